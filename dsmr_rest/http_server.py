@@ -1,0 +1,553 @@
+"""HTTP around the meter: routes, limits and error answers (RFC 9110, 9112). Knows nothing of serial ports.
+
+A connection has its own thread. It reads one request at a time, the whole of it before a deadline, and sends each
+answer in one write. What an answer says is made by a route: a function from server and request to Answer, one entry in
+ROUTES; every other path is a JSON Pointer (RFC 6901) into the reading. Errors are problem details (RFC 9457).
+"""
+
+import base64
+import hmac
+import ipaddress
+import logging
+import math
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from http.server import ThreadingHTTPServer
+from socketserver import BaseRequestHandler
+from typing import Any
+from urllib.parse import unquote
+
+from dsmr_rest import __version__
+from dsmr_rest.config import ServerSettings
+from dsmr_rest.meter import Meter, Tally
+from dsmr_rest.p1_reader import MeterError
+from dsmr_rest.reading import Reading, possible_keys, render
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIME = 10.0
+"""Seconds for the head of a request, from its first byte to its last, and for TLS to be agreed on."""
+IDLE_TIME = 30.0
+"""Seconds that a connection may stay open between requests."""
+SPARE_TIME = 2.0
+"""Seconds of waiting for a request after which a connection makes room for a new one when all are taken."""
+SEND_TIME = 10.0
+"""Seconds for a client to take an answer."""
+LINGER_TIME = 1.0
+"""Seconds in which a client may still send behind the last answer: closing at once would destroy it (RFC 9112 9.6)."""
+LINE_LIMIT = 4 * 1024
+"""Bytes of a request line; the longest path that is served has under 200."""
+HEAD_LIMIT = 16 * 1024
+"""Bytes of a request's head."""
+FIELD_LIMIT = 100
+"""Header fields in a request."""
+RETRY_AFTER = 5
+"""Seconds to advise a client when the meter is away."""
+STOP_TIME = 0.4
+"""Seconds for the last answers to go out; the meter's end takes up to 1.5 s of the 2 s that stopping may take."""
+HEALTH_AGE = 60.0
+"""Seconds: /health takes a reading when the last one is older."""
+
+METHODS = 'GET, HEAD, OPTIONS'
+LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
+
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/1\.([01])")
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*")
+_MAX_AGE = re.compile(r'\bmax-age="?(\d{1,9})')
+_INDEX = re.compile(r'0|[1-9]\d{0,8}')  # RFC 6901: no leading zeros
+_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})')
+
+_STATUS = {
+    'meter_silent': HTTPStatus.GATEWAY_TIMEOUT,
+    'line_garbled': HTTPStatus.GATEWAY_TIMEOUT,
+    'checksum_failed': HTTPStatus.GATEWAY_TIMEOUT,
+    'telegram_incomplete': HTTPStatus.GATEWAY_TIMEOUT,
+    'decryption_failed': HTTPStatus.BAD_GATEWAY,
+}
+"""Of the meter's errors; the others are 503: they pass when the port is there again."""
+
+_CODES = {
+    HTTPStatus.BAD_REQUEST: 'bad_request',
+    HTTPStatus.UNAUTHORIZED: 'unauthorized',
+    HTTPStatus.NOT_FOUND: 'not_found',
+    HTTPStatus.METHOD_NOT_ALLOWED: 'method_not_allowed',
+    HTTPStatus.REQUEST_TIMEOUT: 'request_timeout',
+    HTTPStatus.REQUEST_URI_TOO_LONG: 'uri_too_long',
+    HTTPStatus.MISDIRECTED_REQUEST: 'misdirected_request',
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: 'headers_too_large',
+    HTTPStatus.INTERNAL_SERVER_ERROR: 'internal_error',
+}
+
+
+class HttpError(Exception):
+    """A request that gets a problem detail instead of what it asked for."""
+
+    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.answer = problem(status, _CODES[status], detail, headers)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. `path` is still percent-encoded, header names are in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    keep_alive: bool = False
+
+    @property
+    def max_age(self) -> float | None:
+        """The age in seconds that the client accepts (RFC 9111 5.2.1); None when it does not say."""
+        control = self.headers.get('cache-control', '').lower()
+        if 'no-cache' in control:
+            return 0.0
+        match = _MAX_AGE.search(control)
+        return float(match[1]) if match else None
+
+    def deadline(self, timeout: float) -> float:
+        """When to give up (monotonic): after `timeout` s, or earlier as the client prefers (RFC 7240 4.3)."""
+        match = _WAIT.search(self.headers.get('prefer', '').lower())
+        return time.monotonic() + (min(timeout, float(match[1])) if match else timeout)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a route answers; `events` instead of a body for an answer without end."""
+
+    body: bytes
+    content_type: str = 'application/json'
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+    events: Iterator[bytes] | None = None
+
+
+def problem(status: HTTPStatus, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """A problem detail (RFC 9457)."""
+    body = render({'title': status.phrase, 'status': status.value, 'detail': detail, 'code': code})
+    extra = {'Retry-After': str(RETRY_AFTER)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return Answer(body, 'application/problem+json', status, {'Cache-Control': 'no-store', **extra, **(headers or {})})
+
+
+def meter_problem(error: MeterError) -> Answer:
+    """The answer when there is no reading."""
+    return problem(_STATUS.get(error.code, HTTPStatus.SERVICE_UNAVAILABLE), error.code, error.detail)
+
+
+def freshness(reading: Reading) -> dict[str, str]:
+    """How old an answer is, in the field's own terms (RFC 9111)."""
+    return {
+        'Age': str(int(time.monotonic() - reading.arrived)),
+        'Last-Modified': formatdate(reading.received, usegmt=True),
+        'Cache-Control': 'no-cache',
+    }
+
+
+TOO_MANY = problem(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    'too_many_connections',
+    'as many clients as [server] max_connections allows are connected: try again, or set it higher',
+)
+
+Route = Callable[['HttpServer', Request], Answer]
+
+
+def whole_reading(server: 'HttpServer', request: Request) -> Answer:
+    """GET /."""
+    reading = server.reading(request)
+    return Answer(reading.json, headers=freshness(reading))
+
+
+def part_of_reading(server: 'HttpServer', request: Request) -> Answer:
+    """GET /<JSON Pointer>. A first key that no specification can give is unknown without asking the meter."""
+    unknown = HttpError(HTTPStatus.NOT_FOUND, f'nothing is at {request.path}')
+    try:
+        keys = [
+            unquote(key, errors='strict').replace('~1', '/').replace('~0', '~') for key in request.path.split('/')[1:]
+        ]
+    except UnicodeDecodeError:
+        raise unknown from None
+    if keys[0] not in server.keys:
+        raise unknown
+    reading = server.reading(request)
+    value: Any = reading.document
+    try:
+        for key in keys:
+            value = value[int(key) if isinstance(value, list) and _INDEX.fullmatch(key) else key]
+    except (KeyError, IndexError, TypeError):
+        raise unknown from None
+    return Answer(render(value), headers=freshness(reading))
+
+
+def telegram(server: 'HttpServer', request: Request) -> Answer:
+    """GET /telegram: as it came."""
+    reading = server.reading(request)
+    return Answer(reading.telegram, 'text/plain; charset=iso-8859-1', headers=freshness(reading))
+
+
+def health(server: 'HttpServer', request: Request) -> Answer:
+    """GET /health: whether readings can be had, why not, and what happened since the start."""
+    error: MeterError | None = None
+    try:
+        server.reading(request, max_age=HEALTH_AGE)
+    except MeterError as caught:
+        error = caught
+    latest = server.meter.latest
+    document = {
+        'status': 'unavailable' if error else 'ok',
+        'code': error.code if error else 'ok',
+        'detail': error.detail if error else 'readings can be had',
+        'ageOfLastReading': round(time.monotonic() - latest.arrived, 1) if latest else None,
+        'specification': latest and latest.specification,
+        'specificationUnsure': latest and latest.unsure,
+        'linesNotUnderstood': latest and list(latest.not_understood),
+        'counters': server.meter.counters() | {'requestsByStatus': server.answers.counts()},
+        'version': __version__,
+    }
+    status = HTTPStatus.SERVICE_UNAVAILABLE if error else HTTPStatus.OK
+    headers = {'Cache-Control': 'no-store'} | ({'Retry-After': str(RETRY_AFTER)} if error else {})
+    return Answer(render(document), status=status, headers=headers)
+
+
+ROUTES: dict[str, Route] = {
+    '/': whole_reading,
+    '/telegram': telegram,
+    '/health': health,
+}
+
+
+class HttpServer(ThreadingHTTPServer):
+    """The server: listening when made, answering in serve_forever(), gone after close()."""
+
+    daemon_threads = True
+    request_queue_size = 1024  # a burst waits here instead of being lost; the system's own limit may be lower
+
+    def __init__(self, settings: ServerSettings, meter: Meter, *, verbose: bool = False) -> None:
+        self.settings = settings
+        self.meter = meter
+        self.answers = Tally()
+        self.routes = dict(ROUTES)
+        self.keys = possible_keys()
+        self.verbose = verbose
+        self.stopping = False
+        # Since when each connection has been silent; not at all while it is answered. These two are changed by single
+        # operations of the interpreter only, so they need no lock.
+        self.connections: dict[socket.socket, float] = {}
+        self.refused: set[socket.socket] = set()
+        self._serving = False
+        self.tls = _tls(settings)
+        self._own_names = {'localhost', socket.gethostname().lower(), *settings.hosts}
+        self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
+        self._needs_credentials = bool(settings.user and settings.password)
+        address = self._address(settings)
+        super().__init__(address, Connection)
+
+    def _address(self, settings: ServerSettings) -> tuple[str, int]:
+        if not settings.host and socket.has_dualstack_ipv6():
+            self.address_family = socket.AF_INET6
+            return '::', settings.port
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        self.address_family = family
+        return str(address[0]), settings.port
+
+    def server_bind(self) -> None:
+        # Not http.server's, which asks the name service for its own name and may wait for it.
+        if self.address_family == socket.AF_INET6 and not self.settings.host:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it can be reached."""
+        scheme, port = 'https' if self.tls else 'http', self.server_address[1]
+        host = self.settings.host
+        names = [f'[{host}]' if ':' in host else host] if host else ['localhost', socket.gethostname()]
+        return [f'{scheme}://{name}:{port}/' for name in names]
+
+    def reading(self, request: Request, max_age: float | None = None) -> Reading:
+        """The reading that a request asks for. Raises MeterError."""
+        asked = request.max_age
+        return self.meter.read(
+            request.deadline(self.meter.reader.settings.timeout), max_age if asked is None else asked
+        )
+
+    def answer(self, request: Request) -> Answer:
+        """What a request gets; raises HttpError."""
+        self._check_host(request.headers.get('host', ''))
+        if request.method == 'OPTIONS':
+            return Answer(b'', '', HTTPStatus.NO_CONTENT, {'Allow': METHODS} | self._preflight())
+        self._check_credentials(request.headers.get('authorization', ''))
+        if request.method not in ('GET', 'HEAD'):
+            raise HttpError(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                f'{request.method} is not served: this server only reads',
+                {'Allow': METHODS},
+            )
+        try:
+            return self.routes.get(request.path, part_of_reading)(self, request)
+        except MeterError as error:
+            return meter_problem(error)
+
+    def head(self, answer: Answer, *, keep_alive: bool) -> bytes:
+        """An answer's status line and header fields."""
+        fields = {'Date': formatdate(usegmt=True), 'Server': 'dsmr-rest-server'} | dict(answer.headers)
+        if answer.content_type:
+            fields['Content-Type'] = answer.content_type
+        if not answer.events and answer.status != HTTPStatus.NO_CONTENT:
+            fields['Content-Length'] = str(len(answer.body))
+        fields['X-Content-Type-Options'] = 'nosniff'
+        if self.settings.cors_origin:
+            fields['Access-Control-Allow-Origin'] = self.settings.cors_origin
+            fields['Access-Control-Expose-Headers'] = 'Age, Last-Modified, Retry-After'
+        if not keep_alive:
+            fields['Connection'] = 'close'
+        lines = [f'HTTP/1.1 {answer.status.value} {answer.status.phrase}', *(f'{k}: {v}' for k, v in fields.items())]
+        return '\r\n'.join([*lines, '', '']).encode('latin-1')
+
+    def _preflight(self) -> dict[str, str]:
+        if not self.settings.cors_origin:
+            return {}
+        return {
+            'Access-Control-Allow-Methods': METHODS,
+            'Access-Control-Allow-Headers': 'Authorization, Cache-Control, Prefer',
+            'Access-Control-Max-Age': '86400',
+        }
+
+    def _check_host(self, host: str) -> None:
+        # A page elsewhere can have its own name resolve to this machine (DNS rebinding): then the name tells.
+        name = host.rpartition(']')[0].lstrip('[') if host.startswith('[') else host.partition(':')[0]
+        name = name.lower().rstrip('.')
+        if ('.' not in name and ':' not in name) or name in self._own_names or name.endswith(LOCAL_SUFFIXES):
+            return
+        try:
+            ipaddress.ip_address(name.partition('%')[0])
+        except ValueError:
+            raise HttpError(
+                HTTPStatus.MISDIRECTED_REQUEST, 'this server is not known by that name: add it to [server] hosts'
+            ) from None
+
+    def _check_credentials(self, authorization: str) -> None:
+        if not self._needs_credentials:
+            return
+        scheme, _, given = authorization.partition(' ')
+        if scheme.lower() == 'basic' and hmac.compare_digest(given.strip().encode(), self._credentials):
+            return
+        raise HttpError(
+            HTTPStatus.UNAUTHORIZED,
+            'user and password are needed',
+            {'WWW-Authenticate': 'Basic realm="smart meter", charset="UTF-8"'},
+        )
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = self.socket.accept()
+        if self.tls:  # the handshake comes in the connection's own thread
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        # In the accepting thread: nothing here may wait for a client.
+        if len(self.connections) < self.settings.max_connections or self._make_room():
+            self.connections[request] = time.monotonic()
+        elif len(self.refused) < self.settings.max_connections:
+            self.refused.add(request)
+        else:  # enough are being told that there are too many
+            super().shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def _make_room(self) -> bool:
+        """Hangs up on whoever has been silent for longest, if that is long."""
+        silent, since = min(list(self.connections.items()), key=lambda item: item[1])
+        if time.monotonic() - since < SPARE_TIME:
+            return False
+        self._hang_up(silent)
+        return True
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        self.connections.pop(connection, None)
+        with suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # a TLS socket's own would disturb its thread
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.pop(request, None)
+        self.refused.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the signature is the library's
+        """An edge of the design: a connection that fails is its own affair."""
+        log.error('a connection failed', exc_info=True)
+
+    def serve_forever(self, poll_interval: float | None = None) -> None:
+        """Answers until close() is called from another thread, or an exception ends it. Sleeps while nobody asks."""
+        self._serving = True
+        super().serve_forever(poll_interval)  # type: ignore[arg-type] # None waits without end
+
+    def close(self) -> None:
+        """Stops listening, ends the meter's waits, lets the answers out and hangs up on everyone, within 2 s."""
+        self.stopping = True
+        if self._serving:
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
+            self.shutdown()
+        self.server_close()
+        self.meter.stop()
+        deadline = time.monotonic() + STOP_TIME
+        while math.inf in list(self.connections.values()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for connection in list(self.connections):
+            self._hang_up(connection)
+
+
+class Connection(BaseRequestHandler):
+    """One client: its requests one after another, each read whole before a deadline."""
+
+    server: HttpServer
+    request: socket.socket
+
+    def setup(self) -> None:
+        self._received = b''
+
+    def handle(self) -> None:
+        # OSError: the client hung up or did not take its answer in time, which is its right and no news.
+        with suppress(OSError):
+            if self.server.tls:
+                self.request.settimeout(REQUEST_TIME)
+                self.request.do_handshake()  # type: ignore[attr-defined]
+            if self.request in self.server.refused:
+                self._send(None, TOO_MANY)
+            else:
+                while self._serve_one():
+                    pass
+            self._linger()
+
+    def _serve_one(self) -> bool:
+        """Answers one request. False when the connection must end."""
+        request: Request | None = None
+        try:
+            head = self._head()
+            if head is None:
+                return False
+            request = parse(head)
+            answer = self.server.answer(request)
+        except HttpError as error:
+            answer = error.answer
+        except Exception:
+            log.exception('a request failed')
+            answer = problem(
+                HTTPStatus.INTERNAL_SERVER_ERROR, 'internal_error', 'an error of this server; its log has it'
+            )
+        return self._send(request, answer)
+
+    def _head(self) -> bytes | None:
+        """The head of the next request; None when the client has none. Raises HttpError."""
+        server, now = self.server, time.monotonic()
+        server.connections[self.request] = now
+        deadline = now + (REQUEST_TIME if self._received else IDLE_TIME)
+        searched = 0
+        while (end := self._received.find(b'\r\n\r\n', max(0, searched - 3))) < 0:
+            searched = len(self._received)
+            if b'\n' not in self._received[: LINE_LIMIT + 1] and searched > LINE_LIMIT:
+                raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f'a request line has at most {LINE_LIMIT} bytes')
+            if searched > HEAD_LIMIT:
+                raise HttpError(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f'the head of a request has at most {HEAD_LIMIT} bytes'
+                )
+            data = self._receive(deadline)
+            if not data:
+                return None
+            if not self._received:
+                deadline = min(deadline, time.monotonic() + REQUEST_TIME)
+            self._received = (self._received + data).lstrip(b'\r\n')  # RFC 9112 2.2: empty lines before a request
+        server.connections[self.request] = math.inf
+        head, self._received = self._received[:end], self._received[end + 4 :]
+        return head
+
+    def _receive(self, deadline: float) -> bytes:
+        """What the client sends; nothing when it hung up or stayed idle. Raises HttpError for a slow request."""
+        try:
+            self.request.settimeout(max(0.001, deadline - time.monotonic()))
+            return self.request.recv(8192)
+        except TimeoutError:
+            if not self._received:
+                return b''
+            raise HttpError(
+                HTTPStatus.REQUEST_TIMEOUT, f'the head of a request must come within {REQUEST_TIME:g} s'
+            ) from None
+
+    def _send(self, request: Request | None, answer: Answer) -> bool:
+        """Sends an answer; True when the connection can have another request."""
+        keep = request is not None and request.keep_alive and not (answer.events or self.server.stopping)
+        self.server.answers.add(str(answer.status.value))
+        if self.server.verbose:
+            asked = f'{request.method} {request.path}' if request else 'no request'
+            log.info('%s: %s: %d', self.client_address[0], asked, answer.status)
+        self.request.settimeout(SEND_TIME)
+        with_body = request is None or request.method != 'HEAD'
+        head = self.server.head(answer, keep_alive=keep)
+        self.request.sendall(head + answer.body if with_body else head)
+        if answer.events and with_body:
+            for event in answer.events:
+                self.request.sendall(event)
+        return keep
+
+    def _linger(self) -> None:
+        self.request.settimeout(LINGER_TIME)
+        socket.socket.shutdown(self.request, socket.SHUT_WR)
+        deadline = time.monotonic() + LINGER_TIME
+        while time.monotonic() < deadline and socket.socket.recv(self.request, 8192):
+            pass
+
+
+def parse(head: bytes) -> Request:
+    """A request's head (RFC 9112), without the empty line that ends it. Raises HttpError."""
+    line, *fields = head.decode('latin-1').split('\r\n')
+    match = _REQUEST_LINE.fullmatch(line)
+    if len(line) > LINE_LIMIT:
+        raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f'a request line has at most {LINE_LIMIT} bytes')
+    if not match:
+        raise HttpError(HTTPStatus.BAD_REQUEST, 'the request line is malformed')
+    if len(fields) > FIELD_LIMIT:
+        raise HttpError(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f'a request has at most {FIELD_LIMIT} header fields'
+        )
+    headers: dict[str, str] = {}
+    for each in fields:
+        named = _FIELD.fullmatch(each)
+        if not named:
+            raise HttpError(HTTPStatus.BAD_REQUEST, 'a header field is malformed')
+        name = named[1].lower()
+        if name in headers and name in ('host', 'content-length', 'authorization'):
+            raise HttpError(HTTPStatus.BAD_REQUEST, f'the header field {name} comes twice')
+        headers[name] = f'{headers[name]}, {named[2]}' if name in headers else named[2]
+    method, target, minor = match.groups()
+    if target.lower().startswith(('http://', 'https://')):  # absolute form: its host counts
+        headers['host'], _, target = target.partition('://')[2].partition('/')
+        target = f'/{target}'
+    if minor == '1' and 'host' not in headers:
+        raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is missing')
+    length = headers.get('content-length', '0')
+    if not (length.isascii() and length.isdigit()):
+        raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Content-Length is malformed')
+    has_body = 'transfer-encoding' in headers or int(length[:9]) > 0
+    options = headers.get('connection', '').lower()
+    keep_alive = not has_body and ('close' not in options if minor == '1' else 'keep-alive' in options)
+    return Request(method, target.partition('?')[0], headers, keep_alive)
+
+
+def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
+    if not (settings.certificate and settings.private_key):
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.certificate, settings.private_key)
+    return context

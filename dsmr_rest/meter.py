@@ -1,0 +1,233 @@
+"""Meter: one port, shared by all who wait. The only module (simulated meter aside) with threads and locks of its own.
+
+Whoever waits counts itself in and sleeps on the one Condition. The first starts the reading thread, which hands each
+telegram, or a fault of the port, to all who wait at that moment, and closes the port when nobody does. A reading is
+never changed, so it is handed over by reference. Nothing blocks and nothing is rendered while the lock is held.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from contextlib import closing, suppress
+from typing import Any
+
+from dsmr_rest.p1_reader import LONGEST_SILENCE, MeterError, P1Reader, Seen
+from dsmr_rest.reading import Reading
+
+log = logging.getLogger(__name__)
+
+STOP_TIME = 1.5
+"""Seconds for the reading thread to end: it looks up from a silent port every TICK, but connecting may take longer."""
+
+CALM = 60.0
+"""Seconds of telegrams with right checksums before checksum trouble is over."""
+
+
+class Tally:
+    """Counts by name, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _counts
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str) -> None:
+        """One more."""
+        with self._lock:
+            self._counts[name] += 1
+
+    def counts(self) -> dict[str, int]:
+        """All counts so far, by name in order."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
+
+
+class Meter:
+    """The meter as any number of threads see it."""
+
+    def __init__(self, reader: P1Reader) -> None:
+        self.reader = reader
+        self.errors = Tally()
+        self._settings = reader.settings
+        # Guards all below. The reading thread wakes all who wait when _event has moved; stop() wakes them too.
+        self._changed = threading.Condition()
+        self._event = 0  # moves with every telegram and every fault
+        self._waiting = 0  # how many wait for it to move
+        self._latest: Reading | None = None
+        self._fault: MeterError | None = None  # what the last event was, when it was no telegram
+        self._keep_open = 0.0  # the longest that those who wait ask for
+        self._open_until = 0.0
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._watch = _Watch(min(self._settings.timeout, LONGEST_SILENCE))
+
+    @property
+    def latest(self) -> Reading | None:
+        """The last reading, of whatever age."""
+        return self._latest
+
+    def read(
+        self,
+        deadline: float | None = None,
+        max_age: float | None = None,
+        after: Reading | None = None,
+        keep_open: float | None = None,
+    ) -> Reading:
+        """A reading that arrives before `deadline` (monotonic), is at most `max_age` s old, or newer than `after`.
+
+        The port stays open for `keep_open` s behind it. What is not given is as in the settings. Raises MeterError: at
+        once for a fault of the port, at the deadline for a silent or garbled line, and when the meter is stopped.
+        """
+        began = time.monotonic()
+        deadline = began + self._settings.timeout if deadline is None else deadline
+        max_age = self._settings.max_age if max_age is None else max_age
+        keep_open = self._settings.keep_open if keep_open is None else keep_open
+        with self._changed:
+            latest = self._latest
+            if latest and ((after and latest is not after) or (max_age and began - latest.arrived <= max_age)):
+                self._open_until = max(self._open_until, began + keep_open)
+                return latest
+            self._keep_open = max(self._keep_open, keep_open)
+            outcome = self._wait(began, deadline)
+        if isinstance(outcome, Reading):
+            return outcome
+        self.errors.add(outcome.code)
+        self._watch.tell()
+        raise MeterError(outcome.code, outcome.detail)  # one of its own: many may wait for the same fault
+
+    def _wait(self, began: float, deadline: float) -> Reading | MeterError:
+        seen = self.reader.seen.copy()
+        while not self._stopping and (left := deadline - time.monotonic()) > 0:
+            event = self._event
+            self._waiting += 1
+            self._start()
+            self._changed.wait_for(lambda event=event: self._event != event or self._stopping, left)  # type: ignore[misc]
+            if self._event == event:
+                self._waiting -= 1
+            elif self._fault:
+                return self._fault
+            elif self._latest and self._latest.arrived >= began:
+                return self._latest
+        if self._stopping:
+            return MeterError('stopping', 'the server is stopping')
+        error = self.reader.nothing_usable(seen, time.monotonic() - began)
+        self._watch.failed(error, began)
+        return error
+
+    def counters(self) -> dict[str, Any]:
+        """What happened since the start, by name; errors by code."""
+        seen = self.reader.seen
+        return {
+            'telegrams': seen.telegrams,
+            'checksumFailures': seen.checksum_failures,
+            'incompleteTelegrams': seen.incomplete_telegrams,
+            'decryptionFailures': seen.decryption_failures,
+            'portOpenings': seen.port_openings,
+            'portLosses': seen.port_losses,
+            'receivedBytes': seen.received_bytes,
+            'errorsByCode': self.errors.counts(),
+        }
+
+    def stop(self) -> None:
+        """Ends the reading thread and every wait; takes at most STOP_TIME."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread:
+            thread.join(STOP_TIME)
+
+    def _start(self) -> None:
+        if not self._thread:
+            self._thread = threading.Thread(target=self._run, name='meter', daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        """The reading thread, one of the edges of the design: whatever fails, those who wait are told."""
+        while True:
+            fault = None
+            try:
+                self._read_until_idle()
+            except MeterError as error:
+                fault = error
+            except Exception as error:
+                log.exception('reading failed')
+                fault = MeterError('port_lost', f'{self._settings.port} could not be read: {error}')
+            with self._changed:
+                if fault:
+                    self._watch.failed(fault)
+                    self._hand_out(fault)
+                ends = self._stopping or not self._waiting
+                if ends:
+                    self._thread = None
+            self._watch.tell()
+            if ends:
+                return
+
+    def _read_until_idle(self) -> None:
+        with closing(self.reader.read()) as readings:
+            for reading in readings:
+                with self._changed:
+                    if reading:
+                        self._watch.works(reading, self.reader.seen)
+                        self._latest = reading
+                        self._open_until = max(self._open_until, time.monotonic() + self._keep_open)
+                        self._hand_out(None)
+                    if self._stopping or not (self._waiting or time.monotonic() < self._open_until):
+                        return
+                self._watch.tell()
+
+    def _hand_out(self, fault: MeterError | None) -> None:
+        self._fault = fault
+        self._event += 1
+        self._waiting = 0
+        self._keep_open = 0.0
+        self._changed.notify_all()
+
+
+class _Watch:
+    """Notes when the meter is lost and back, to log the edge and not the level. Used under the meter's lock.
+
+    Only tell() is not: writing a log may block.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience  # seconds without a reading before the meter is called lost: a client may wait less
+        self._since: float | None = None
+        self._lost = False
+        self._checked = Seen()  # at the last telegram
+        self._trouble: Seen | None = None  # as it was when checksum failures began
+        self._trouble_at = 0.0
+        self._lines: deque[str] = deque()
+
+    def tell(self) -> None:
+        """Logs what was noted."""
+        while self._lines:
+            with suppress(IndexError):  # another thread told it
+                log.warning(self._lines.popleft())
+
+    def failed(self, error: MeterError, began: float | None = None) -> None:
+        """There was no reading: at once for a fault, from `began` on for a line that gave none."""
+        now = time.monotonic()
+        self._since = self._since or began or now
+        if not self._lost and (began is None or now - self._since >= self._patience):
+            self._lost = True
+            self._lines.append(f'meter lost: {error.code}: {error.detail}')
+
+    def works(self, reading: Reading, seen: Seen) -> None:
+        """There is a reading."""
+        if self._lost and self._since is not None:
+            self._lines.append(f'meter back after {reading.arrived - self._since:.0f} s: {reading.identification}')
+        self._since, self._lost = None, False
+        if seen.checksum_failures > self._checked.checksum_failures:
+            self._trouble_at = reading.arrived
+            if not self._trouble:
+                self._trouble = self._checked
+                self._lines.append('checksum trouble begins: telegrams arrive damaged')
+        elif self._trouble and reading.arrived - self._trouble_at > CALM:
+            during = seen.since(self._trouble)
+            self._lines.append(
+                f'checksum trouble is over: {during.checksum_failures} telegrams were damaged, {during.telegrams} good'
+            )
+            self._trouble = None
+        self._checked = seen.copy()

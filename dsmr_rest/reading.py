@@ -1,0 +1,194 @@
+"""Telegram to reading: the document that is served, made once per telegram and never changed. No I/O, no clock.
+
+The document has dsmr_parser's names in camelCase. An object with a value is {"value", "unit"}; with a time too,
+{"datetime", "value", "unit"}; a monthly peak {"datetime", "occurred", "value", "unit"}; the power failure log
+{"buffer_length", "buffer_type", "buffer": [...]}. Times are the meter's own, ISO 8601 with offset, or null.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+from dsmr_parser.objects import CosemObject, MBusObject, MBusObjectPeak, ProfileGenericObject
+from dsmr_parser.objects import Telegram as ParsedTelegram
+
+from dsmr_rest.specification import Chooser, Specification, value_names
+from dsmr_rest.telegram import Telegram
+
+GAS_METER = 3
+"""M-Bus device type of a gas meter (EN 13757-3)."""
+_NEVER = '1971'  # a channel that never had a reading shows 1970
+_CHANNEL = re.compile(r'^0+-(\d+):', re.MULTILINE)
+
+_TYPE = ('mbusDeviceType', 'deviceType')
+_IDENTIFIER = ('mbusEquipmentIdentifier', 'equipmentIdentifierGas')
+_METER_READING = ('mbusMeterReading', 'hourlyGasMeterReading', 'gasMeterReading')
+
+
+class UnusableTelegramError(Exception):
+    """A telegram that must not be served; `code` says why: checksum_failed or line_garbled."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One telegram as it is served. `received` is Unix time, `arrived` the monotonic clock's, both in seconds."""
+
+    document: Mapping[str, Any]
+    telegram: bytes
+    specification: str
+    unsure: bool
+    not_understood: tuple[str, ...]
+    received: float
+    arrived: float
+
+    @cached_property
+    def json(self) -> bytes:
+        """The document as the answer to GET /: indented by 3, with a final newline."""
+        return render(self.document)
+
+    @cached_property
+    def line(self) -> bytes:
+        """The document as JSON on one line."""
+        return json.dumps(self.document, separators=(',', ':')).encode()
+
+    @property
+    def identification(self) -> str:
+        """The header line without its '/': who made the meter, and which one."""
+        return self.telegram.partition(b'\n')[0].strip(b'/\r').decode('latin-1')
+
+    @property
+    def version(self) -> str | None:
+        """The version of the standard as the meter states it, such as '50'; None before DSMR 4."""
+        item = self.document.get('p1MessageHeader') or self.document.get('belgiumVersionInformation')
+        return item and item['value']
+
+    @property
+    def devices(self) -> list[dict[str, Any]]:
+        """The M-Bus devices in telegram order."""
+        devices: list[dict[str, Any]] = self.document.get('mbusDevices', [])
+        return devices
+
+
+def render(value: Any) -> bytes:
+    """A value of the document as JSON text."""
+    return json.dumps(value, indent=3).encode() + b'\n'
+
+
+def camel_case(name: str) -> str:
+    """EQUIPMENT_IDENTIFIER_GAS to equipmentIdentifierGas."""
+    first, *rest = name.lower().split('_')
+    return first + ''.join(part.capitalize() for part in rest)
+
+
+def possible_keys() -> frozenset[str]:
+    """Every key that a document can have at its top, whatever the specification."""
+    return frozenset({camel_case(name) for name in value_names()} | {'mbusDevices', 'hourlyGasMeterReading'})
+
+
+def make_reading(
+    telegram: Telegram, chooser: Chooser, received: float, arrived: float, *, encrypted: bool = False
+) -> Reading:
+    """The reading of a whole telegram.
+
+    Raises UnusableTelegramError when its checksum does not hold, or none of its lines can be read.
+    """
+    text = '\r\n'.join(line.rstrip('\r') for line in telegram.raw.decode('latin-1').split('\n'))
+    choice = chooser.choose(text, encrypted=encrypted)
+    if telegram.checksum_holds is not True and not _needs_no_checksum(telegram, choice.specification):
+        raise UnusableTelegramError('checksum_failed', 'the checksum is wrong or missing')
+    parsed, unreadable = choice.specification.parse(text)
+    document = _document(parsed, text)
+    if not document:
+        raise UnusableTelegramError('line_garbled', 'no line of the telegram can be read')
+    return Reading(
+        document,
+        telegram.raw,
+        choice.specification.name,
+        choice.unsure,
+        (*choice.unknown_codes, *unreadable),
+        received,
+        arrived,
+    )
+
+
+def _needs_no_checksum(telegram: Telegram, chosen: Specification) -> bool:
+    # A checksum that is there must hold, also when the lines look like a specification that has none. The Irish
+    # meter alone sends one that is not the P1 standard's.
+    return not chosen.has_checksum and (telegram.checksum_holds is None or chosen.name == 'ISKRA_IE')
+
+
+def _document(parsed: ParsedTelegram, text: str) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for name, item in parsed:
+        if name == 'MBUS_DEVICES':
+            devices = [
+                {'channelId': device.channel_id} | {camel_case(n): _item(i) for n, i in device} for device in item
+            ]
+            channels = [int(channel) for channel in _CHANNEL.findall(text)]
+            document['mbusDevices'] = sorted(devices, key=lambda device: channels.index(device['channelId']))
+        else:
+            document[camel_case(name)] = _item(item)
+    return document | _gas(document.get('mbusDevices', []))
+
+
+def _item(item: Any) -> Any:
+    if isinstance(item, list):
+        return [_item(each) for each in item]
+    if isinstance(item, MBusObjectPeak):
+        return {'datetime': _value(item.datetime), 'occurred': _value(item.occurred)} | _quantity(item)
+    if isinstance(item, ProfileGenericObject):
+        return {
+            'buffer_length': item.buffer_length,
+            'buffer_type': item.buffer_type,
+            'buffer': [_item(each) for each in item.buffer],
+        }
+    if isinstance(item, MBusObject):
+        return {'datetime': _value(item.datetime)} | _quantity(item)
+    return _quantity(item)
+
+
+def _quantity(item: CosemObject | MBusObject | MBusObjectPeak) -> dict[str, Any]:
+    return {'value': _value(item.value), 'unit': item.unit}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value
+
+
+def _gas(devices: list[dict[str, Any]]) -> dict[str, Any]:
+    """The three flat keys of the gas meter with the newest valid reading, by whatever names its specification has."""
+    meters = [meter for device in devices if (meter := _gas_meter(device))]
+    newest = max(
+        meters, key=lambda meter: datetime.fromisoformat(meter['hourlyGasMeterReading']['datetime']), default={}
+    )
+    return {key: item for key, item in newest.items() if item}
+
+
+def _gas_meter(device: Mapping[str, Any]) -> dict[str, Any] | None:
+    kind, identifier, reading = (
+        next((device[name] for name in names if name in device), None) for names in (_TYPE, _IDENTIFIER, _METER_READING)
+    )
+    if not kind or not reading or str(kind['value']).lstrip('0') != str(GAS_METER):
+        return None
+    if reading['value'] is None or reading['datetime'] is None or reading['datetime'] < _NEVER:
+        return None
+    if identifier and not (identifier['value'] or '').strip('0') and not reading['value']:
+        return None  # what an exchanged meter leaves behind
+    return {
+        'deviceType': {'value': GAS_METER, 'unit': None},
+        'equipmentIdentifierGas': identifier,
+        'hourlyGasMeterReading': reading,
+    }
