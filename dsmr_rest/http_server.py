@@ -386,7 +386,7 @@ class HttpServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the signature is the library's
         """An edge of the design: a connection that fails is its own affair."""
-        log.error('a connection failed', exc_info=True)
+        log.exception('a connection failed')  # noqa: LOG004 called where the exception is handled
 
     def serve_forever(self, poll_interval: float | None = None) -> None:
         """Answers until close() is called from another thread, or an exception ends it. Sleeps while nobody asks."""

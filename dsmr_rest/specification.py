@@ -114,10 +114,11 @@ class _Tolerant:
     """One of the library's line parsers, whose only exception is ParseError and which notes what it could not read."""
 
     def __init__(self, parser: Any, unreadable: list[str]) -> None:
-        self._parser: Any = _PeakHistory() if isinstance(parser, MaxDemandParser) else deepcopy(parser)
         self._unreadable = unreadable
+        self._parser: Any = _PeakHistory()
         if isinstance(parser, MaxDemandParser):
             return
+        self._parser = deepcopy(parser)
         self._parser._parse_obis_id_code = _channel  # noqa: SLF001 the library's takes one digit each
         formats = list(self._parser.value_formats)
         if isinstance(self._parser, ProfileGenericParser):

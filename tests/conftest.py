@@ -1,0 +1,149 @@
+"""What the tests share: real meters on ptys, real servers in processes of their own, and nothing left behind."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsmr_rest.simulated_meter import SimulatedMeter
+
+ROOT = Path(__file__).parent.parent
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """What `condition` gives as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f'{condition} did not come true in {seconds} s'
+        time.sleep(0.01)
+    return result
+
+
+def open_files() -> set[str]:
+    """This process's open files, as /proc shows them."""
+    files = set()
+    for each in Path('/proc/self/fd').iterdir():
+        try:
+            files.add(f'{each.name} {each.readlink()}')
+        except FileNotFoundError:  # the listing's own
+            continue
+    return files
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No thread and no open file outlives a test."""
+    threads, files = set(threading.enumerate()), open_files()
+    yield
+    wait_for(lambda: set(threading.enumerate()) <= threads and open_files() <= files)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer as it came."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Server:
+    """dsmr_rest_server.py in a process of its own, on a free port of loopback."""
+
+    def __init__(self, folder: Path, *options: str, meter: Mapping[str, object], server: Mapping[str, object]) -> None:
+        sections = {'meter': meter, 'server': {'host': '127.0.0.1', 'port': 0} | dict(server)}
+        text = '\n'.join(
+            f'[{name}]\n' + ''.join(f'{key} = {value}\n' for key, value in section.items())
+            for name, section in sections.items()
+        )
+        (folder / 'config.ini').write_text(text)
+        self.log_file = folder / 'log'
+        with self.log_file.open('w') as log:
+            self.process = subprocess.Popen(
+                [sys.executable, ROOT / 'dsmr_rest_server.py', '--config', folder / 'config.ini', *options],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | {'PYTHONWARNINGS': 'error'},
+            )
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert 'http' in line, self.log
+        self.url = line.split()[-1]
+        self.port = int(self.url.rstrip('/').rpartition(':')[2])
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def get(
+        self, path: str = '/', headers: Mapping[str, str] | None = None, *, method: str = 'GET', timeout: float = 40
+    ) -> Reply:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
+        try:
+            connection.request(method, path, headers=dict(headers or {}))
+            response = connection.getresponse()
+            return Reply(response.status, dict(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    def raw(self, data: bytes, timeout: float = 40) -> bytes:
+        """All that comes back for some bytes, until the server closes."""
+        with socket.create_connection(('127.0.0.1', self.port), timeout) as connection:
+            connection.sendall(data)
+            received = b''
+            while chunk := connection.recv(65536):
+                received += chunk
+            return received
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.terminate()
+        assert self.process.stdout
+        self.process.stdout.close()
+        return self.process.wait(10)
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers, each with settings for [meter] and [server], and stops them behind the test with status 0."""
+    servers: list[Server] = []
+
+    def start(
+        port: str, *options: str, meter: Mapping[str, object] | None = None, server: Mapping[str, object] | None = None
+    ) -> Server:
+        folder = tmp_path / f'server{len(servers)}'
+        folder.mkdir()
+        servers.append(Server(folder, *options, meter={'port': port} | dict(meter or {}), server=server or {}))
+        return servers[-1]
+
+    yield start
+    for each in servers:
+        if each.process.poll() is None:
+            assert each.stop() == 0, each.log
+        assert 'Traceback' not in each.log, each.log
+
+
+@pytest.fixture
+def meter() -> Iterator[SimulatedMeter]:
+    """A DSMR 5.0 meter that sends five telegrams a second."""
+    with SimulatedMeter(interval=0.2) as simulated:
+        yield simulated
