@@ -3,6 +3,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from contextlib import ExitStack
@@ -16,23 +17,28 @@ from dsmr_rest.meter import Meter
 from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.simulated_meter import SimulatedMeter
 
+log = logging.getLogger(__name__)
+
 CONFIG = Path(__file__).with_name('config.ini')
-USAGE_ERROR = 2
+CANNOT_START = 2
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """The options that both commands have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        '--config', type=Path, metavar='FILE', help='the settings; default: config.ini beside this script'
+        '--config', type=Path, metavar='FILE', help='the settings (default: config.ini beside this script)'
     )
     parser.add_argument('--demo', action='store_true', help='read a simulated meter instead of [meter] port')
     return parser
 
 
 def configuration(file: Path | None) -> Config:
-    """The settings in a file, by default config.ini beside this script, and the defaults where there is none."""
-    return load(file or CONFIG) if file or CONFIG.exists() else Config()
+    """The settings in a file, or in config.ini beside this script; the defaults when neither is there."""
+    if not file and not CONFIG.exists():
+        return Config()
+    credentials = os.environ.get('CREDENTIALS_DIRECTORY')
+    return load(file or CONFIG, Path(credentials) if credentials else None)
 
 
 def main() -> int:
@@ -40,7 +46,8 @@ def main() -> int:
     parser = arguments('Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP.')
     parser.add_argument('--verbose', action='store_true', help='log each request')
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format='%(asctime)s %(message)s')
+    level = logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(level=level, format='%(asctime)s %(message)s')
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _end)
     with ExitStack() as stack:
@@ -50,18 +57,23 @@ def main() -> int:
             if options.demo:
                 simulated = stack.enter_context(SimulatedMeter())
                 settings = replace(settings, port=simulated.port, line='auto', specification='auto')
-            server = HttpServer(config.server, Meter(P1Reader(settings)), verbose=options.verbose)
+            meter = Meter(P1Reader(settings))
+            server = HttpServer(config.server, meter, verbose=options.verbose)
         except (ConfigError, OSError) as error:
             print(f'dsmr_rest_server: {error}', file=sys.stderr)
-            return USAGE_ERROR
+            return CANNOT_START
         stack.callback(server.close)
+        for warning in config.warnings:
+            log.warning(warning)
         print(f'serving {settings.port} at {" ".join(server.urls)}', flush=True)
+        if settings.keep_open:
+            meter.open()
         server.serve_forever()
     return 0
 
 
 def _end(*_: object) -> NoReturn:
-    sys.exit(0)  # out of serve_forever(), whose end closes all
+    sys.exit(0)  # out of serve_forever(); what the stack holds is closed on the way
 
 
 if __name__ == '__main__':

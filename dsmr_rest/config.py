@@ -2,7 +2,10 @@
 
 import configparser
 import math
-from collections.abc import Callable
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +20,8 @@ MOST_CONNECTIONS = 900
 LONGEST_WAIT = 3600.0
 KEY_LENGTH = 16
 """Bytes: AES-128 in DLMS security suite 0."""
+
+_KEYS = ('decryption_key', 'authentication_key')
 
 T = TypeVar('T')
 Section = TypeVar('Section', 'MeterSettings', 'ServerSettings')
@@ -83,12 +88,18 @@ def _serial_port(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    try:
-        length = len(bytes.fromhex(text)) if text.isalnum() or not text else 0
-    except ValueError:
-        length = -1
-    if length not in (0, KEY_LENGTH) or (text and not length):
+    if text and not re.fullmatch(rf'[0-9A-Fa-f]{{{KEY_LENGTH * 2}}}', text):
         raise _NotAllowedError(f'must be {KEY_LENGTH * 2} hexadecimal digits')
+    return text
+
+
+def _file(text: str) -> str:
+    return text
+
+
+def _user(text: str) -> str:
+    if ':' in text:  # RFC 7617: it ends the name
+        raise _NotAllowedError('must be a name without a colon')
     return text
 
 
@@ -97,7 +108,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _origin(text: str) -> str:
-    if text in ('', '*') or (urlsplit(text).scheme in ('http', 'https') and text.count('/') == text.count('://') * 2):
+    if text in ('', '*') or re.fullmatch(r'https?://[^/\s]+', text):
         return text
     raise _NotAllowedError('must be an origin such as https://example.org, or *')
 
@@ -113,7 +124,9 @@ class MeterSettings:
     max_age: float = _setting(0.0, _seconds(0))
     keep_open: float = _setting(0.0, _seconds(0))
     decryption_key: str = _setting('', _key, secret=True)
+    decryption_key_file: str = _setting('', _file)
     authentication_key: str = _setting('', _key, secret=True)
+    authentication_key_file: str = _setting('', _file)
 
 
 @dataclass(frozen=True)
@@ -122,52 +135,106 @@ class ServerSettings:
 
     host: str = _setting('', str)
     port: int = _setting(8080, _whole_number(0, 65535))
-    user: str = _setting('', str)
+    user: str = _setting('', _user)
     password: str = _setting('', str, secret=True)
-    certificate: str = _setting('', str)
-    private_key: str = _setting('', str)
+    password_file: str = _setting('', _file)
+    certificate: str = _setting('', _file)
+    private_key: str = _setting('', _file)
     hosts: tuple[str, ...] = _setting((), _words)
     cors_origin: str = _setting('', _origin)
     max_connections: int = _setting(64, _whole_number(1, MOST_CONNECTIONS))
+    max_streams: int = _setting(32, _whole_number(0, MOST_CONNECTIONS))
+    metrics_identifiers: bool = _setting(False, _yes_or_no)
     homewizard_api: bool = _setting(False, _yes_or_no)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can ask."""
+        return self.host in ('localhost', '::1') or self.host.startswith('127.')
 
 
 @dataclass(frozen=True)
 class Config:
-    """The whole of config.ini."""
+    """The whole of config.ini; `warnings` are sentences about what is allowed but not wise."""
 
     meter: MeterSettings = field(default_factory=MeterSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    warnings: tuple[str, ...] = ()
 
 
-def load(path: Path) -> Config:
-    """The configuration in a file. Raises ConfigError."""
+def load(path: Path, credentials: Path | None = None) -> Config:
+    """The configuration in a file; secrets also from a folder of files named as the settings (systemd credentials).
+
+    Raises ConfigError.
+    """
     parser = configparser.ConfigParser(interpolation=None, default_section='', empty_lines_in_values=False)
     try:
         parser.read_string(path.read_text(encoding='utf-8'), source=str(path))
     except OSError as error:
         raise ConfigError(f'{path}: {error.strerror}') from error
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise ConfigError(' '.join(str(error).split())) from error
-    sections = {each.name: each for each in fields(Config)}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'{path}: is not UTF-8') from error
+    except configparser.Error as error:
+        raise ConfigError(f'{path}: {" ".join(error.message.split())}') from error
     for name in parser.sections():
-        if name not in sections:
-            raise ConfigError(f'{path}: [{name}]: unknown section; there are: {", ".join(sections)}')
-    return Config(
-        _section(path, parser, 'meter', MeterSettings),
-        _section(path, parser, 'server', ServerSettings),
-    )
+        if name not in ('meter', 'server'):
+            raise ConfigError(f'{path}: [{name}]: unknown section; there are: meter, server')
+    where = _Place(path, credentials)
+    meter = where.section(parser, 'meter', MeterSettings)
+    server = where.section(parser, 'server', ServerSettings)
+    for one, other in (('user', 'password'), ('certificate', 'private_key')):
+        if bool(getattr(server, one)) != bool(getattr(server, other)):
+            raise ConfigError(f'{path}: [server] {one} and {other}: must be set both or neither')
+    return Config(meter, server, tuple(_warnings(path, parser, server)))
 
 
-def _section(path: Path, parser: configparser.ConfigParser, name: str, kind: type[Section]) -> Section:
-    known = {each.name: each for each in fields(kind)}
-    given: dict[str, Any] = {}
-    for key, text in parser.items(name) if parser.has_section(name) else ():
-        if key not in known:
-            raise ConfigError(f'{path}: [{name}] {key}: unknown setting; there are: {", ".join(known)}')
-        try:
-            given[key] = known[key].metadata['parse'](text)
-        except _NotAllowedError as error:
-            shown = text if known[key].repr else '…'
-            raise ConfigError(f'{path}: [{name}] {key} = {shown}: {error}') from error
-    return kind(**given)
+def _warnings(path: Path, parser: configparser.ConfigParser, server: ServerSettings) -> Iterator[str]:
+    held = [key for name in parser.sections() for key in ('password', *_KEYS) if parser.get(name, key, fallback='')]
+    if held and path.stat().st_mode & stat.S_IROTH:
+        yield f'{path} holds {" and ".join(held)} and can be read by everybody on this machine: chmod o-r {path}'
+    if server.user and not server.certificate and not server.is_local:
+        yield '[server] user and password go over the network as plain text: set certificate and private_key'
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where settings come from, and what complaints name."""
+
+    path: Path
+    credentials: Path | None
+
+    def section(self, parser: configparser.ConfigParser, name: str, kind: type[Section]) -> Section:
+        known = {each.name: each for each in fields(kind)}
+        given = dict(parser.items(name)) if parser.has_section(name) else {}
+        for key in given:
+            if key not in known:
+                raise ConfigError(f'{self.path}: [{name}] {key}: unknown setting; there are: {", ".join(known)}')
+        values: dict[str, Any] = {}
+        for key, each in known.items():
+            text = given.get(key, '') if each.repr else self._secret(name, key, given)
+            try:
+                if each.metadata['parse'] is _file and text:
+                    text = str(self._existing(text))
+                if text:
+                    values[key] = each.metadata['parse'](text)
+            except _NotAllowedError as error:
+                shown = text if each.repr else '…'
+                raise ConfigError(f'{self.path}: [{name}] {key} = {shown}: {error}') from error
+        return kind(**values)
+
+    def _existing(self, name: str) -> Path:
+        file = self.path.parent / name
+        if not (file.is_file() and os.access(file, os.R_OK)):
+            raise _NotAllowedError('must be a file that can be read')
+        return file
+
+    def _secret(self, section: str, key: str, given: Mapping[str, str]) -> str:
+        """A secret as it stands in config.ini, in a file named there, or among the credentials."""
+        here, file = given.get(key, ''), given.get(f'{key}_file', '')
+        if here and file:
+            raise ConfigError(f'{self.path}: [{section}] {key} and {key}_file: must be set one or neither')
+        if file:
+            return self._existing(file).read_text(encoding='utf-8').strip()
+        if not here and self.credentials and (self.credentials / key).is_file():
+            return (self.credentials / key).read_text(encoding='utf-8').strip()
+        return here

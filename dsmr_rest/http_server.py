@@ -6,6 +6,7 @@ ROUTES; every other path is a JSON Pointer (RFC 6901) into the reading. Errors a
 """
 
 import base64
+import hashlib
 import hmac
 import ipaddress
 import logging
@@ -14,19 +15,21 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from socketserver import BaseRequestHandler
 from typing import Any
 from urllib.parse import unquote
 
-from dsmr_rest import __version__
-from dsmr_rest.config import ServerSettings
+from dsmr_rest import __version__, homewizard
+from dsmr_rest.config import ConfigError, ServerSettings
 from dsmr_rest.meter import Meter, Tally
+from dsmr_rest.metrics import exposition
 from dsmr_rest.p1_reader import MeterError
 from dsmr_rest.reading import Reading, possible_keys, render
 
@@ -52,9 +55,22 @@ RETRY_AFTER = 5
 """Seconds to advise a client when the meter is away."""
 STOP_TIME = 0.4
 """Seconds for the last answers to go out; the meter's end takes up to 1.5 s of the 2 s that stopping may take."""
+STREAM_BEAT = 15.0
+"""Seconds after which a stream says something although there is no reading, so that its client knows it is alive."""
+STREAM_RETRY = 1.0
+"""Seconds between attempts to open a lost port for a stream, and that the port stays open for its next reading."""
+POLL_TIME = 9.5
+"""Seconds to answer a poller: Prometheus and Home Assistant give up after 10."""
+SCRAPE_MARGIN = 0.5
+"""Seconds before the end of Prometheus's patience by which a scrape is answered."""
 HEALTH_AGE = 60.0
 """Seconds: /health takes a reading when the last one is older."""
 
+DASHBOARD_POLICY = {
+    'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
+    " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    'Referrer-Policy': 'no-referrer',
+}
 METHODS = 'GET, HEAD, OPTIONS'
 LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
 
@@ -63,6 +79,8 @@ _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*")
 _MAX_AGE = re.compile(r'\bmax-age="?(\d{1,9})')
 _INDEX = re.compile(r'0|[1-9]\d{0,8}')  # RFC 6901: no leading zeros
 _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})')
+
+_SECONDS = re.compile(r'\d{1,4}(\.\d{1,9})?')
 
 _STATUS = {
     'meter_silent': HTTPStatus.GATEWAY_TIMEOUT,
@@ -126,7 +144,7 @@ class Answer:
     content_type: str = 'application/json'
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = field(default_factory=dict)
-    events: Iterator[bytes] | None = None
+    events: Generator[bytes, None, None] | None = None
 
 
 def problem(status: HTTPStatus, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Answer:
@@ -188,7 +206,10 @@ def part_of_reading(server: 'HttpServer', request: Request) -> Answer:
 
 def telegram(server: 'HttpServer', request: Request) -> Answer:
     """GET /telegram: as it came."""
-    reading = server.reading(request)
+    return _as_it_came(server.reading(request))
+
+
+def _as_it_came(reading: Reading) -> Answer:
     return Answer(reading.telegram, 'text/plain; charset=iso-8859-1', headers=freshness(reading))
 
 
@@ -216,10 +237,109 @@ def health(server: 'HttpServer', request: Request) -> Answer:
     return Answer(render(document), status=status, headers=headers)
 
 
+def stream(server: 'HttpServer', _: Request) -> Answer:
+    """GET /stream: server-sent events, a reading each; `event: problem` when the meter is lost."""
+    if len(server.streams) >= min(server.settings.max_streams, server.settings.max_connections - 1):
+        return problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            'too_many_connections',
+            'as many streams as [server] max_streams allows are open: try again, or set it higher',
+        )
+    return Answer(b'', 'text/event-stream', headers={'Cache-Control': 'no-store'}, events=_events(server))
+
+
+def _events(server: 'HttpServer') -> Generator[bytes, None, None]:
+    mark, reading, trouble = object(), None, ''
+    server.streams.add(mark)
+    try:
+        yield b': readings follow\n\n'
+        spoke = time.monotonic()
+        while not server.stopping:
+            try:
+                wait = min(STREAM_BEAT, server.meter.reader.settings.timeout)
+                reading = server.meter.read(time.monotonic() + wait, 0, after=reading, keep_open=STREAM_RETRY)
+                event, trouble = b'id: %.3f\ndata: %s\n\n' % (reading.received, reading.line), ''
+            except MeterError as error:
+                event = b': no reading\n\n'
+                if error.code != trouble:
+                    details = b' '.join(meter_problem(error).body.split())
+                    event, trouble = b'event: problem\ndata: %s\n\n' % details, error.code
+                elif time.monotonic() - spoke < STREAM_BEAT:
+                    time.sleep(STREAM_RETRY)
+                    continue
+            yield event
+            spoke = time.monotonic()
+    finally:
+        server.streams.discard(mark)
+
+
+def polled(server: 'HttpServer', request: Request, patience: float = POLL_TIME) -> Reading:
+    """The reading for a client that asks again and again."""
+    return server.meter.poll(request.deadline(min(patience, server.meter.reader.settings.timeout)))
+
+
+def metrics(server: 'HttpServer', request: Request) -> Answer:
+    """GET /metrics: always 200; without a reading it says dsmr_up 0 and shows no values."""
+    given = request.headers.get('x-prometheus-scrape-timeout-seconds', '')
+    patience = max(0.0, float(given) - SCRAPE_MARGIN) if _SECONDS.fullmatch(given) else POLL_TIME
+    reading = None
+    with suppress(MeterError):
+        reading = polled(server, request, patience)
+    body, content_type = exposition(
+        reading,
+        time.monotonic() - reading.arrived if reading else None,
+        server.meter.counters(),
+        server.answers.counts(),
+        accept=request.headers.get('accept', ''),
+        identifiers=server.settings.metrics_identifiers,
+    )
+    return Answer(body, content_type, headers={'Cache-Control': 'no-store'})
+
+
+def homewizard_device(server: 'HttpServer', request: Request) -> Answer:
+    """GET /api."""
+    return Answer(render(homewizard.device(polled(server, request))), headers={'Cache-Control': 'no-store'})
+
+
+def homewizard_data(server: 'HttpServer', request: Request) -> Answer:
+    """GET /api/v1/data."""
+    reading = polled(server, request)
+    return Answer(render(homewizard.data(reading)), headers=freshness(reading))
+
+
+def homewizard_telegram(server: 'HttpServer', request: Request) -> Answer:
+    """GET /api/v1/telegram."""
+    return _as_it_came(polled(server, request))
+
+
+def _file(name: str, content_type: str, headers: Mapping[str, str] | None = None) -> Route:
+    """A route for a file of the package, which a client may keep and ask about (RFC 9110 13.1.2)."""
+    body = Path(__file__).with_name(name).read_bytes()
+    tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+    fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
+
+    def route(_: 'HttpServer', request: Request) -> Answer:
+        known = request.headers.get('if-none-match', '')
+        if known == '*' or tag in known:
+            return Answer(b'', '', HTTPStatus.NOT_MODIFIED, fields)
+        return Answer(body, content_type, headers=fields)
+
+    return route
+
+
 ROUTES: dict[str, Route] = {
     '/': whole_reading,
     '/telegram': telegram,
+    '/stream': stream,
+    '/metrics': metrics,
     '/health': health,
+    '/dashboard': _file('dashboard.html', 'text/html; charset=utf-8', DASHBOARD_POLICY),
+    '/openapi.json': _file('openapi.json', 'application/json'),
+}
+HOMEWIZARD_ROUTES: dict[str, Route] = {
+    '/api': homewizard_device,
+    '/api/v1/data': homewizard_data,
+    '/api/v1/telegram': homewizard_telegram,
 }
 
 
@@ -233,7 +353,8 @@ class HttpServer(ThreadingHTTPServer):
         self.settings = settings
         self.meter = meter
         self.answers = Tally()
-        self.routes = dict(ROUTES)
+        self.routes = ROUTES | HOMEWIZARD_ROUTES if settings.homewizard_api else ROUTES
+        self.streams: set[object] = set()  # as refused
         self.keys = possible_keys()
         self.verbose = verbose
         self.stopping = False
@@ -304,7 +425,7 @@ class HttpServer(ThreadingHTTPServer):
         fields = {'Date': formatdate(usegmt=True), 'Server': 'dsmr-rest-server'} | dict(answer.headers)
         if answer.content_type:
             fields['Content-Type'] = answer.content_type
-        if not answer.events and answer.status != HTTPStatus.NO_CONTENT:
+        if not answer.events and answer.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
             fields['Content-Length'] = str(len(answer.body))
         fields['X-Content-Type-Options'] = 'nosniff'
         if self.settings.cors_origin:
@@ -441,6 +562,8 @@ class Connection(BaseRequestHandler):
             answer = self.server.answer(request)
         except HttpError as error:
             answer = error.answer
+        except OSError:
+            raise  # the client hung up
         except Exception:
             log.exception('a request failed')
             answer = problem(
@@ -496,8 +619,9 @@ class Connection(BaseRequestHandler):
         head = self.server.head(answer, keep_alive=keep)
         self.request.sendall(head + answer.body if with_body else head)
         if answer.events and with_body:
-            for event in answer.events:
-                self.request.sendall(event)
+            with closing(answer.events) as events:
+                for event in events:
+                    self.request.sendall(event)
         return keep
 
     def _linger(self) -> None:
@@ -549,5 +673,11 @@ def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.certificate, settings.private_key)
+    try:
+        context.load_cert_chain(settings.certificate, settings.private_key)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f'[server] certificate = {settings.certificate}, private_key = {settings.private_key}:'
+            f' must be a certificate and its key as PEM ({error.reason})'
+        ) from error
     return context

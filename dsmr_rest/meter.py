@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 STOP_TIME = 1.5
 """Seconds for the reading thread to end: it looks up from a silent port every TICK, but connecting may take longer."""
 
+SLOW = 2.0
+"""Seconds between telegrams from which a meter is slow: up to DSMR 4 they speak every 10 s, later every 1 s."""
+POLL_PAUSE = 90.0
+"""Seconds that a slow meter's port stays open behind a poll: Prometheus polls every minute unless told otherwise."""
 CALM = 60.0
 """Seconds of telegrams with right checksums before checksum trouble is over."""
 
@@ -54,6 +58,7 @@ class Meter:
         self._event = 0  # moves with every telegram and every fault
         self._waiting = 0  # how many wait for it to move
         self._latest: Reading | None = None
+        self._interval: float | None = None  # seconds between the last two telegrams of one opening
         self._fault: MeterError | None = None  # what the last event was, when it was no telegram
         self._keep_open = 0.0  # the longest that those who wait ask for
         self._open_until = 0.0
@@ -94,6 +99,24 @@ class Meter:
         self.errors.add(outcome.code)
         self._watch.tell()
         raise MeterError(outcome.code, outcome.detail)  # one of its own: many may wait for the same fault
+
+    def poll(self, deadline: float) -> Reading:
+        """A reading for a client that asks again and again, perhaps more often than the meter speaks.
+
+        It may be as old as the time between two telegrams, and a slow meter's port stays open until the next poll.
+        """
+        interval = self._interval
+        return self.read(
+            deadline,
+            max_age=max(self._settings.max_age, min(interval or 0.0, LONGEST_SILENCE)),
+            keep_open=max(self._settings.keep_open, POLL_PAUSE if interval is None or interval > SLOW else 0.0),
+        )
+
+    def open(self) -> None:
+        """Opens the port for as long as `keep_open` says, before anybody asks."""
+        with self._changed:
+            self._open_until = time.monotonic() + self._settings.keep_open
+            self._start()
 
     def _wait(self, began: float, deadline: float) -> Reading | MeterError:
         seen = self.reader.seen.copy()
@@ -165,12 +188,14 @@ class Meter:
                 return
 
     def _read_until_idle(self) -> None:
+        before: Reading | None = None  # in this opening
         with closing(self.reader.read()) as readings:
             for reading in readings:
                 with self._changed:
                     if reading:
                         self._watch.works(reading, self.reader.seen)
-                        self._latest = reading
+                        self._interval = reading.arrived - before.arrived if before else self._interval
+                        self._latest = before = reading
                         self._open_until = max(self._open_until, time.monotonic() + self._keep_open)
                         self._hand_out(None)
                     if self._stopping or not (self._waiting or time.monotonic() < self._open_until):

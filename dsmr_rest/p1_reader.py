@@ -9,6 +9,7 @@ import errno
 import getpass
 import grp
 import logging
+import termios
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -31,8 +32,14 @@ log = logging.getLogger(__name__)
 
 TICK = 0.25
 """Seconds that a read waits for the first byte: how soon the caller can end the reading of a silent line."""
-PAUSE = 0.02
-"""Seconds to let bytes gather: one wake-up then takes some 200 bytes at 115200 baud instead of one."""
+END_IN_SIGHT = 48
+"""Bytes before the expected end of a telegram from which each arrival is looked at; before that they gather."""
+LINE_CHUNK = 512
+"""Bytes: more at a time than a serial adapter hands over, so it comes from something faster than a line."""
+BITS_PER_BYTE = 10
+"""On the line: 8N1 and 7E1 add a start and a stop bit each."""
+SOCKET_PAUSE = 0.002
+"""Seconds to gather what comes in on a socket, which cannot tell how much waits."""
 LONGEST_SILENCE = 11.0
 """Seconds. Meters speak at least every 10 s (DSMR 2.2 to 4.x), so a longer silence means another speed, or no peer."""
 STRANGE = 16
@@ -44,6 +51,8 @@ SAMPLE = 64
 
 PUBLIC_AUTHENTICATION_KEY: str = telegram_specifications.MSN['authentication_key']
 """Luxmetering E-Meter P1 specification 3.2.5: the same for all its meters; others use their own."""
+
+EIGHT_BITS = (serial.EIGHTBITS, serial.PARITY_NONE)
 
 
 class MeterError(Exception):
@@ -132,6 +141,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self.sample = b''
         self.speeds = SpeedSearch(*((115200, 9600) if settings.line == 'auto' else (SPEEDS[settings.line],)))
         self._framer = Framer()
+        self._length = 0  # of the last telegram
         self._chooser = Chooser(settings.specification)
         self._has_decrypted = False
         self._logged: set[tuple[str, ...]] = set()
@@ -183,22 +193,28 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         return MeterError('meter_silent', f'no byte {where}: check the cable, and that the P1 port is switched on')
 
     def _open(self) -> Any:
-        parity = serial.PARITY_EVEN if self.settings.line.endswith('7E1') else serial.PARITY_NONE
+        framing = (serial.SEVENBITS, serial.PARITY_EVEN) if self.settings.line.endswith('7E1') else EIGHT_BITS
         try:
-            port = serial.serial_for_url(
-                self.settings.port,
-                baudrate=self.speeds.speed,
-                bytesize=serial.SEVENBITS if parity == serial.PARITY_EVEN else serial.EIGHTBITS,
-                parity=parity,
-                timeout=TICK,
-                exclusive=True,
-            )
-        except (OSError, ValueError) as error:  # ValueError: settings that the port cannot take
+            try:
+                port = self._open_as(*framing)
+            except termios.error:  # a pseudo-terminal knows no parity; 7E1 can be read at 8N1
+                port = self._open_as(*EIGHT_BITS)
+        except (OSError, ValueError, termios.error) as error:  # ValueError: settings that the port cannot take
             raise cannot_open(self.settings.port, error) from error
         self.seen.port_openings += 1
         self.sample = b''
         self._framer = Framer()
         return port
+
+    def _open_as(self, bytesize: int, parity: str) -> Any:
+        return serial.serial_for_url(
+            self.settings.port,
+            baudrate=self.speeds.speed,
+            bytesize=bytesize,
+            parity=parity,
+            timeout=TICK,
+            exclusive=True,
+        )
 
     def _read_port(self, port: Any) -> Iterator[Reading | None]:
         heard = time.monotonic()
@@ -209,6 +225,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             if data:
                 heard, burst_over = now, False
                 yield from self._readings(data, now)
+                self._gather(len(data))
                 changed = self.speeds.bytes_came(self._framer, now)
             elif not burst_over:
                 burst_over = True
@@ -226,14 +243,23 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         first: bytes = port.read(1)
         if not first:
             return b''
-        if self._is_socket:  # it cannot tell how much waits
-            port.timeout = PAUSE
+        if self._is_socket:
+            port.timeout = SOCKET_PAUSE
             rest: bytes = port.read(4096)
             port.timeout = TICK
         else:
-            time.sleep(PAUSE)
             rest = port.read(port.in_waiting)
         return first + rest
+
+    def _gather(self, arrived: int) -> None:
+        """Sleeps while the greater part of a telegram comes in, by the length of the one before.
+
+        Each wake-up costs as much as 50 bytes' framing, so few are better; but the end must be seen as soon as it is
+        there. What comes faster than the line can carry is not on a line, and waits already.
+        """
+        missing = self._length - self._framer.pending - END_IN_SIGHT
+        if 0 < missing < self._length - END_IN_SIGHT and arrived < LINE_CHUNK:
+            time.sleep(min(TICK, missing * BITS_PER_BYTE / self.speeds.speed))
 
     def _readings(self, data: bytes, now: float) -> Iterator[Reading]:
         self.seen.received_bytes += len(data)
@@ -244,6 +270,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         received = time.time()
         for item in found:
             self.speeds.found(now)
+            self._length = len(item.raw)
             encrypted = isinstance(item, EncryptedFrame)
             for telegram in self._decrypt(item) if isinstance(item, EncryptedFrame) else [item]:
                 try:
@@ -302,7 +329,7 @@ _CODES = {
 }
 
 
-def cannot_open(port: str, error: OSError | ValueError) -> MeterError:
+def cannot_open(port: str, error: Exception) -> MeterError:
     """The error of opening as a MeterError with what to do."""
     code = _CODES.get(getattr(error, 'errno', None) or 0, 'port_missing')
     if code == 'port_denied':

@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from dsmr_parser.objects import CosemObject, MBusObject, MBusObjectPeak, ProfileGenericObject
 from dsmr_parser.objects import Telegram as ParsedTelegram
 
-from dsmr_rest.specification import Chooser, Specification, value_names
+from dsmr_rest.specification import Chooser, Specification, object_lines, value_names
 from dsmr_rest.telegram import Telegram
 
 GAS_METER = 3
 """M-Bus device type of a gas meter (EN 13757-3)."""
 _NEVER = '1971'  # a channel that never had a reading shows 1970
-_CHANNEL = re.compile(r'^0+-(\d+):', re.MULTILINE)
+_CHANNEL = re.compile(r'0+-(\d+):')
 
 _TYPE = ('mbusDeviceType', 'deviceType')
 _IDENTIFIER = ('mbusEquipmentIdentifier', 'equipmentIdentifierGas')
@@ -83,6 +83,7 @@ def render(value: Any) -> bytes:
     return json.dumps(value, indent=3).encode() + b'\n'
 
 
+@cache
 def camel_case(name: str) -> str:
     """EQUIPMENT_IDENTIFIER_GAS to equipmentIdentifierGas."""
     first, *rest = name.lower().split('_')
@@ -101,12 +102,13 @@ def make_reading(
 
     Raises UnusableTelegramError when its checksum does not hold, or none of its lines can be read.
     """
-    text = '\r\n'.join(line.rstrip('\r') for line in telegram.raw.decode('latin-1').split('\n'))
-    choice = chooser.choose(text, encrypted=encrypted)
+    text = telegram.raw.decode('latin-1')
+    lines = object_lines(text)
+    choice = chooser.choose(text.partition('\n')[0], lines, encrypted=encrypted)
     if telegram.checksum_holds is not True and not _needs_no_checksum(telegram, choice.specification):
         raise UnusableTelegramError('checksum_failed', 'the checksum is wrong or missing')
-    parsed, unreadable = choice.specification.parse(text)
-    document = _document(parsed, text)
+    parsed, unreadable = choice.specification.parse(lines, choice.plan)
+    document = _document(parsed, lines)
     if not document:
         raise UnusableTelegramError('line_garbled', 'no line of the telegram can be read')
     return Reading(
@@ -126,14 +128,14 @@ def _needs_no_checksum(telegram: Telegram, chosen: Specification) -> bool:
     return not chosen.has_checksum and (telegram.checksum_holds is None or chosen.name == 'ISKRA_IE')
 
 
-def _document(parsed: ParsedTelegram, text: str) -> dict[str, Any]:
+def _document(parsed: ParsedTelegram, lines: list[str]) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for name, item in parsed:
         if name == 'MBUS_DEVICES':
             devices = [
                 {'channelId': device.channel_id} | {camel_case(n): _item(i) for n, i in device} for device in item
             ]
-            channels = [int(channel) for channel in _CHANNEL.findall(text)]
+            channels = [int(match[1]) for line in lines if (match := _CHANNEL.match(line))]
             document['mbusDevices'] = sorted(devices, key=lambda device: channels.index(device['channelId']))
         else:
             document[camel_case(name)] = _item(item)

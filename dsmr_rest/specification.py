@@ -5,7 +5,6 @@ that are numbers, and a line that cannot be read costs that line and never the t
 that a telegram has, never at what parsing gives: a wrong specification does not fail, it lies. No I/O, no clock.
 """
 
-import logging
 import re
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,11 +18,8 @@ from dsmr_parser import telegram_specifications
 from dsmr_parser.exceptions import ParseError
 from dsmr_parser.objects import MBusObjectPeak
 from dsmr_parser.objects import Telegram as ParsedTelegram
-from dsmr_parser.parsers import MaxDemandParser, ProfileGenericParser, TelegramParser, ValueParser
+from dsmr_parser.parsers import MaxDemandParser, ProfileGenericParser, ValueParser
 from dsmr_parser.value_types import timestamp as utc_timestamp
-
-# dsmr_parser reports each line it cannot read with a traceback, at every telegram; Specification.parse() names them.
-logging.getLogger('dsmr_parser').setLevel(logging.CRITICAL + 1)
 
 NAMES = (
     'V2_2',
@@ -50,8 +46,8 @@ _AMSTERDAM = ZoneInfo('Europe/Amsterdam')
 _SEASONS = {'S': timezone(timedelta(hours=2)), 'W': timezone(timedelta(hours=1)), '': _AMSTERDAM}
 _TIMESTAMP = re.compile(r'(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([SW]?)', re.ASCII)
 _NUMBER = re.compile(r'-?\d{1,30}(\.\d{0,30})?', re.ASCII)
-_CODE = re.compile(r'(\d+)-(\d+):[^(\r\n]+')
-_VERSION = re.compile(r'^1-3:0\.2\.8\(([45])\d\)', re.MULTILINE)
+_CODE = re.compile(r'(\d+)-(\d+):[^(\r]+')
+_VERSION = re.compile(r'1-3:0\.2\.8\(([45])\d\)')
 _CENTURY_PIVOT = 69  # POSIX: 69 to 99 are 19xx; meters without a reading send 700101
 
 
@@ -137,17 +133,21 @@ class _Tolerant:
                 del self._parser.value_formats[2:]  # it lengthens this list at every parse
 
 
-def _pattern(library_pattern: str) -> str:
-    r"""The library's pattern for a line, made exact: more than one digit of channel, nothing past the line's end.
+def _pattern(library_pattern: str) -> re.Pattern[str]:
+    r"""The library's pattern for a line, made exact: any number of digits of channel, and a value behind the whole code.
 
-    '^\d-[1-9]:24\.2\.1.+?\r\n' would also match 24.2.10, or a code without value and then the line behind it. The gas
-    reading of DSMR 2.2 goes on in a second line, which begins with '('.
+    '^\d-[1-9]:24\.2\.1.+?\r\n' would also match 24.2.10, and a code without value together with the line behind it.
     """
-    head, two_lines = library_pattern.removesuffix(r'.+?\r\n'), library_pattern.count(r'.+?\r\n') > 1
-    head = (
-        head.removesuffix(r'.+?\r\n').replace('[1-9]', r'[1-9]\d*').replace(r'\d-', r'\d+-').replace(r'-\d:', r'-\d+:')
-    )
-    return head + r'(?!\d)[^(\n]*\([^\n]*\n' + (r'(?:\([^\n]*\n)?' if two_lines else '')
+    head = library_pattern.partition(r'.+?\r\n')[0].replace('[1-9]', r'[1-9]\d*')
+    return re.compile(head.replace(r'\d-', r'\d+-').replace(r'-\d:', r'-\d+:') + r'(?!\d)[^(]*\(')
+
+
+@dataclass(frozen=True)
+class _Object:
+    pattern: re.Pattern[str]
+    reference: str
+    parser: _Tolerant
+    name: str
 
 
 class Specification:
@@ -158,26 +158,37 @@ class Specification:
         self.name = name
         self.has_checksum: bool = source['checksum_support']
         self._unreadable: list[str] = []
-        objects = [
-            {
-                'obis_reference': _pattern(item['obis_reference']),
-                'value_parser': _Tolerant(item['value_parser'], self._unreadable),
-                'value_name': item['value_name'],
-            }
+        self._read: dict[tuple[str, str], Any] = {}  # the last telegram's objects
+        self._objects = [
+            _Object(
+                _pattern(item['obis_reference']),
+                item['obis_reference'],
+                _Tolerant(item['value_parser'], self._unreadable),
+                item['value_name'],
+            )
             for item in source['objects']
         ]
-        # What arrives is plain and its checksum verified, on the bytes (telegram.py).
-        self._parser = TelegramParser({'objects': objects, 'checksum_support': False}, apply_checksum_validation=False)
-        self._any_line = re.compile('|'.join(item['obis_reference'] for item in objects), re.MULTILINE)
 
-    def understood(self, lines: list[str]) -> list[str]:
-        """Those of the lines, each with its end, that this specification has an object for."""
-        return [line for line in lines if self._any_line.match(line)]
+    def plan(self, lines: list[str]) -> list[tuple[_Object, int]]:
+        """Which object reads which line, by its index, in the order in which TelegramParser reads them."""
+        return [(each, index) for each in self._objects for index, line in enumerate(lines) if each.pattern.match(line)]
 
-    def parse(self, text: str) -> tuple[ParsedTelegram, list[str]]:
-        """The objects of a telegram with CRLF line ends, and the codes of the lines that could not be read."""
+    def parse(self, lines: list[str], plan: list[tuple[_Object, int]]) -> tuple[ParsedTelegram, list[str]]:
+        """The objects of a telegram, and the codes of the lines that could not be read.
+
+        What TelegramParser.parse() does, without searching the telegram anew for each object, and without reading
+        anew the lines that were the same in the telegram before, as most are.
+        """
         self._unreadable.clear()
-        parsed = self._parser.parse(text)
+        parsed = ParsedTelegram()
+        before, self._read = self._read, {}
+        for each, index in plan:
+            key = each.name, lines[index]
+            try:
+                item = self._read[key] = before.get(key) or each.parser.parse(lines[index])
+            except ParseError:
+                continue
+            parsed.add(each.reference, item, each.name)
         return parsed, [*dict.fromkeys(self._unreadable)]
 
 
@@ -188,9 +199,13 @@ def value_names() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """A specification for a telegram; unsure when it knows less than half of the telegram's lines."""
+    """A specification for a telegram, and which of its objects reads which line.
+
+    Unsure when it knows less than half of the telegram's lines.
+    """
 
     specification: Specification
+    plan: list[tuple[_Object, int]]
     unsure: bool
     unknown_codes: tuple[str, ...]
 
@@ -202,32 +217,50 @@ class Chooser:
     """
 
     def __init__(self, name: str = 'auto') -> None:
-        self._fixed = None if name == 'auto' else Specification(name)
+        self._fixed = name if name != 'auto' else None
         self._made: dict[str, Specification] = {}
         self._last: tuple[tuple[str, ...], Choice] | None = None
 
-    def choose(self, text: str, *, encrypted: bool = False) -> Choice:
-        """The specification for a telegram with CRLF line ends; `encrypted` when it came as a cipher frame."""
-        lines = [line for line in text.splitlines(keepends=True) if _CODE.match(line)]
-        codes = tuple(line.partition('(')[0].strip() for line in lines)
-        version = _VERSION.search(text)
-        key = (text.partition('\n')[0], version[1] if version else '', str(encrypted), *codes)
+    def choose(self, header: str, lines: list[str], *, encrypted: bool = False) -> Choice:
+        """The specification for a telegram by its header and object_lines(); `encrypted` when it came as a frame."""
+        version = next((line for line in lines if line.startswith('1-3:0.2.8(')), '')
+        codes = [line.partition('(')[0].strip() for line in lines]
+        key = (header, version, str(encrypted), *codes)
         if not self._last or self._last[0] != key:
-            found = self._fixed or self._find(text, lines, version, encrypted=encrypted)
-            known = set(found.understood(lines))
-            unknown = tuple(code for code, line in zip(codes, lines, strict=True) if line not in known)
-            self._last = key, Choice(found, len(unknown) * 2 > len(lines), unknown)
+            self._last = key, self._choice(header, version, lines, codes, encrypted=encrypted)
         return self._last[1]
 
-    def _find(self, text: str, lines: list[str], version: re.Match[str] | None, *, encrypted: bool) -> Specification:
-        if text.startswith('/Lux5') and not encrypted:
-            return self._get('LUXEMBOURG_SMARTY')
-        if version and not encrypted and not any(line.startswith('1-0:1.8.0') for line in lines):
-            return self._get('V' + version[1])
-        candidates = [self._get(name) for name in (_ENCRYPTED if encrypted else _PLAIN)]
-        return max(candidates, key=lambda candidate: len(candidate.understood(lines)))
+    def _choice(self, header: str, version: str, lines: list[str], codes: list[str], *, encrypted: bool) -> Choice:
+        names = (self._fixed,) if self._fixed else _candidates(header, version, codes, encrypted=encrypted)
+        plans = {name: self._get(name).plan(lines) for name in names}
+        known = {name: {index for _, index in plan} for name, plan in plans.items()}
+        name = max(known, key=lambda name: len(known[name]))  # the first of them on a tie
+        unknown = tuple(code for index, code in enumerate(codes) if index not in known[name])
+        return Choice(self._get(name), plans[name], len(unknown) * 2 > len(lines), unknown)
 
     def _get(self, name: str) -> Specification:
         if name not in self._made:
             self._made[name] = Specification(name)
         return self._made[name]
+
+
+def object_lines(text: str) -> list[str]:
+    """The lines of a telegram that begin with an OBIS code; a value alone on a line (DSMR 2.2) joined to its code's."""
+    lines: list[str] = []
+    for line in text.split('\n'):
+        if _CODE.match(line):
+            lines.append(line.rstrip('\r'))
+        elif line.startswith('(') and lines:
+            lines[-1] += line.rstrip('\r')
+    return lines
+
+
+def _candidates(header: str, version: str, codes: list[str], *, encrypted: bool) -> tuple[str, ...]:
+    if encrypted:
+        return _ENCRYPTED
+    if header.startswith('/Lux5'):
+        return ('LUXEMBOURG_SMARTY',)
+    stated = _VERSION.match(version)
+    if stated and not any(code.startswith('1-0:1.8.0') for code in codes):
+        return (f'V{stated[1]}',)
+    return _PLAIN

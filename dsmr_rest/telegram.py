@@ -97,6 +97,11 @@ class Framer:
         """Whether a telegram has begun and shown at least one object."""
         return self._has_objects
 
+    @property
+    def pending(self) -> int:
+        """Bytes of the telegram that has not ended; 0 between telegrams."""
+        return self._size + len(self._rest) if self._lines else 0
+
     def feed(self, data: bytes) -> list[Telegram | EncryptedFrame]:
         """The telegrams and frames that end within `data`."""
         self.unexplained += len(data)

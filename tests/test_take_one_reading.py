@@ -1,0 +1,488 @@
+"""The set-up test as its user meets it: a process with its own stdout, stderr and exit status, on real ptys."""
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import serial
+from conftest import ROOT, wait_for
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from dsmr_rest.p1_reader import PUBLIC_AUTHENTICATION_KEY
+from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter, with_checksum
+from take_one_reading import ADVICE, KINDS, kind, lasting_name, mask, serial_ports
+
+SCRIPT = ROOT / 'take_one_reading.py'
+ENVIRONMENT = os.environ | {'PYTHONWARNINGS': 'error'}
+LIMIT = 60
+"""Seconds for a process; every one ends by itself long before."""
+HIDDEN = b'4530303132333435363738393031323334'
+NUMBERED = with_checksum(b'/XYZ5\\987654321\r\n\r\n0-0:96.1.1(' + HIDDEN + b')\r\n1-0:1.7.0(00.123*kW)\r\n')
+KEY, WRONG_KEY, TITLE = 'A1' * 16, 'B2' * 16, b'SAG\x67\x70\x12\x34\x56'
+
+Result = subprocess.CompletedProcess[str]
+
+
+def encrypted(plain: bytes) -> bytes:
+    """A DLMS general-global-cipher frame, security suite 0, authenticated and encrypted (Luxembourg P1 3.2.5)."""
+    counter, authentication = b'\0\0\0\x01', b'\x30' + bytes.fromhex(PUBLIC_AUTHENTICATION_KEY)
+    sealed = AESGCM(bytes.fromhex(KEY)).encrypt(TITLE + counter, plain, authentication)[:-4]  # the tag has 12 bytes
+    body = b'\x30' + counter + sealed
+    return b'\xdb\x08' + TITLE + b'\x82' + len(body).to_bytes(2, 'big') + body
+
+
+def without(*capabilities: str) -> list[str]:
+    """What to put before a command so that it has not these rights of root; other users never have them."""
+    if os.geteuid():
+        return []
+    if not shutil.which('setpriv'):
+        pytest.skip('root has every right, and setpriv (util-linux) is not there to take one away')
+    return ['setpriv', '--bounding-set=' + ','.join(f'-{each}' for each in capabilities)]
+
+
+def config_file(folder: Path, settings: Mapping[str, object]) -> Path:
+    file = folder / 'config.ini'
+    file.write_text('[meter]\n' + ''.join(f'{key} = {value}\n' for key, value in settings.items()))
+    return file
+
+
+def command(folder: Path, *options: str, **settings: object) -> list[str | Path]:
+    return [sys.executable, SCRIPT, '--config', config_file(folder, settings), *options]
+
+
+def run(folder: Path, *options: str, before: list[str] | None = None, **settings: object) -> Result:
+    """The script with these settings for [meter], to its end."""
+    result = subprocess.run(
+        [*(before or []), *command(folder, *options, **settings)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+        env=ENVIRONMENT,
+    )
+    assert 'Traceback' not in result.stderr
+    return result
+
+
+def failure(result: Result) -> str:
+    """The code of a reading that failed as it should: status 1, no stdout, code with a sentence, the next step."""
+    assert result.returncode == 1
+    assert result.stdout == ''
+    match = re.search(r'^([a-z_]+): \S.+$', result.stderr, re.MULTILINE)
+    assert match, result.stderr
+    assert ADVICE[match[1]] in result.stderr
+    return match[1]
+
+
+@pytest.fixture(params=VERSIONS)
+def any_meter(request: pytest.FixtureRequest) -> Iterator[tuple[str, SimulatedMeter]]:
+    with SimulatedMeter(request.param, interval=0.2) as simulated:
+        yield request.param, simulated
+
+
+EXPECTED = {
+    '5.0': ('V5', '115200 8N1', '5.0', 'channel 1 gas'),
+    '4.2': ('V4', '115200 8N1', '4.2', 'channel 1 gas'),
+    '2.2': ('V2_2', '9600 7E1', 'not stated', 'channel 1 gas'),
+    'belgium': ('BELGIUM_FLUVIUS', '115200 8N1', '50217', 'channel 1 gas, channel 2 water'),
+}
+
+
+def test_a_meter_is_found_and_pinned_down(any_meter: tuple[str, SimulatedMeter], tmp_path: Path) -> None:
+    """stdout is the reading as JSON, stderr what was found, and the config.ini lines printed read the same meter."""
+    version, meter = any_meter
+    result = run(tmp_path, port=meter.port)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert result.stdout == json.dumps(document, indent=3) + '\n'
+    assert document['hourlyGasMeterReading']['unit'] == 'm3'
+    specification, line, stated, devices = EXPECTED[version]
+    objects = sum(key != 'mbusDevices' for key in document) + sum(len(each) - 1 for each in document['mbusDevices'])
+    shown = dict(re.findall(r'^(\S.*?)  +(\S.*)$', result.stderr, re.MULTILINE))
+    assert shown['meter'].startswith('SIM5') and shown['DSMR version'].startswith(stated)
+    assert (shown['specification'], shown['line'], shown['M-Bus devices']) == (specification, line, devices)
+    assert shown['objects'] == str(objects)
+
+    (tmp_path / 'config.ini').write_text(result.stderr.partition('config.ini:\n')[2])
+    again = subprocess.run(
+        [sys.executable, SCRIPT, '--config', tmp_path / 'config.ini'],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+        env=ENVIRONMENT,
+    )
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.startswith(f'reading {meter.port}: line {line}, specification {specification}, for')
+    assert json.loads(again.stdout).keys() == document.keys()
+
+
+def test_demo_reads_a_meter_of_its_own(tmp_path: Path) -> None:
+    """--demo reads a simulated meter whatever [meter] port is, and names no config.ini lines for it."""
+    result = run(tmp_path, '--demo', port='/dev/none', line='9600 7E1', specification='V2_2')
+    assert result.returncode == 0
+    assert json.loads(result.stdout)['p1MessageHeader']['value'] == '50'
+    assert 'config.ini' not in result.stderr
+
+
+def test_stdout_pipes_into_a_json_tool(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """A JSON tool behind a pipe takes stdout as it is."""
+    line = shlex.join(map(str, command(tmp_path, port=meter.port))) + f' | {shlex.quote(sys.executable)} -m json.tool'
+    result = subprocess.run(['sh', '-c', line], capture_output=True, text=True, check=True, timeout=LIMIT)
+    assert json.loads(result.stdout)['p1MessageHeader']['value'] == '50'
+
+
+def test_a_reader_that_hangs_up_gives_no_traceback(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """A pipe without a reader behind stdout ends the script with status 1 and not a word about it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = subprocess.run(
+            command(tmp_path, port=meter.port),
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=LIMIT,
+        )
+    finally:
+        os.close(writer)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith('specification =')
+
+
+@pytest.mark.parametrize(('redirection', 'reason'), [('>/dev/full', 'No space'), ('>&-', 'Bad file')])
+def test_a_stdout_that_takes_nothing(redirection: str, reason: str, meter: SimulatedMeter, tmp_path: Path) -> None:
+    """A stdout that cannot be written to is said in one line, with status 1."""
+    line = shlex.join(map(str, command(tmp_path, port=meter.port))) + redirection
+    result = subprocess.run(['sh', '-c', line], capture_output=True, text=True, check=False, timeout=LIMIT)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith('take_one_reading: ') and reason in last
+
+
+def test_a_closed_stderr_leaves_stdout_pure(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """Without a stderr nothing but the JSON is on stdout."""
+    line = shlex.join(map(str, command(tmp_path, port=meter.port))) + ' 2>&-'
+    result = subprocess.run(['sh', '-c', line], capture_output=True, text=True, check=True, timeout=LIMIT)
+    assert json.loads(result.stdout)
+
+
+def test_an_unknown_dialect_is_called_unsure(tmp_path: Path) -> None:
+    """A telegram of mostly unknown lines is shown with their codes, and its specification is not pinned down."""
+    lines = b'1-0:1.7.0(00.123*kW)\r\n9-9:77.7.7(1)\r\n9-9:78.7.7(1)\r\n'
+    with SimulatedMeter(interval=0.2, source=lambda: with_checksum(b'/ODD5\\1\r\n\r\n' + lines)) as meter:
+        result = run(tmp_path, port=meter.port)
+    assert json.loads(result.stdout).keys() == {'currentElectricityUsage'}
+    assert 'unsure' in result.stderr
+    assert 'not understood 9-9:77.7.7 9-9:78.7.7\n' in result.stderr
+    assert 'specification = auto\n' in result.stderr
+
+
+def test_a_missing_port(tmp_path: Path) -> None:
+    """A port that is not there: port_missing, with the serial ports there are."""
+    result = run(tmp_path, port=tmp_path / 'none')
+    assert failure(result) == 'port_missing'
+    for port in serial_ports() or ['none: ']:
+        assert f'\n{port}' in result.stderr
+
+
+def test_nobody_at_a_network_port(tmp_path: Path) -> None:
+    """A socket:// port where nobody listens: port_missing, without a list of serial ports."""
+    result = run(tmp_path, port='socket://127.0.0.1:1')
+    assert result.returncode == 1 and result.stdout == ''
+    assert '\nport_missing: socket://127.0.0.1:1 ' in result.stderr
+    assert 'Serial ports' not in result.stderr and 'ser2net' in result.stderr
+
+
+def test_a_denied_port(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """A port without rights: port_denied, with the command that gives them and the new login it takes."""
+    Path(meter.port).chmod(0)
+    result = run(tmp_path, port=meter.port, before=without('dac_override', 'dac_read_search'))
+    assert failure(result) == 'port_denied'
+    assert f'sudo usermod -a -G {Path(meter.port).group()} ' in result.stderr
+
+
+def test_a_busy_port(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """A port that another program has locked: port_busy, with the program's name and process id."""
+    with serial.Serial(meter.port, exclusive=True):
+        result = run(tmp_path, port=meter.port)
+    assert failure(result) == 'port_busy'
+    name = Path('/proc/self/comm').read_text().strip()
+    assert f'{meter.port} is open in {name} (pid {os.getpid()})' in result.stderr
+
+
+def test_a_busy_port_through_a_link(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """The program that holds a port is found by the device behind a link."""
+    (tmp_path / 'p1').symlink_to(meter.port)
+    with serial.Serial(meter.port, exclusive=True):
+        result = run(tmp_path, port=tmp_path / 'p1')
+    assert failure(result) == 'port_busy'
+    assert f'(pid {os.getpid()})' in result.stderr
+
+
+def test_a_port_held_by_someone_elses_program(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """Where /proc does not show all processes, sudo is named as the way to see them."""
+    with serial.Serial(meter.port, exclusive=True):
+        result = run(tmp_path, port=meter.port, before=without('sys_ptrace'))
+    assert failure(result) == 'port_busy'
+    assert 'with sudo' in result.stderr
+
+
+def test_a_silent_meter(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """No byte: meter_silent, with the speeds tried and what to check in order."""
+    meter.silent = True
+    result = run(tmp_path, port=meter.port, timeout=1)
+    assert failure(result) == 'meter_silent'
+    assert 'Speeds tried: 115200 baud' in result.stderr
+    assert re.findall(r'^(\d)\. ', result.stderr, re.MULTILINE) == list('12345')
+    assert 'First bytes' not in result.stderr
+
+
+@pytest.mark.parametrize(('line', 'speeds'), [('115200 8N1', '115200'), ('auto', '115200, 9600')])
+def test_a_garbled_line(line: str, speeds: str, tmp_path: Path) -> None:
+    """Bytes without a telegram: line_garbled, with the first of them and the speeds tried."""
+    with SimulatedMeter(interval=0.2, source=lambda: bytes(range(128, 256))) as meter:
+        result = run(tmp_path, port=meter.port, line=line, timeout=1)
+    assert failure(result) == 'line_garbled'
+    assert f'Speeds tried: {speeds} baud' in result.stderr
+    assert re.search(r"^First bytes received: b'(\\x[89a-f][0-9a-f]){8}.+'$", result.stderr, re.MULTILINE)
+
+
+def test_a_telegram_that_never_ends(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """Telegrams cut short: telegram_incomplete, with the first bytes."""
+    meter.cut = 300
+    result = run(tmp_path, port=meter.port, timeout=1.5)
+    assert failure(result) == 'telegram_incomplete'
+    assert 'First bytes received: b' in result.stderr
+
+
+def test_wrong_checksums(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """Damaged telegrams alone: checksum_failed, with their count and the programs that have the port open."""
+    meter.corrupt_every = 1
+    result = run(tmp_path, port=meter.port, timeout=1.5)
+    assert failure(result) == 'checksum_failed'
+    assert re.search(r'checksum_failed: [1-9]\d* telegrams', result.stderr)
+    assert f'(pid {os.getpid()})' in result.stderr  # the simulated meter has it open
+
+
+@pytest.mark.parametrize('key', ['', WRONG_KEY])
+def test_a_meter_that_encrypts(key: str, tmp_path: Path) -> None:
+    """Encrypted telegrams without their key or with another: decryption_failed, and the key is not shown."""
+    with SimulatedMeter(interval=0.5, source=lambda: encrypted(NUMBERED)) as meter:
+        result = run(tmp_path, port=meter.port, decryption_key=key)
+    assert failure(result) == 'decryption_failed'
+    assert WRONG_KEY not in result.stderr
+
+
+def test_a_meter_that_encrypts_with_a_known_key(tmp_path: Path) -> None:
+    """With the right key an encrypted telegram is a reading as any other."""
+    with SimulatedMeter(interval=0.5, source=lambda: encrypted(NUMBERED)) as meter:
+        result = run(tmp_path, port=meter.port, decryption_key=KEY)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)['currentElectricityUsage']['value'] == 0.123
+    assert KEY not in result.stderr
+
+
+@pytest.mark.parametrize(
+    'text', ['[meter]\nport = nonsense\n', '[meter]\nspeed = 1\n', '[gas]\n', 'no section\n', '[meter]\nport = \xff\n']
+)
+def test_a_wrong_configuration(text: str, tmp_path: Path) -> None:
+    """A wrong config.ini is status 2 and one line on stderr that names it."""
+    file = tmp_path / 'config.ini'
+    file.write_text(text, encoding='latin-1')
+    result = subprocess.run([sys.executable, SCRIPT, '--config', file], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr.count('\n')) == (2, '', 1)
+    assert result.stderr.startswith('take_one_reading: ')
+
+
+def test_a_config_file_that_is_not_there(tmp_path: Path) -> None:
+    """A named file that is missing is status 2 and one line on stderr that names it."""
+    file = tmp_path / 'none.ini'
+    result = subprocess.run([sys.executable, SCRIPT, '--config', file], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr.count('\n')) == (2, '', 1)
+    assert str(file) in result.stderr
+
+
+def test_ctrl_c(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """SIGINT while it waits ends it at once with status 130 and nothing more to say."""
+    meter.silent = True
+    with subprocess.Popen(
+        command(tmp_path, port=meter.port), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        assert process.stderr.readline().startswith('reading ')
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=LIMIT) == ('', '')
+    assert process.returncode == 130
+
+
+def on_a_terminal(arguments: list[str | Path]) -> tuple[str, str]:
+    """stdout and stderr of a process whose stderr is a terminal."""
+    master, slave = os.openpty()
+    try:
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=slave, text=True, env=ENVIRONMENT) as process:
+            stdout, _ = process.communicate(timeout=LIMIT)
+        os.set_blocking(master, False)
+        return stdout, os.read(master, 65536).decode()
+    finally:
+        os.close(slave)
+        os.close(master)
+
+
+def test_progress_on_a_terminal(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """On a terminal seconds, bytes and bad checksums are shown in one line, which is gone before anything else is."""
+    meter.corrupt_every = 1
+    _, shown = on_a_terminal(command(tmp_path, port=meter.port, timeout=1.5))
+    first, _, rest = shown.partition('\r\n')
+    end = rest.rindex('\x1b[K') + len('\x1b[K')
+    progress, rest = rest[:end], rest[end:]
+    assert first.startswith('reading ') and '\n' not in progress
+    steps = re.findall(r'\r(\d+) s, (\d+) bytes, (\d+) bad checksums\x1b\[K', progress)
+    assert len(steps) > 2
+    assert int(steps[-1][1]) > int(steps[0][1]) and int(steps[-1][2]) > 0
+    assert progress.endswith('checksums\x1b[K\r\x1b[K')
+    assert rest.startswith('checksum_failed: ')
+
+
+def test_a_terminal_for_stderr_alone(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """With stderr on a terminal stdout is the JSON and no more."""
+    stdout, shown = on_a_terminal(command(tmp_path, port=meter.port))
+    assert json.loads(stdout)
+    assert '\r\x1b[Kmeter  ' in shown
+
+
+def test_no_progress_in_a_file(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """A stderr that is no terminal has neither the progress line nor a control character."""
+    meter.silent = True
+    result = run(tmp_path, port=meter.port, timeout=1)
+    assert failure(result) == 'meter_silent'
+    assert 'bytes,' not in result.stderr
+    assert result.stderr.replace('\n', '').isprintable()
+
+
+def test_mask_hides_numbers_from_a_reading(any_meter: tuple[str, SimulatedMeter], tmp_path: Path) -> None:
+    """--mask leaves no meter's number in stdout and stderr, and leaves all else in the JSON."""
+    _, meter = any_meter
+    result = run(tmp_path, '--mask', port=meter.port)
+    assert result.returncode == 0, result.stderr
+    numbers = re.findall(rb'^0-\d:96\.1\.[01]\((\w+)\)', meter.last, re.MULTILINE)
+    assert len(numbers) >= 2
+    for number in numbers:
+        assert number.decode() not in result.stdout + result.stderr
+        assert f'"{"X" * len(number)}"' in result.stdout
+    header = meter.last.partition(b'\r')[0][1:].decode()
+    assert header not in result.stderr
+    assert f'meter          {header[:5]}' in result.stderr
+    assert json.loads(result.stdout)['hourlyGasMeterReading']['value'] > 0
+
+
+def with_even_parity(data: bytes) -> bytes:
+    """As a 7E1 line shows at 8N1."""
+    return bytes(byte | (byte.bit_count() % 2) << 7 for byte in data)
+
+
+@pytest.mark.parametrize(
+    'data',
+    [
+        NUMBERED[:60],
+        with_even_parity(NUMBERED[:60]),
+        encrypted(NUMBERED)[:20],
+        b'\xff' * 50 + NUMBERED[:60],
+    ],
+)
+def test_mask_hides_numbers_from_a_failure(data: bytes, tmp_path: Path) -> None:
+    """--mask leaves no number in the first bytes received, whatever form they have."""
+    with SimulatedMeter(interval=0.2, source=lambda: data) as meter:
+        result = run(tmp_path, '--mask', port=meter.port, line='115200 8N1', timeout=1)
+    assert failure(result) in {'line_garbled', 'telegram_incomplete'}
+    sample = re.search(r'^First bytes received: (b.+)$', result.stderr, re.MULTILINE)
+    assert sample
+    read = ast.literal_eval(sample[1])
+    assert b'X' in read and TITLE[3:] not in read
+    assert not re.search(rb'\d', bytes(byte & 0x7F for byte in read.partition(b'\xdb')[0]))
+
+
+MASKED = {
+    'equipmentIdentifier': ('4B-0a', 'XX-XX'),
+    'q3dEquipmentIdentifier': (None, None),
+    'q3dEquipmentSerialnumber': ('é1', 'XX'),
+    'equipmentSerialNumber': (12, 'XX'),
+    'cosemLogicalDeviceName': ('SAX1', 'XXXX'),
+    'textMessageCode': ('7', 'X'),
+    'msnTextMessage2': ('Hi all', 'XX XXX'),
+}
+
+
+@pytest.mark.parametrize('name', MASKED)
+def test_mask_knows_what_is_personal(name: str) -> None:
+    """Numbers of meters and text messages are masked letter by letter wherever they stand, in a copy."""
+    given, expected = ({name: {'datetime': None, 'value': value, 'unit': None}} for value in MASKED[name])
+    document = given | {'mbusDevices': [{'channelId': 1} | given], 'textMessage': [{'value': 'a'}]}
+    before = json.dumps(document)
+    assert mask(document) == expected | {
+        'mbusDevices': [{'channelId': 1} | expected],
+        'textMessage': [{'value': 'X'}],
+    }
+    assert json.dumps(document) == before
+
+
+def test_mask_leaves_all_else_alone() -> None:
+    """Readings, times, lists and names come out of mask() as they went in."""
+    document = {
+        'p1MessageHeader': {'value': '50', 'unit': None},
+        'currentElectricityUsage': {'value': 0.355, 'unit': 'kW'},
+        'powerEventFailureLog': {'buffer_length': 1, 'buffer_type': '0-0:96.7.19', 'buffer': [{'value': 5}]},
+        'q3dEquipmentState': {'value': 'A1', 'unit': None},
+        'mbusDevices': [{'channelId': 1, 'mbusDeviceType': {'value': 3, 'unit': None}}],
+    }
+    assert mask(document) == document
+
+
+def test_kinds_of_devices_in_words() -> None:
+    """A device type is read from either name and any form of number; one without a word is named by its number."""
+    assert {number: kind({'mbusDeviceType': {'value': number}}) for number in KINDS} == KINDS
+    assert kind({'deviceType': {'value': '003'}}) == 'gas'
+    assert kind({'mbusDeviceType': {'value': 21}}) == 'type 21'
+    assert kind({'mbusDeviceType': {'value': None}}) == kind({}) == 'of unknown type'
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Path:
+    """A /dev with two USB cables, one of which has a lasting name, the Pi's own port and what is no serial port."""
+    by_id = tmp_path / 'serial/by-id'
+    by_id.mkdir(parents=True)
+    for name in ('ttyUSB1', 'ttyUSB0', 'ttyAMA0', 'ttyS0', 'tty0', 'ttyS', 'null'):
+        (tmp_path / name).touch()
+    (by_id / 'usb-P1-if00').symlink_to('../../ttyUSB1')
+    return tmp_path
+
+
+def test_serial_ports_are_listed_with_lasting_names(dev: Path) -> None:
+    """USB cables come first, each with its name under /dev/serial/by-id."""
+    cable = f'{dev}/ttyUSB1 = {dev}/serial/by-id/usb-P1-if00'
+    assert serial_ports(dev) == [f'{dev}/ttyUSB0', cable, f'{dev}/ttyAMA0', f'{dev}/ttyS0']
+
+
+def test_the_port_gets_its_lasting_name(dev: Path) -> None:
+    """A device is named by its link under by-id; without one, as a link of one's own or an address it stays."""
+    (dev / 'my-meter').symlink_to('ttyUSB1')
+    assert lasting_name(f'{dev}/ttyUSB1', dev) == f'{dev}/serial/by-id/usb-P1-if00'
+    for name in (f'{dev}/ttyUSB0', f'{dev}/my-meter', f'{dev}/serial/by-id/usb-P1-if00', 'socket://127.0.0.1:2000'):
+        assert lasting_name(name, dev) == name
+
+
+def test_a_program_that_ends_the_wait_leaves_the_port_free(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """The port is closed behind a reading: another program can lock it."""
+    assert run(tmp_path, port=meter.port).returncode == 0
+    with serial.Serial(meter.port, exclusive=True) as port:
+        wait_for(lambda: port.in_waiting)
