@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -65,7 +65,8 @@ def main() -> int:
         stack.callback(server.close)
         for warning in config.warnings:
             log.warning(warning)
-        print(f'serving {settings.port} at {" ".join(server.urls)}', flush=True)
+        with suppress(OSError):  # a full disk behind nohup.out does not stop it
+            print(f'serving {settings.port} at {" ".join(server.urls)}', flush=True)
         if settings.keep_open:
             meter.open()
         server.serve_forever()

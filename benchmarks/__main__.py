@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -47,7 +47,8 @@ def process(*command: object, port: int | None = None) -> Iterator[subprocess.Po
     try:
         deadline = time.monotonic() + 20
         while port and not answers(port):
-            assert time.monotonic() < deadline and started.poll() is None, f'{command} does not answer'
+            assert time.monotonic() < deadline, f'{command} does not answer'
+            assert started.poll() is None, f'{command} ended'
             time.sleep(0.01)
         yield started
     finally:
@@ -67,8 +68,8 @@ def our_server(device: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
             yield started
 
 
-def plain_shape(device: str, port: int) -> 'contextmanager[subprocess.Popen[bytes]]':
-    return process('-m', 'benchmarks.plain_shape', port, device, port=port)  # type: ignore[return-value]
+def plain_shape(device: str, port: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return process('-m', 'benchmarks.plain_shape', port, device, port=port)
 
 
 def cpu(pid: int) -> float:
@@ -228,7 +229,7 @@ def idle() -> tuple[str, float]:
         before = switches(server.pid)
         time.sleep(10)
         woken = switches(server.pid) - before
-        closed = not any(line.device == os.readlink(each) for each in Path(f'/proc/{server.pid}/fd').iterdir())
+        closed = Path(line.device) not in [each.readlink() for each in Path(f'/proc/{server.pid}/fd').iterdir()]
     return f'port {"closed" if closed else "OPEN"}', float(woken)
 
 
@@ -293,9 +294,8 @@ def main() -> None:
     if not shutil.which('wrk'):
         sys.exit('wrk is missing: apt-get install wrk')
     libraries = ', '.join(f'{name} {version(name)}' for name in ('dsmr_parser', 'pyserial'))
-    print(
-        f'{time.strftime("%Y-%m-%d")}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}\n'
-    )
+    where = f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}'
+    print(f'{time.strftime("%Y-%m-%d")}, {where}\n')
     print('| what | ratio | target | measured |\n|---|---|---|---|')
     for name in chosen:
         what, target, measure = ROWS[name]

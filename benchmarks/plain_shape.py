@@ -1,4 +1,4 @@
-"""The plain shape: a handler that opens the port for each request with dsmr_parser as it is. python -m … PORT DEVICE."""
+"""The plain shape: a handler that opens the port per request with dsmr_parser as it is. python -m … PORT DEVICE."""
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

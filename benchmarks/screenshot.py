@@ -18,7 +18,7 @@ from selenium import webdriver
 from dsmr_rest.simulated_meter import DUTCH, House, SimulatedMeter, telegram
 
 ROOT = Path(__file__).parent.parent
-BEGIN = datetime(2026, 6, 9, 9, 12, tzinfo=DUTCH)  # some sun, and soon the washing machine
+BEGIN = datetime(2026, 6, 12, 7, 13, tzinfo=DUTCH)  # some sun, and soon the kettle
 PACE, INTERVAL, SECONDS = 10, 0.5, 115
 WIDTH = 800
 OPTIONS = (

@@ -108,7 +108,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _origin(text: str) -> str:
-    if text in ('', '*') or re.fullmatch(r'https?://[^/\s]+', text):
+    if text in ('', '*') or re.fullmatch(r'https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d+)?', text):
         return text
     raise _NotAllowedError('must be an origin such as https://example.org, or *')
 
@@ -169,13 +169,18 @@ def load(path: Path, credentials: Path | None = None) -> Config:
     """
     parser = configparser.ConfigParser(interpolation=None, default_section='', empty_lines_in_values=False)
     try:
-        parser.read_string(path.read_text(encoding='utf-8'), source=str(path))
+        parser.read_string(path.read_text(encoding='utf-8-sig'), source=str(path))
     except OSError as error:
         raise ConfigError(f'{path}: {error.strerror}') from error
     except UnicodeDecodeError as error:
         raise ConfigError(f'{path}: is not UTF-8') from error
-    except configparser.Error as error:
-        raise ConfigError(f'{path}: {" ".join(error.message.split())}') from error
+    except configparser.DuplicateSectionError as error:
+        raise ConfigError(f'{path}: [{error.section}] comes twice') from error
+    except configparser.DuplicateOptionError as error:
+        raise ConfigError(f'{path}: [{error.section}] {error.option} comes twice') from error
+    except configparser.Error as error:  # the line itself is not shown: it may hold a secret
+        line = getattr(error, 'lineno', None) or getattr(error, 'errors', [(0, '')])[0][0]
+        raise ConfigError(f'{path}: line {line} is neither a section, a setting nor a comment') from error
     for name in parser.sections():
         if name not in ('meter', 'server'):
             raise ConfigError(f'{path}: [{name}]: unknown section; there are: meter, server')
@@ -234,7 +239,12 @@ class _Place:
         if here and file:
             raise ConfigError(f'{self.path}: [{section}] {key} and {key}_file: must be set one or neither')
         if file:
-            return self._existing(file).read_text(encoding='utf-8').strip()
-        if not here and self.credentials and (self.credentials / key).is_file():
-            return (self.credentials / key).read_text(encoding='utf-8').strip()
-        return here
+            source = self._existing(file)
+        elif not here and self.credentials and (self.credentials / key).is_file():
+            source = self.credentials / key
+        else:
+            return here
+        try:
+            return source.read_text(encoding='utf-8').strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f'{self.path}: [{section}] {key}: {source} cannot be read as text') from error

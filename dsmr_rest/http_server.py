@@ -14,6 +14,7 @@ import math
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
@@ -51,10 +52,11 @@ HEAD_LIMIT = 16 * 1024
 """Bytes of a request's head."""
 FIELD_LIMIT = 100
 """Header fields in a request."""
+TOO_LONG = f'the head of a request has at most {HEAD_LIMIT} bytes'
 RETRY_AFTER = 5
 """Seconds to advise a client when the meter is away."""
 STOP_TIME = 0.4
-"""Seconds for the last answers to go out; the meter's end takes up to 1.5 s of the 2 s that stopping may take."""
+"""Seconds for the last answers to go out; the meter's end takes up to 1 s of the 2 s that stopping may take."""
 STREAM_BEAT = 15.0
 """Seconds after which a stream says something although there is no reading, so that its client knows it is alive."""
 STREAM_RETRY = 1.0
@@ -74,8 +76,9 @@ DASHBOARD_POLICY = {
 METHODS = 'GET, HEAD, OPTIONS'
 LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
 
-_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/1\.([01])")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*")
+_HOST = re.compile(r'(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/?#@\s]*))(?::\d*)?')
 _MAX_AGE = re.compile(r'\bmax-age="?(\d{1,9})')
 _INDEX = re.compile(r'0|[1-9]\d{0,8}')  # RFC 6901: no leading zeros
 _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})')
@@ -293,7 +296,7 @@ def metrics(server: 'HttpServer', request: Request) -> Answer:
         accept=request.headers.get('accept', ''),
         identifiers=server.settings.metrics_identifiers,
     )
-    return Answer(body, content_type, headers={'Cache-Control': 'no-store'})
+    return Answer(body, content_type, headers={'Cache-Control': 'no-store', 'Vary': 'Accept'})
 
 
 def homewizard_device(server: 'HttpServer', request: Request) -> Answer:
@@ -362,13 +365,16 @@ class HttpServer(ThreadingHTTPServer):
         # operations of the interpreter only, so they need no lock.
         self.connections: dict[socket.socket, float] = {}
         self.refused: set[socket.socket] = set()
-        self._serving = False
+        self._serving_thread: threading.Thread | None = None
         self.tls = _tls(settings)
         self._own_names = {'localhost', socket.gethostname().lower(), *settings.hosts}
         self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
         self._needs_credentials = bool(settings.user and settings.password)
-        address = self._address(settings)
-        super().__init__(address, Connection)
+        try:
+            super().__init__(self._address(settings), Connection)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one
+            where = f'[server] host = {settings.host or "every address"}, port = {settings.port}'
+            raise ConfigError(f'{where}: {getattr(error, "strerror", None) or error}') from error
 
     def _address(self, settings: ServerSettings) -> tuple[str, int]:
         if not settings.host and socket.has_dualstack_ipv6():
@@ -447,12 +453,14 @@ class HttpServer(ThreadingHTTPServer):
 
     def _check_host(self, host: str) -> None:
         # A page elsewhere can have its own name resolve to this machine (DNS rebinding): then the name tells.
-        name = host.rpartition(']')[0].lstrip('[') if host.startswith('[') else host.partition(':')[0]
-        name = name.lower().rstrip('.')
+        match = _HOST.fullmatch(host)
+        if not match:
+            raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is malformed')
+        name = (match[1] or match[2]).lower().rstrip('.')
         if ('.' not in name and ':' not in name) or name in self._own_names or name.endswith(LOCAL_SUFFIXES):
             return
         try:
-            ipaddress.ip_address(name.partition('%')[0])
+            ipaddress.ip_address(name)
         except ValueError:
             raise HttpError(
                 HTTPStatus.MISDIRECTED_REQUEST, 'this server is not known by that name: add it to [server] hosts'
@@ -489,10 +497,11 @@ class HttpServer(ThreadingHTTPServer):
 
     def _make_room(self) -> bool:
         """Hangs up on whoever has been silent for longest, if that is long."""
-        silent, since = min(list(self.connections.items()), key=lambda item: item[1])
-        if time.monotonic() - since < SPARE_TIME:
+        silent, since = min(list(self.connections.items()), key=lambda item: item[1], default=(None, 0.0))
+        if silent and time.monotonic() - since < SPARE_TIME:
             return False
-        self._hang_up(silent)
+        if silent:
+            self._hang_up(silent)
         return True
 
     def _hang_up(self, connection: socket.socket) -> None:
@@ -511,14 +520,14 @@ class HttpServer(ThreadingHTTPServer):
 
     def serve_forever(self, poll_interval: float | None = None) -> None:
         """Answers until close() is called from another thread, or an exception ends it. Sleeps while nobody asks."""
-        self._serving = True
+        self._serving_thread = threading.current_thread()
         super().serve_forever(poll_interval)  # type: ignore[arg-type] # None waits without end
 
     def close(self) -> None:
         """Stops listening, ends the meter's waits, lets the answers out and hangs up on everyone, within 2 s."""
         self.stopping = True
-        if self._serving:
-            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
+        if self._serving_thread not in (None, threading.current_thread()):  # in its own thread it has ended
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes it
             self.shutdown()
         self.server_close()
         self.meter.stop()
@@ -582,17 +591,19 @@ class Connection(BaseRequestHandler):
             if b'\n' not in self._received[: LINE_LIMIT + 1] and searched > LINE_LIMIT:
                 raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f'a request line has at most {LINE_LIMIT} bytes')
             if searched > HEAD_LIMIT:
-                raise HttpError(
-                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f'the head of a request has at most {HEAD_LIMIT} bytes'
-                )
+                raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LONG)
             data = self._receive(deadline)
             if not data:
                 return None
             if not self._received:
                 deadline = min(deadline, time.monotonic() + REQUEST_TIME)
             self._received = (self._received + data).lstrip(b'\r\n')  # RFC 9112 2.2: empty lines before a request
+            if self._received and not self._received[:1].isalpha():  # TLS to a port without it, for one
+                raise HttpError(HTTPStatus.BAD_REQUEST, 'the request line is malformed')
+        if end > HEAD_LIMIT:
+            raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LONG)
         server.connections[self.request] = math.inf
-        head, self._received = self._received[:end], self._received[end + 4 :]
+        head, self._received = self._received[:end], self._received[end + 4 :].lstrip(b'\r\n')
         return head
 
     def _receive(self, deadline: float) -> bytes:
@@ -640,32 +651,39 @@ def parse(head: bytes) -> Request:
         raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f'a request line has at most {LINE_LIMIT} bytes')
     if not match:
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the request line is malformed')
-    if len(fields) > FIELD_LIMIT:
-        raise HttpError(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f'a request has at most {FIELD_LIMIT} header fields'
-        )
-    headers: dict[str, str] = {}
-    for each in fields:
-        named = _FIELD.fullmatch(each)
-        if not named:
-            raise HttpError(HTTPStatus.BAD_REQUEST, 'a header field is malformed')
-        name = named[1].lower()
-        if name in headers and name in ('host', 'content-length', 'authorization'):
-            raise HttpError(HTTPStatus.BAD_REQUEST, f'the header field {name} comes twice')
-        headers[name] = f'{headers[name]}, {named[2]}' if name in headers else named[2]
     method, target, minor = match.groups()
+    headers = _fields(fields)
     if target.lower().startswith(('http://', 'https://')):  # absolute form: its host counts
         headers['host'], _, target = target.partition('://')[2].partition('/')
         target = f'/{target}'
+    if not target.startswith('/') and (method, target) != ('OPTIONS', '*'):
+        raise HttpError(HTTPStatus.BAD_REQUEST, 'the target of the request must be a path')
     if minor == '1' and 'host' not in headers:
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is missing')
     length = headers.get('content-length', '0')
     if not (length.isascii() and length.isdigit()):
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Content-Length is malformed')
-    has_body = 'transfer-encoding' in headers or int(length[:9]) > 0
-    options = headers.get('connection', '').lower()
-    keep_alive = not has_body and ('close' not in options if minor == '1' else 'keep-alive' in options)
+    has_body = 'transfer-encoding' in headers or length.strip('0') != ''
+    # A body is not read, so nothing behind it can be; HTTP/1.0 clients would have to be told that they may go on.
+    keep_alive = minor == '1' and not has_body and 'close' not in headers.get('connection', '').lower()
     return Request(method, target.partition('?')[0], headers, keep_alive)
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    if len(lines) > FIELD_LIMIT:
+        raise HttpError(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f'a request has at most {FIELD_LIMIT} header fields'
+        )
+    headers: dict[str, str] = {}
+    for line in lines:
+        match = _FIELD.fullmatch(line)
+        if not match:
+            raise HttpError(HTTPStatus.BAD_REQUEST, 'a header field is malformed')
+        name = match[1].lower()
+        if name in headers and name in ('host', 'content-length', 'authorization'):
+            raise HttpError(HTTPStatus.BAD_REQUEST, f'the header field {name} comes twice')
+        headers[name] = f'{headers[name]}, {match[2]}' if name in headers else match[2]
+    return headers
 
 
 def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
@@ -674,10 +692,11 @@ def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.certificate, settings.private_key)
-    except ssl.SSLError as error:
+        # An encrypted key is refused: there is nobody to ask for its pass phrase.
+        context.load_cert_chain(settings.certificate, settings.private_key, password=lambda: '')
+    except OSError as error:
         raise ConfigError(
             f'[server] certificate = {settings.certificate}, private_key = {settings.private_key}:'
-            f' must be a certificate and its key as PEM ({error.reason})'
+            f' must be a certificate and its key, not encrypted, as PEM ({error})'
         ) from error
     return context

@@ -17,7 +17,7 @@ from dsmr_rest.reading import Reading
 
 log = logging.getLogger(__name__)
 
-STOP_TIME = 1.5
+STOP_TIME = 1.0
 """Seconds for the reading thread to end: it looks up from a silent port every TICK, but connecting may take longer."""
 
 SLOW = 2.0
@@ -105,11 +105,11 @@ class Meter:
 
         It may be as old as the time between two telegrams, and a slow meter's port stays open until the next poll.
         """
-        interval = self._interval
+        interval = min(self._interval or LONGEST_SILENCE, LONGEST_SILENCE)
         return self.read(
             deadline,
-            max_age=max(self._settings.max_age, min(interval or 0.0, LONGEST_SILENCE)),
-            keep_open=max(self._settings.keep_open, POLL_PAUSE if interval is None or interval > SLOW else 0.0),
+            max_age=max(self._settings.max_age, interval),
+            keep_open=max(self._settings.keep_open, POLL_PAUSE if interval > SLOW else 0.0),
         )
 
     def open(self) -> None:

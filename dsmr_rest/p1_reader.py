@@ -6,13 +6,15 @@ another serial package since 1.7 and never returns on a silent line.
 """
 
 import errno
+import fcntl
 import getpass
 import grp
 import logging
 import termios
 import time
+from array import array
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,6 @@ LINE_CHUNK = 512
 """Bytes: more at a time than a serial adapter hands over, so it comes from something faster than a line."""
 BITS_PER_BYTE = 10
 """On the line: 8N1 and 7E1 add a start and a stop bit each."""
-SOCKET_PAUSE = 0.002
-"""Seconds to gather what comes in on a socket, which cannot tell how much waits."""
 LONGEST_SILENCE = 11.0
 """Seconds. Meters speak at least every 10 s (DSMR 2.2 to 4.x), so a longer silence means another speed, or no peer."""
 STRANGE = 16
@@ -243,12 +243,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         first: bytes = port.read(1)
         if not first:
             return b''
-        if self._is_socket:
-            port.timeout = SOCKET_PAUSE
-            rest: bytes = port.read(4096)
-            port.timeout = TICK
-        else:
-            rest = port.read(port.in_waiting)
+        rest: bytes = port.read(_in_socket(port) if self._is_socket else port.in_waiting)
         return first + rest
 
     def _gather(self, arrived: int) -> None:
@@ -329,11 +324,21 @@ _CODES = {
 }
 
 
+def _in_socket(port: Any) -> int:
+    """How many bytes wait; pyserial's own says at most 1 of a socket."""
+    count = array('i', [0])
+    fcntl.ioctl(port.fileno(), termios.FIONREAD, count)
+    return count[0]
+
+
 def cannot_open(port: str, error: Exception) -> MeterError:
     """The error of opening as a MeterError with what to do."""
     code = _CODES.get(getattr(error, 'errno', None) or 0, 'port_missing')
     if code == 'port_denied':
-        user, group = getpass.getuser(), grp.getgrgid(Path(port).stat().st_gid).gr_name
+        user, group = 'this user', 'dialout'  # the group that Debian gives serial ports to
+        with suppress(KeyError, OSError):  # there may be no names for the numbers
+            user = getpass.getuser()
+            group = grp.getgrgid(Path(port).stat().st_gid).gr_name
         advice = f'may not be opened by {user}: sudo usermod -a -G {group} {user}, then log in again'
     elif code == 'port_busy':
         advice = 'is in use by another program'

@@ -14,8 +14,7 @@ from decimal import Decimal
 from functools import cache, cached_property
 from typing import Any
 
-from dsmr_parser.objects import CosemObject, MBusObject, MBusObjectPeak, ProfileGenericObject
-from dsmr_parser.objects import Telegram as ParsedTelegram
+from dsmr_parser.objects import CosemObject, DSMRObject, MBusObject, MBusObjectPeak, ProfileGenericObject
 
 from dsmr_rest.specification import Chooser, Specification, object_lines, value_names
 from dsmr_rest.telegram import Telegram
@@ -23,7 +22,7 @@ from dsmr_rest.telegram import Telegram
 GAS_METER = 3
 """M-Bus device type of a gas meter (EN 13757-3)."""
 _NEVER = '1971'  # a channel that never had a reading shows 1970
-_CHANNEL = re.compile(r'0+-(\d+):')
+_CHANNEL = re.compile(r'0+-(\d*[1-9]\d*):')
 
 _TYPE = ('mbusDeviceType', 'deviceType')
 _IDENTIFIER = ('mbusEquipmentIdentifier', 'equipmentIdentifierGas')
@@ -107,8 +106,8 @@ def make_reading(
     choice = chooser.choose(text.partition('\n')[0], lines, encrypted=encrypted)
     if telegram.checksum_holds is not True and not _needs_no_checksum(telegram, choice.specification):
         raise UnusableTelegramError('checksum_failed', 'the checksum is wrong or missing')
-    parsed, unreadable = choice.specification.parse(lines, choice.plan)
-    document = _document(parsed, lines)
+    objects, unreadable = choice.specification.parse(lines, choice.plan)
+    document = _document(objects, lines)
     if not document:
         raise UnusableTelegramError('line_garbled', 'no line of the telegram can be read')
     return Reading(
@@ -128,18 +127,17 @@ def _needs_no_checksum(telegram: Telegram, chosen: Specification) -> bool:
     return not chosen.has_checksum and (telegram.checksum_holds is None or chosen.name == 'ISKRA_IE')
 
 
-def _document(parsed: ParsedTelegram, lines: list[str]) -> dict[str, Any]:
+def _document(objects: list[tuple[str, Any]], lines: list[str]) -> dict[str, Any]:
     document: dict[str, Any] = {}
-    for name, item in parsed:
-        if name == 'MBUS_DEVICES':
-            devices = [
-                {'channelId': device.channel_id} | {camel_case(n): _item(i) for n, i in device} for device in item
-            ]
-            channels = [int(match[1]) for line in lines if (match := _CHANNEL.match(line))]
-            document['mbusDevices'] = sorted(devices, key=lambda device: channels.index(device['channelId']))
-        else:
-            document[camel_case(name)] = _item(item)
-    return document | _gas(document.get('mbusDevices', []))
+    devices: dict[int, dict[str, Any]] = {int(match[1]): {} for line in lines if (match := _CHANNEL.match(line))}
+    for name, item in objects:
+        # A pattern for the meter's own line may match a device's too, which is the device's then.
+        of_device = isinstance(item, DSMRObject) and item.is_mbus_reading
+        (devices[item.obis_id_code[1]] if of_device else document)[camel_case(name)] = _item(item)
+    known = [{'channelId': channel} | device for channel, device in devices.items() if device]
+    if known:
+        document['mbusDevices'] = known
+    return document | _gas(known)
 
 
 def _item(item: Any) -> Any:

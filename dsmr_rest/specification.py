@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo
 from dsmr_parser import telegram_specifications
 from dsmr_parser.exceptions import ParseError
 from dsmr_parser.objects import MBusObjectPeak
-from dsmr_parser.objects import Telegram as ParsedTelegram
 from dsmr_parser.parsers import MaxDemandParser, ProfileGenericParser, ValueParser
 from dsmr_parser.value_types import timestamp as utc_timestamp
 
@@ -46,7 +45,10 @@ _AMSTERDAM = ZoneInfo('Europe/Amsterdam')
 _SEASONS = {'S': timezone(timedelta(hours=2)), 'W': timezone(timedelta(hours=1)), '': _AMSTERDAM}
 _TIMESTAMP = re.compile(r'(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([SW]?)', re.ASCII)
 _NUMBER = re.compile(r'-?\d{1,30}(\.\d{0,30})?', re.ASCII)
+_INTEGER = re.compile(r'-?\d{1,30}', re.ASCII)
+_VALUES = re.compile(r'\(([^()]*)\)')
 _CODE = re.compile(r'(\d+)-(\d+):[^(\r]+')
+_TWO_LINES = re.compile(r'\d+-\d+:24\.3\.0\(')
 _VERSION = re.compile(r'1-3:0\.2\.8\(([45])\d\)')
 _CENTURY_PIVOT = 69  # POSIX: 69 to 99 are 19xx; meters without a reading send 700101
 
@@ -74,7 +76,13 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
-_COERCIONS: dict[Any, Callable[[Any], Any]] = {utc_timestamp: local_timestamp, Decimal: _decimal}
+def _integer(text: str | int) -> int:  # an int: the library's own count of an empty log
+    if not _INTEGER.fullmatch(str(text)):
+        raise ParseError(f'not a whole number: {text}')
+    return int(text)
+
+
+_COERCIONS: dict[Any, Callable[[Any], Any]] = {utc_timestamp: local_timestamp, Decimal: _decimal, int: _integer}
 
 
 def _channel(line: str) -> tuple[int, int]:
@@ -88,10 +96,10 @@ class _PeakHistory:
     """Monthly peaks (e-MUCS 1.7): a count, two codes, then per month two timestamps and a value."""
 
     def parse(self, line: str) -> list[MBusObjectPeak]:
-        groups = re.findall(r'\(([^()]*)\)', line)
+        groups = _VALUES.findall(line)
         count, months = int(groups[0] or 0), groups[3:]
-        if len(months) // 3 < count:
-            raise ParseError(f'fewer months than {count}')
+        if not 0 <= count <= len(months) // 3:
+            raise ParseError(f'not {count} months')
         power = ValueParser(_decimal)
         return [
             MBusObjectPeak(
@@ -115,12 +123,20 @@ class _Tolerant:
         if isinstance(parser, MaxDemandParser):
             return
         self._parser = deepcopy(parser)
-        self._parser._parse_obis_id_code = _channel  # noqa: SLF001 the library's takes one digit each
+        # The library's own take one digit of channel, and only certain characters in a value.
+        self._parser._parse_obis_id_code = _channel  # noqa: SLF001
+        self._parser._parse = self._values  # noqa: SLF001
         formats = list(self._parser.value_formats)
         if isinstance(self._parser, ProfileGenericParser):
             formats += [value for kind in self._parser.buffer_types.values() for value in kind]
         for value in formats:
             value.coerce_type = _COERCIONS.get(value.coerce_type, value.coerce_type)
+
+    def _values(self, line: str) -> Any:
+        values = _VALUES.findall(line)
+        if not self._parser._is_line_wellformed(line, values):  # noqa: SLF001
+            raise ParseError(f'wrong number of values: {line}')
+        return self._parser._parse_values([value or None for value in values])  # noqa: SLF001
 
     def parse(self, line: str) -> Any:
         try:
@@ -145,9 +161,11 @@ def _pattern(library_pattern: str) -> re.Pattern[str]:
 @dataclass(frozen=True)
 class _Object:
     pattern: re.Pattern[str]
-    reference: str
     parser: _Tolerant
     name: str
+
+
+Plan = list[tuple[_Object, int]]
 
 
 class Specification:
@@ -162,25 +180,24 @@ class Specification:
         self._objects = [
             _Object(
                 _pattern(item['obis_reference']),
-                item['obis_reference'],
                 _Tolerant(item['value_parser'], self._unreadable),
                 item['value_name'],
             )
             for item in source['objects']
         ]
 
-    def plan(self, lines: list[str]) -> list[tuple[_Object, int]]:
+    def plan(self, lines: list[str]) -> Plan:
         """Which object reads which line, by its index, in the order in which TelegramParser reads them."""
         return [(each, index) for each in self._objects for index, line in enumerate(lines) if each.pattern.match(line)]
 
-    def parse(self, lines: list[str], plan: list[tuple[_Object, int]]) -> tuple[ParsedTelegram, list[str]]:
-        """The objects of a telegram, and the codes of the lines that could not be read.
+    def parse(self, lines: list[str], plan: Plan) -> tuple[list[tuple[str, Any]], list[str]]:
+        """The objects of a telegram by name, and the codes of the lines that could not be read.
 
         What TelegramParser.parse() does, without searching the telegram anew for each object, and without reading
         anew the lines that were the same in the telegram before, as most are.
         """
         self._unreadable.clear()
-        parsed = ParsedTelegram()
+        parsed: list[tuple[str, Any]] = []
         before, self._read = self._read, {}
         for each, index in plan:
             key = each.name, lines[index]
@@ -188,7 +205,7 @@ class Specification:
                 item = self._read[key] = before.get(key) or each.parser.parse(lines[index])
             except ParseError:
                 continue
-            parsed.add(each.reference, item, each.name)
+            parsed.append((each.name, item))
         return parsed, [*dict.fromkeys(self._unreadable)]
 
 
@@ -205,7 +222,7 @@ class Choice:
     """
 
     specification: Specification
-    plan: list[tuple[_Object, int]]
+    plan: Plan
     unsure: bool
     unknown_codes: tuple[str, ...]
 
@@ -224,7 +241,7 @@ class Chooser:
     def choose(self, header: str, lines: list[str], *, encrypted: bool = False) -> Choice:
         """The specification for a telegram by its header and object_lines(); `encrypted` when it came as a frame."""
         version = next((line for line in lines if line.startswith('1-3:0.2.8(')), '')
-        codes = [line.partition('(')[0].strip() for line in lines]
+        codes = [line[: line.find('(') + 1] or line for line in lines]
         key = (header, version, str(encrypted), *codes)
         if not self._last or self._last[0] != key:
             self._last = key, self._choice(header, version, lines, codes, encrypted=encrypted)
@@ -235,7 +252,7 @@ class Chooser:
         plans = {name: self._get(name).plan(lines) for name in names}
         known = {name: {index for _, index in plan} for name, plan in plans.items()}
         name = max(known, key=lambda name: len(known[name]))  # the first of them on a tie
-        unknown = tuple(code for index, code in enumerate(codes) if index not in known[name])
+        unknown = tuple(code.rstrip('( ') for index, code in enumerate(codes) if index not in known[name])
         return Choice(self._get(name), plans[name], len(unknown) * 2 > len(lines), unknown)
 
     def _get(self, name: str) -> Specification:
@@ -250,7 +267,7 @@ def object_lines(text: str) -> list[str]:
     for line in text.split('\n'):
         if _CODE.match(line):
             lines.append(line.rstrip('\r'))
-        elif line.startswith('(') and lines:
+        elif line.startswith('(') and lines and _TWO_LINES.match(lines[-1]):
             lines[-1] += line.rstrip('\r')
     return lines
 

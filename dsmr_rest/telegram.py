@@ -25,6 +25,7 @@ _FRAME_HEAD = 14
 
 _EVEN = bytes(byte for byte in range(256) if byte.bit_count() % 2 == 0)
 _PRINTABLE = bytes([*range(0x20, 0x7F), *b'\r\n'])
+_SLASH_AT_7E1 = b'\xaf'
 _TEXT = _PRINTABLE + bytes(byte | 0x80 for byte in _PRINTABLE if byte.bit_count() % 2)  # as 7E1 shows at 8N1
 
 
@@ -68,10 +69,14 @@ class EncryptedFrame:
 def restore_parity(line: bytes) -> bytes:
     """A line of a 7E1 port read at 8N1 without the parity bits; any other line as it is.
 
-    In such a line every byte has even parity and some have bit 7 set, which no text of eight bits has throughout.
+    In such a line every byte has even parity and some have bit 7 set, which no text of eight bits has throughout. Noise
+    may have come before its header.
     """
-    if line.isascii() or line.translate(None, _EVEN):
+    if line.isascii():
         return line
+    if line.translate(None, _EVEN):
+        header = line.rfind(_SLASH_AT_7E1)
+        return line[:header] + restore_parity(line[header:]) if header > 0 else line
     return bytes(byte & 0x7F for byte in line)
 
 
@@ -110,6 +115,8 @@ class Framer:
         lines = (self._rest + data).split(b'\n')
         self._rest = lines.pop()
         for line in lines:
+            if not self._lines and line in {b'', b'\r'}:
+                continue
             found += self._line(restore_parity(line + b'\n'))
         if len(self._rest) > TELEGRAM_LIMIT:
             self._drop()
@@ -120,6 +127,9 @@ class Framer:
         # A header may come in the middle of a line, behind noise or behind a telegram that was cut short. A '/'
         # within a value is none: it has a ')' behind it.
         start = 0 if line.startswith(b'/') else line.find(b'/', line.rfind(b')') + 1)
+        if start >= 0 and len(line) - start > HEADER_LIMIT:
+            line = line[-HEADER_LIMIT:]
+            start = line.find(b'/')
         if start < 0:
             yield from self._body(line)
             return
@@ -153,7 +163,8 @@ class Framer:
     def _whole(self, checksum: bytes) -> Telegram:
         """The telegram in `_lines`; noise before its header may have brought a '/' of its own, the checksum tells."""
         raw = b''.join(self._lines)
-        starts = [place for place, byte in enumerate(self._lines[0]) if byte == ord('/')][-3:]
+        slashes = [place for place, byte in enumerate(self._lines[0]) if byte == ord('/')]
+        starts = [0, *(slashes[1:][-3:])]  # no header has more than one or two of its own
         if not checksum:
             named = [start for start in starts if _IDENTIFICATION.match(raw, start)]
             return Telegram(raw[(named or starts)[-1 if named else 0] :], None)
@@ -165,7 +176,7 @@ class Framer:
 
     def _frames(self, data: bytes) -> Iterator[EncryptedFrame]:
         self._cipher += data
-        start = 0
+        start, waiting = 0, -1
         while match := _FRAME.search(self._cipher, start):
             # The search goes on behind the tag, not behind the frame: one that was cut short must not hide the next.
             start = match.start() + 1
@@ -174,8 +185,10 @@ class Framer:
                 continue
             self.unexplained = self.unprintable = 0
             if len(self._cipher) < end:
-                del self._cipher[: match.start()]
-                return
+                waiting = match.start() if waiting < 0 else waiting
+                continue
             yield EncryptedFrame(bytes(self._cipher[match.start() : end]))
-        tag = self._cipher.find(b'\xdb', max(start, len(self._cipher) - _FRAME_HEAD + 1))
-        del self._cipher[: tag if tag >= 0 else len(self._cipher)]
+            waiting = -1  # what began before this one was cut short
+        if waiting < 0:
+            waiting = self._cipher.find(b'\xdb', max(start, len(self._cipher) - _FRAME_HEAD + 1))
+        del self._cipher[: waiting if waiting >= 0 else len(self._cipher)]

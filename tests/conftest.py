@@ -82,6 +82,9 @@ class Server:
             )
         assert self.process.stdout
         line = self.process.stdout.readline()
+        if 'http' not in line:
+            self.process.kill()
+            self.process.communicate()
         assert 'http' in line, self.log
         self.url = line.split()[-1]
         self.port = int(self.url.rstrip('/').rpartition(':')[2])

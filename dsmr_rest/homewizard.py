@@ -1,0 +1,227 @@
+"""A reading in the form of the HomeWizard P1 API, version 1, that home automation and chargers read. Pure.
+
+https://api-documentation.homewizard.com/docs/v1/measurement: one flat object of numbers and texts in fixed units, in
+which a value that is not available is left out and never null. This is not that maker's device, and says so where
+the format has room for it (wifi_ssid).
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from dsmr_rest.reading import Reading
+
+PRODUCT_NAME = 'dsmr-rest-server'
+"""In place of a Wi-Fi network's name: without the key wifi_ssid clients take the answer for version 2."""
+FIRMWARE_VERSION = '4.19'
+"""The firmware whose answers these are; its form is x.yy or x.yyzz."""
+EXTERNAL_TYPES = {
+    3: 'gas_meter',
+    4: 'heat_meter',
+    6: 'warm_water_meter',
+    7: 'water_meter',
+    12: 'inlet_heat_meter',
+}
+"""By M-Bus device type (EN 13757-3)."""
+EXTERNAL_UNITS = ('m3', 'GJ')
+
+_PHASES = (1, 2, 3)
+_TARIFFS = (1, 2, 3, 4)
+_KWH = {'kWh': 1.0, 'Wh': 0.001, 'MWh': 1000.0}
+_WATT = {'W': 1.0, 'kW': 1000.0, 'MW': 1e6}
+_VOLT, _AMPERE, _HERTZ, _M3 = {'V': 1.0}, {'A': 1.0}, {'Hz': 1.0}, {'m3': 1.0}
+_TARIFF = re.compile(r'0*([1-4])')
+_STAMP_FROM = 2010  # as a number, the time of an earlier year has fewer than its twelve digits
+
+_EQUIPMENT_IDENTIFIERS = (
+    'equipmentIdentifier',
+    'belgiumEquipmentIdentifier',
+    'luxembourgEquipmentIdentifier',
+    'equipmentSerialNumber',
+    'cosemLogicalDeviceName',
+    'q3dEquipmentIdentifier',
+)
+_DEVICE_TYPES = ('mbusDeviceType', 'deviceType')
+_DEVICE_IDENTIFIERS = ('mbusEquipmentIdentifier', 'equipmentIdentifierGas')
+_DEVICE_READINGS = ('mbusMeterReading', 'hourlyGasMeterReading', 'gasMeterReading')
+
+# As devices name the makers; '\' and a digit say who assigned the rest (IEC 62056-21), and stand as a second space.
+_MAKERS = {'ISK5\\': 'ISKRA  ', 'XMX5LG': 'Landis + Gyr LG', 'ENE5\\': 'Sagemcom '}
+
+
+def device(reading: Reading) -> dict[str, Any]:
+    """The answer to GET /api. Takes some 50 ms for the first reading of a meter: see _serial."""
+    identifier = _first(reading.document, _EQUIPMENT_IDENTIFIERS)
+    return {
+        'product_type': 'HWE-P1',
+        'product_name': 'P1 Meter',
+        'serial': _serial(f'{reading.identification} {identifier and identifier["value"]}'),
+        'firmware_version': FIRMWARE_VERSION,
+        'api_version': 'v1',
+    }
+
+
+def data(reading: Reading) -> dict[str, Any]:
+    """The answer to GET /api/v1/data: kWh, W, V, A, Hz, m3; times as numbers YYMMDDhhmmss in the meter's local time."""
+    document, version = reading.document, reading.version or ''
+    identifier = _first(document, _EQUIPMENT_IDENTIFIERS)
+    values = {
+        'wifi_ssid': PRODUCT_NAME,
+        'wifi_strength': 100,
+        'smr_version': int(version) if version.isdecimal() else None,
+        'meter_model': _model(reading.identification),
+        'unique_id': identifier and identifier['value'],
+        'active_tariff': _tariff(document.get('electricityActiveTariff')),
+        **_energy(reading, 'import', 'electricityUsedTariff', 'electricityImportedTotal', '1.8'),
+        **_energy(reading, 'export', 'electricityDeliveredTariff', 'electricityExportedTotal', '2.8'),
+        'active_power_w': _net_power(document, 'currentElectricityUsage', 'currentElectricityDelivery'),
+        **_phases(document),
+        'active_frequency_hz': _amount(document.get('frequency'), _HERTZ),
+        'any_power_fail_count': _count(document.get('shortPowerFailureCount')),
+        'long_power_fail_count': _count(document.get('longPowerFailureCount')),
+        **_demand(document),
+        **_gas(document),
+        'external': list(_external(reading)),
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@lru_cache(maxsize=4)
+def _serial(meter: str) -> str:
+    """Twelve hexadecimal digits for a meter, always the same.
+
+    They go to everybody on the network (mDNS). Identifiers of meters are few enough to try them all, so the function
+    is a slow one (RFC 7914). Clients take the number for a MAC address: it is one that no maker assigns (IEEE 802).
+    """
+    digest = bytearray(hashlib.scrypt(meter.encode(), salt=PRODUCT_NAME.encode(), n=2**14, r=8, p=1, dklen=6))
+    digest[0] = digest[0] & 0xFC | 0x02
+    return digest.hex()
+
+
+def _model(identification: str) -> str | None:
+    for prefix, maker in _MAKERS.items():
+        if identification.upper().startswith(prefix):
+            return maker + identification[len(prefix) :]
+    return identification or None
+
+
+def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((values[name] for name in names if name in values), None)
+
+
+def _amount(item: Mapping[str, Any] | None, scales: Mapping[str, float]) -> float | None:
+    """The value in the unit that has scale 1; None when it is no number or in a unit without a scale."""
+    if not item or item['unit'] not in scales or not isinstance(item['value'], int | float):
+        return None
+    scale = scales[item['unit']]
+    value: float = item['value']
+    return value / round(1 / scale) if scale < 1 else value * scale  # 5 Wh is 0.005 kWh, and 5 * 0.001 may not be
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _count(item: Mapping[str, Any] | None) -> int | None:
+    return item['value'] if item else None
+
+
+def _tariff(item: Mapping[str, Any] | None) -> int | None:
+    match = _TARIFF.fullmatch(str(item['value'])) if item else None
+    return int(match[1]) if match else None
+
+
+def _energy(reading: Reading, direction: str, tariff: str, total: str, code: str) -> dict[str, float]:
+    """The registers of one direction.
+
+    Nothing when a tariff cannot be read and the meter gives no total: clients that miss the total take the first
+    tariff for it, and their statistics would jump by thousands.
+    """
+    document = reading.document
+    tariffs = {number: _amount(document.get(f'{tariff}{number}'), _KWH) for number in _TARIFFS}
+    known = {number: kwh for number, kwh in tariffs.items() if kwh is not None}
+    unreadable = any(f':{code}.{number}' in each for number in _TARIFFS for each in reading.not_understood)
+    whole = round(sum(known.values()), 3) if known and not unreadable else _amount(document.get(total), _KWH)
+    if whole is None:
+        return {}
+    prefix = f'total_power_{direction}'
+    return {f'{prefix}_kwh': whole} | {f'{prefix}_t{number}_kwh': kwh for number, kwh in known.items()}
+
+
+def _net_power(document: Mapping[str, Any], used: str, delivered: str) -> int | None:
+    """Watts, negative when delivering; some meters only have the one object, with a sign."""
+    watts = _amount(document.get(used), _WATT)
+    return None if watts is None else round(watts - (_amount(document.get(delivered), _WATT) or 0))
+
+
+def _phases(document: Mapping[str, Any]) -> dict[str, float | None]:
+    values: dict[str, float | None] = {}
+    currents = []
+    for n in _PHASES:
+        power = f'instantaneousActivePowerL{n}'
+        watts = _net_power(document, f'{power}Positive', f'{power}Negative')
+        amperes = _amount(document.get(f'instantaneousCurrentL{n}'), _AMPERE)
+        if amperes is not None:
+            currents.append(abs(amperes))
+            if watts is not None and amperes:  # meters give the current without its direction
+                amperes = -abs(amperes) if watts < 0 else abs(amperes)
+        values |= {
+            f'active_power_l{n}_w': watts,
+            f'active_voltage_l{n}_v': _amount(document.get(f'instantaneousVoltageL{n}'), _VOLT),
+            f'active_current_l{n}_a': amperes,
+            f'voltage_sag_l{n}_count': _count(document.get(f'voltageSagL{n}Count')),
+            f'voltage_swell_l{n}_count': _count(document.get(f'voltageSwellL{n}Count')),
+        }
+    return values | {'active_current_a': round(sum(currents), 3) if currents else None}
+
+
+def _demand(document: Mapping[str, Any]) -> dict[str, int | None]:
+    """Belgian peaks. The API spells monthly without its h."""
+    peak = document.get('belgiumMaximumDemandMonth')
+    return {
+        'active_power_average_w': _whole(_amount(document.get('belgiumCurrentAverageDemand'), _WATT)),
+        'montly_power_peak_w': _whole(_amount(peak, _WATT)),
+        'montly_power_peak_timestamp': _stamp(peak),
+    }
+
+
+def _stamp(item: Mapping[str, Any] | None) -> int | None:
+    """The item's time as a number YYMMDDhhmmss; None when it has none that such a number can say."""
+    moment = datetime.fromisoformat(item['datetime']) if item and item['datetime'] else None
+    return int(f'{moment:%y%m%d%H%M%S}') if moment and moment.year >= _STAMP_FROM else None
+
+
+def _gas(document: Mapping[str, Any]) -> dict[str, Any]:
+    reading = document.get('hourlyGasMeterReading')
+    value, identifier = _amount(reading, _M3), document.get('equipmentIdentifierGas')
+    if value is None:
+        return {}
+    return {
+        'total_gas_m3': value,
+        'gas_timestamp': _stamp(reading),
+        'gas_unique_id': identifier and identifier['value'],
+    }
+
+
+def _external(reading: Reading) -> Iterator[dict[str, Any]]:
+    """The M-Bus devices that have something to say: for one that is incomplete, clients drop the whole measurement."""
+    for each in reading.devices:
+        kind, identifier, measured = (
+            _first(each, names) for names in (_DEVICE_TYPES, _DEVICE_IDENTIFIERS, _DEVICE_READINGS)
+        )
+        number = str(kind['value']) if kind else ''
+        name = EXTERNAL_TYPES.get(int(number)) if number.isdecimal() else None
+        unique_id = str((identifier and identifier['value']) or '')
+        stamp, value = _stamp(measured), _amount(measured, dict.fromkeys(EXTERNAL_UNITS, 1.0))
+        left_behind = not unique_id.strip('0') and not value  # by a meter that was exchanged
+        if name and stamp and value is not None and not left_behind:
+            yield {
+                'unique_id': unique_id,
+                'type': name,
+                'timestamp': stamp,
+                'value': value,
+                'unit': measured['unit'],
+            }

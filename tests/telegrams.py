@@ -1,0 +1,142 @@
+"""Builders of telegrams: from lines, from the library's patterns for a specification, with even parity, encrypted."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from dsmr_parser import telegram_specifications
+from dsmr_parser.parsers import MaxDemandParser, MBusParser, ProfileGenericParser
+from dsmr_parser.value_types import timestamp
+
+from dsmr_rest.reading import Reading, camel_case, make_reading
+from dsmr_rest.simulated_meter import DUTCH, House, telegram, with_checksum
+from dsmr_rest.specification import Chooser
+from dsmr_rest.telegram import Framer, Telegram
+
+HEADER = '/TST5\\2TELEGRAM'
+NOON = datetime(2024, 6, 21, 12, tzinfo=DUTCH)
+KEY = bytes(range(16))
+PUBLIC_KEY = bytes.fromhex('00112233445566778899AABBCCDDEEFF')  # Luxmetering P1 specification 3.2.5
+STAMP, TIME = '240115103000W', '2024-01-15T10:30:00+01:00'
+
+# Objects of an M-Bus device whose pattern does not say so.
+_ON_CHANNEL_1 = {
+    'EQUIPMENT_IDENTIFIER_GAS',
+    'DEVICE_TYPE',
+    'VALVE_POSITION_GAS',
+    'GAS_METER_READING',
+    'HOURLY_GAS_METER_READING',
+}
+
+
+def from_lines(*lines: str, header: str = HEADER, checksum: bool = True, end: str = '\r\n') -> bytes:
+    """The telegram of these lines."""
+    text = ''.join(line + end for line in (header, '', *lines))
+    return with_checksum(text) if checksum else f'{text}!{end}'.encode('latin-1')
+
+
+def of_version(version: str) -> bytes:
+    """The simulated meter's telegram of a summer noon."""
+    return telegram(House(), version, NOON)
+
+
+def framed(data: bytes) -> Telegram:
+    """The one telegram in these bytes."""
+    (found,) = Framer().feed(data)
+    assert isinstance(found, Telegram)
+    return found
+
+
+def read(data: bytes, specification: str = 'auto', *, encrypted: bool = False) -> Reading:
+    """The reading of the one telegram in these bytes."""
+    return make_reading(framed(data), Chooser(specification), 0.0, 0.0, encrypted=encrypted)
+
+
+def read_lines(*lines: str, specification: str = 'V5') -> Reading:
+    return read(from_lines(*lines), specification)
+
+
+def at_8n1(data: bytes) -> bytes:
+    """What a port at 8N1 makes of bytes that were sent at 7E1."""
+    return bytes(byte | 0x80 if byte.bit_count() % 2 else byte for byte in data)
+
+
+def cipher_frame(
+    plain: bytes, key: bytes = KEY, authentication_key: bytes = PUBLIC_KEY, counter: int = 1, *, control: int = 0x30
+) -> bytes:
+    """A DLMS general-global-cipher frame of security suite 0 (IEC 62056-5-3)."""
+    title, count = b'TST\x00\x01\x02\x03\x04', counter.to_bytes(4, 'big')
+    sealed = AESGCM(key).encrypt(title + count, plain, bytes([control]) + authentication_key)
+    content = bytes([control]) + count + sealed[: len(plain) + 12]  # of the tag, twelve bytes are sent
+    return b'\xdb\x08' + title + b'\x82' + len(content).to_bytes(2, 'big') + content
+
+
+def _code(item: dict[str, Any], name: str) -> str:
+    """A code that the pattern of this object matches."""
+    code: str = item['obis_reference'].lstrip('^').replace(r'.+?\r\n', '').replace('\\.', '.')
+    code = code.replace('[01]', '1' if name == 'BELGIUM_FLUVIUS' else '0').replace('[13]', '1')
+    if '[1-9]' in code or (item['value_name'] in _ON_CHANNEL_1 and name != 'ISKRA_IE'):
+        return code.replace(r'\d-\d', '0-1').replace(r'\d-[1-9]', '0-1')
+    return code.replace(r'\d-\d', '1-3' if '0.2.8' in code else '1-0').replace(r'\d-0', '0-0')
+
+
+def _value(coerce: Any, number: int) -> tuple[str, Any, str | None]:
+    """What a value of this type looks like on the line, and its value and unit."""
+    if coerce is timestamp:
+        return STAMP, TIME, None
+    if coerce is Decimal:
+        return f'{number:06}.{number:03}*kWh', float(f'{number}.{number:03}'), 'kWh'
+    return (f'{number:05}', number, None) if coerce is int else (f'5A{number:03}', f'5A{number:03}', None)
+
+
+def _object(parser: Any, number: int) -> tuple[str, Any]:
+    """The groups of a line fit for this parser, and what stands for them in the document."""
+    types = [value.coerce_type for value in getattr(parser, 'value_formats', ())]
+    if isinstance(parser, MaxDemandParser):
+        peak = {'datetime': TIME, 'occurred': TIME, 'value': 4.329, 'unit': 'kW'}
+        return f'(2)(1-0:1.6.0)(1-0:1.6.0){f"({STAMP})({STAMP})(04.329*kW)" * 2}', [peak, peak]
+    if isinstance(parser, ProfileGenericParser):
+        failure = {'datetime': TIME, 'value': 240, 'unit': 's'}
+        expected = {'buffer_length': 2, 'buffer_type': '0-0:96.7.19', 'buffer': [failure, failure]}
+        return f'(2)(0-0:96.7.19){f"({STAMP})(0000000240*s)" * 2}', expected
+    if isinstance(parser, MBusParser) and len(types) == 7:
+        expected = {'datetime': '2024-01-15T10:30:00+01:00', 'value': 1234.5, 'unit': 'm3'}
+        return '(240115103000)(00)(60)(1)(0-1:24.2.1)(m3)\r\n(01234.500)', expected
+    shown = [_value(each, number) for each in types]
+    value = {'value': shown[-1][1], 'unit': shown[-1][2]} if isinstance(parser, MBusParser) else None
+    groups = ''.join(f'({text})' for text, *_ in shown)
+    return groups, {'datetime': TIME} | value if value else {'value': shown[0][1], 'unit': shown[0][2]}
+
+
+def of_specification(name: str) -> tuple[bytes, dict[str, Any]]:
+    """A telegram with a line for each object that the library has for this specification, and its document."""
+    lines: list[str] = []
+    top: dict[str, Any] = {}
+    device: dict[str, Any] = {'channelId': 1}
+    specification = getattr(telegram_specifications, name)
+    for number, item in enumerate(specification['objects'], 1):
+        code = _code(item, name)
+        groups, expected = _object(item['value_parser'], 3 if '24.1.0' in code else number)
+        if '24.1.0' in code and isinstance(expected['value'], str):
+            groups, expected = '(3)', {'value': '3', 'unit': None}
+        lines.append(code + groups)
+        (device if code.startswith('0-1') else top)[camel_case(item['value_name'])] = expected
+    header = '/Lux5\\253' if name == 'LUXEMBOURG_SMARTY' else HEADER
+    document = top | ({'mbusDevices': [device]} if len(device) > 1 else {}) | _gas(device)
+    return from_lines(*lines, header=header, checksum=specification['checksum_support']), document
+
+
+def _gas(device: dict[str, Any]) -> dict[str, Any]:
+    def of(names: Iterable[str]) -> Any:
+        return next((device[name] for name in names if name in device), None)
+
+    reading = of(('mbusMeterReading', 'hourlyGasMeterReading', 'gasMeterReading'))
+    if not reading:
+        return {}
+    return {
+        'deviceType': {'value': 3, 'unit': None},
+        'equipmentIdentifierGas': of(('mbusEquipmentIdentifier', 'equipmentIdentifierGas')),
+        'hourlyGasMeterReading': reading,
+    }

@@ -1,0 +1,183 @@
+"""config.ini: what is taken, what is refused, and that a secret is never shown."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsmr_rest.config import Config, ConfigError, load
+
+KEY = '0123456789abcdef0123456789ABCDEF'
+FILE = Path('config.ini')
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def loaded(text: str) -> Config:
+    FILE.write_text(text, encoding='utf-8')
+    return load(FILE)
+
+
+def refusal(text: str | bytes) -> str:
+    """The complaint about a file, which is one line and names the file."""
+    FILE.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ConfigError) as caught:
+        load(FILE)
+    complaint = str(caught.value)
+    assert complaint.isprintable(), 'not one line'
+    assert FILE.name in complaint
+    return complaint
+
+
+@pytest.mark.parametrize('text', ['', '[meter]\n', '[server]\n[meter]\n', '# nothing\n; at all\n'])
+def test_what_is_not_said_has_its_default(text: str) -> None:
+    """A file that sets nothing is the default configuration."""
+    assert loaded(text) == Config()
+
+
+@pytest.mark.parametrize(
+    ('section', 'key', 'text', 'value'),
+    [
+        ('meter', 'port', '/dev/serial/by-id/usb-FTDI-port0', '/dev/serial/by-id/usb-FTDI-port0'),
+        ('meter', 'port', 'socket://meter.lan:2001', 'socket://meter.lan:2001'),
+        ('meter', 'port', 'rfc2217://[::1]:2217', 'rfc2217://[::1]:2217'),
+        ('meter', 'line', '9600 7E1', '9600 7E1'),
+        ('meter', 'specification', 'V2_2', 'V2_2'),
+        ('meter', 'specification', 'BELGIUM_FLUVIUS', 'BELGIUM_FLUVIUS'),
+        ('meter', 'timeout', '0.1', 0.1),
+        ('meter', 'timeout', '3600', 3600.0),
+        ('meter', 'max_age', '0', 0.0),
+        ('meter', 'keep_open', '2.5', 2.5),
+        ('meter', 'decryption_key', KEY, KEY),
+        ('meter', 'decryption_key', '', ''),
+        ('meter', 'authentication_key', KEY, KEY),
+        ('server', 'host', '', ''),
+        ('server', 'host', '::1', '::1'),
+        ('server', 'port', '0', 0),
+        ('server', 'port', '65535', 65535),
+        ('server', 'hosts', 'meter.example.org, P1.example.org', ('meter.example.org', 'p1.example.org')),
+        ('server', 'cors_origin', '*', '*'),
+        ('server', 'cors_origin', 'https://example.org:8443', 'https://example.org:8443'),
+        ('server', 'max_connections', '1', 1),
+        ('server', 'homewizard_api', 'yes', True),
+    ],
+)
+def test_a_right_value_is_taken(section: str, key: str, text: str, value: Any) -> None:
+    """A value that is allowed comes out with its type, and nothing else changes."""
+    part = getattr(loaded(f'[{section}]\n{key} = {text}\n'), section)
+    assert getattr(part, key) == value
+    assert type(getattr(part, key)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ('section', 'key', 'text'),
+    [
+        ('meter', 'port', 'ttyUSB0'),
+        ('meter', 'port', 'nonsense://host:1'),
+        ('meter', 'port', 'socket://host'),
+        ('meter', 'port', 'socket://host:0'),
+        ('meter', 'port', 'socket://host:x'),
+        ('meter', 'port', 'socket://host:65536'),
+        ('meter', 'port', 'socket://:2001'),
+        ('meter', 'port', 'socket://[::1:2001'),
+        ('meter', 'line', '115200'),
+        ('meter', 'line', '2400 8N1'),
+        ('meter', 'specification', 'V6'),
+        ('meter', 'specification', 'v5'),
+        ('meter', 'timeout', '0'),
+        ('meter', 'timeout', '-1'),
+        ('meter', 'timeout', 'nan'),
+        ('meter', 'timeout', 'inf'),
+        ('meter', 'timeout', '1e999'),
+        ('meter', 'timeout', '30 s'),
+        ('meter', 'timeout', '3601'),
+        ('meter', 'max_age', '-0.1'),
+        ('meter', 'max_age', 'never'),
+        ('meter', 'keep_open', 'yes'),
+        ('server', 'port', '-1'),
+        ('server', 'port', '65536'),
+        ('server', 'port', '80.0'),
+        ('server', 'port', '٨٠'),
+        ('server', 'port', '8080 ; the usual one'),
+        ('server', 'max_connections', '0'),
+        ('server', 'max_connections', '100000'),
+        ('server', 'homewizard_api', 'true'),
+        ('server', 'homewizard_api', '1'),
+        ('server', 'cors_origin', 'example.org'),
+        ('server', 'cors_origin', 'https://example.org/'),
+        ('server', 'cors_origin', 'ftp://example.org'),
+        ('server', 'cors_origin', 'https://'),
+        ('server', 'cors_origin', 'https://例.org'),
+        ('server', 'cors_origin', 'https://a.org https://b.org'),
+        ('server', 'cors_origin', 'https://[::1'),
+    ],
+)
+def test_a_wrong_value_is_refused(section: str, key: str, text: str) -> None:
+    """The complaint names file, section, key and value, and says what is allowed."""
+    complaint = refusal(f'[{section}]\n{key} = {text}\n')
+    assert f'[{section}] {key} = {text}' in complaint
+    assert 'must be' in complaint
+
+
+@pytest.mark.parametrize(
+    ('text', 'named'),
+    [
+        ('[metre]\n', '[metre]'),
+        ('[DEFAULT]\nport = /dev/ttyUSB0\n', '[DEFAULT]'),
+        ('[Meter]\n', '[Meter]'),
+        ('[meter]\nprot = /dev/ttyUSB0\n', 'prot'),
+        ('[server]\ntimeout = 30\n', 'timeout'),
+        ('[meter]\nport = /dev/ttyUSB0\nport = /dev/ttyUSB1\n', 'port'),
+        ('[meter]\n[server]\n[meter]\n', 'meter'),
+        ('port = 8080\n', '1'),
+        ('[meter]\nport\n', '2'),
+        ('[meter\nport = /dev/ttyUSB0\n', '1'),
+    ],
+)
+def test_what_is_unknown_or_no_setting_is_refused(text: str, named: str) -> None:
+    """An unknown section or key, one that comes twice, and a line that is no setting are named."""
+    assert named in refusal(text)
+
+
+def test_a_file_that_is_no_text_is_refused() -> None:
+    """Bytes that are no UTF-8 are refused with the name of the file."""
+    refusal(b'[server]\nuser = \xff\xfe\n')
+
+
+@pytest.mark.parametrize('path', ['missing.ini', '.'])
+def test_a_file_that_cannot_be_read_is_refused(path: str) -> None:
+    """A file that is not there, or no file, is named with the reason."""
+    with pytest.raises(ConfigError, match=rf'^{path}: \w+.*$'):
+        load(Path(path))
+
+
+@pytest.mark.parametrize('key', ['decryption_key', 'authentication_key'])
+@pytest.mark.parametrize(
+    'text', [KEY[1:], KEY + '0', KEY + KEY, 'x' + KEY[1:], '0x' + KEY[2:], ' '.join(KEY), KEY[:-1] + '٣', '0']
+)
+def test_a_wrong_key_is_refused_and_not_shown(key: str, text: str) -> None:
+    """A key is 32 hexadecimal digits; the complaint says so without the key."""
+    complaint = refusal(f'[meter]\n{key} = {text}\n')
+    assert key in complaint and '32 hexadecimal digits' in complaint
+    assert text not in complaint.replace('32', '').replace('0123456789', '') or len(text) == 1
+
+
+@pytest.mark.parametrize('line', [f'decryption_key {KEY}', f'  {KEY}', f'[meter]\ndecryption_key {KEY}'])
+def test_a_line_that_is_no_setting_is_not_shown(line: str) -> None:
+    """A secret whose line lacks its '=' does not come out in the complaint."""
+    assert KEY not in refusal(f'{line}\n')
+
+
+def test_a_password_is_taken_letter_by_letter() -> None:
+    """No character of a password means anything to config.ini."""
+    server = loaded('[server]\nuser = José\npassword = per%cent ${ign} = "quote" # é\n').server
+    assert (server.user, server.password) == ('José', 'per%cent ${ign} = "quote" # é')
+
+
+def test_secrets_are_not_in_the_representation() -> None:
+    """What a traceback or a log would show of a configuration has no secret in it."""
+    shown = repr(loaded(f'[meter]\ndecryption_key = {KEY}\n[server]\nuser = me\npassword = geheim\n'))
+    assert KEY not in shown and 'geheim' not in shown and "user='me'" in shown

@@ -1,0 +1,364 @@
+"""/dashboard as people meet it: in a real Chromium, live from a server whose meter is on a pty."""
+
+import itertools
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Server, StartServer, wait_for
+from system_packages import program
+from telegrams import from_lines
+
+from dsmr_rest.simulated_meter import SimulatedMeter
+
+if sys.platform != 'linux':
+    pytest.skip('Chromium is driven as Debian has it', allow_module_level=True)
+
+pytest.importorskip('selenium', reason='selenium drives the browser: pip install -r requirements-dev.txt')
+
+from selenium import webdriver
+
+from benchmarks.screenshot import chromium, emulate
+
+PHONE = 360
+SECTIONS = ('plot', 'phases', 'totals', 'devices', 'demand')
+LEAST_CONTRAST = 4.5
+"""WCAG 2.2, 1.4.3 (AA)."""
+
+CONTRASTS = """
+const rgba = text => text.match(/[\\d.]+/g).map(Number);
+const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+  .reduce((sum, c, at) => sum + c * [.2126, .7152, .0722][at], 0);
+const ground = node => { while (node) { const found = getComputedStyle(node).backgroundColor;
+  if ((rgba(found)[3] ?? 1) === 1) return found; node = node.parentElement; } };
+return [...document.body.querySelectorAll('*')].filter(node => node.getClientRects().length && node.tagName !== 'SCRIPT'
+  && [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim())).map(node => {
+    const style = getComputedStyle(node), inSvg = node.namespaceURI.endsWith('svg');
+    const [a, b] = [light(rgba(inSvg ? style.fill : style.color)), light(rgba(ground(node)))];
+    return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), node.textContent];
+  });
+"""
+
+
+class Page:
+    """The dashboard in a browser, as it is seen."""
+
+    def __init__(self, browser: webdriver.Chrome) -> None:
+        self.browser = browser
+
+    def run(self, script: str) -> Any:
+        return self.browser.execute_script(script)
+
+    def text(self, name: str) -> str:
+        """What the element of that id shows, in one line."""
+        return ' '.join(self.browser.find_element('id', name).text.split())
+
+    def await_text(self, name: str, text: str, seconds: float = 15) -> None:
+        wait_for(lambda: text in self.text(name), seconds)
+
+    @property
+    def shown(self) -> set[str]:
+        """The sections that a reading decides on."""
+        return {name for name in SECTIONS if self.browser.find_element('id', name).is_displayed()}
+
+    @property
+    def points(self) -> int:
+        """How many points the plot's curve has."""
+        return int(
+            self.run("return (document.querySelector('.curve').getAttribute('d') || '').split(/[ML]/).length - 1")
+        )
+
+    @property
+    def zero_line_shows(self) -> bool:
+        """Whether the plot's zero line lies within the plot."""
+        return bool(
+            self.run("""const [zero, plot] = ['.zero', 'svg'].map(name => document.querySelector(name));
+            if (!zero) return false;
+            const [at, room] = [zero, plot].map(node => node.getBoundingClientRect());
+            return room.top <= at.top && at.bottom <= room.bottom;""")
+        )
+
+    @property
+    def complaints(self) -> list[Any]:
+        """What is on the console."""
+        return list(self.browser.get_log('browser'))  # type: ignore[no-untyped-call]
+
+
+OpenPage = Callable[[Server], Page]
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """Chromium, which takes seconds to start."""
+    programs = program('chromium', 'chromium'), program('chromedriver', 'chromium-driver')
+    started = chromium(tmp_path_factory.mktemp('chromium'), *programs)
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def open_page(browser: webdriver.Chrome) -> Iterator[OpenPage]:
+    """Opens the dashboard of a server on a phone."""
+
+    def start(server: Server) -> Page:
+        emulate(browser, PHONE, prefers_reduced_motion='reduce')
+        browser.get(f'http://127.0.0.1:{server.port}/dashboard')
+        return Page(browser)
+
+    yield start
+    browser.get('about:blank')  # ends the page's stream
+    browser.get_log('browser')  # type: ignore[no-untyped-call]
+
+
+def sending(*lines: str, checksum: bool = True) -> Callable[[], bytes]:
+    """A meter that sends these lines over and over."""
+    data = from_lines(*lines, checksum=checksum)
+    return lambda: data
+
+
+def test_the_page_is_small_and_refers_to_nothing_outside(start_server: StartServer, meter: SimulatedMeter) -> None:
+    """The dashboard is one file under 30 kB without an outer reference, and no text becomes markup in it."""
+    reply = start_server(meter.port).get('/dashboard')
+    page = reply.body.decode()
+    assert len(reply.body) < 30_000
+    assert "default-src 'none'" in reply.headers['Content-Security-Policy']
+    assert re.findall(r'https?:[^\'" ]*', page) == ['http://www.w3.org/2000/svg']
+    assert not re.search(r'\bsrc\s*=|@import|url\((?!#)|innerHTML|outerHTML|insertAdjacentHTML|document\.write', page)
+    assert set(re.findall(r'href="([^"]*)"', page)) == {'data:,', './', 'telegram', 'health'}
+
+
+def test_values_change_and_the_plot_grows(start_server: StartServer, open_page: OpenPage) -> None:
+    """Each telegram shows in the headline, in words and by sign, and in the plot, without a word on the console."""
+    watts = itertools.cycle([*range(1200, 1240), *range(-640, -600)])
+
+    def source() -> bytes:
+        now = next(watts)
+        return from_lines(
+            f'1-0:1.7.0({max(0, now) / 1000:06.3f}*kW)',
+            f'1-0:2.7.0({max(0, -now) / 1000:06.3f}*kW)',
+            '1-0:1.8.1(1*kWh)',
+        )
+
+    with SimulatedMeter(interval=0.1, source=source) as meter:
+        page = open_page(start_server(meter.port))
+        wait_for(lambda: re.fullmatch(r'Using 1\.2\d\d kW', page.text('headline')))
+        few = wait_for(lambda: page.points)
+        assert re.match(r'Net \+1\.2\d\d kW', page.text('signed'))
+        wait_for(lambda: re.fullmatch(r'Delivering 0\.6\d\d kW', page.text('headline')))
+        assert re.match(r'Net \u22120\.6\d\d kW', page.text('signed'))
+        wait_for(lambda: page.points > few + 40)
+        assert re.search(r'Lowest \u22120\.6\d\d kW, highest 1\.2\d\d kW in the last minute', page.text('plot-text'))
+        assert page.text('state') == 'Live'
+        assert page.complaints == []
+
+
+def test_a_lost_meter_is_said_and_comes_back(start_server: StartServer, open_page: OpenPage, tmp_path: Path) -> None:
+    """Without its meter the page says what is wrong, dims what is old and tells its age, and goes on by itself."""
+    with SimulatedMeter(interval=0.2, link=str(tmp_path / 'meter')) as meter:
+        page = open_page(start_server(meter.port))
+        page.await_text('state', 'Live')
+        fresh = page.run("return getComputedStyle(document.getElementById('amount')).color")
+        amount = page.text('amount')
+        meter.unplug()
+        page.await_text('trouble', 'check the cable')
+        assert page.text('state') == 'Meter lost' and 'Meter lost' in page.text('spoken')
+        assert page.text('amount') and amount
+        assert page.run("return getComputedStyle(document.getElementById('amount')).color") != fresh
+        wait_for(lambda: re.search('stands below is [2-9] s old', page.text('trouble')))
+        meter.plug_in()
+        page.await_text('state', 'Live')
+        assert not page.text('trouble')
+        assert page.run("return getComputedStyle(document.getElementById('amount')).color") == fresh
+        assert page.run("return document.querySelector('.curve').getAttribute('d').split('M').length - 1") == 2
+        assert page.complaints == []
+
+
+def test_a_stopped_server_is_said_and_comes_back(
+    start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
+) -> None:
+    """Without its server the page says so, and is live again by itself when the server is back."""
+    server = start_server(meter.port)
+    page = open_page(server)
+    page.await_text('state', 'Live')
+    assert server.stop() == 0
+    page.await_text('trouble', 'Server cannot be reached')
+    assert page.text('amount') and 'stale' in page.run('return document.body.className')
+    start_server(meter.port, server={'port': server.port})
+    page.await_text('state', 'Live')
+
+
+def test_a_refused_stream_is_said_and_tried_again(
+    start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
+) -> None:
+    """When all streams are taken the page gives the server's reason, and is live when one comes free."""
+    server = start_server(meter.port, server={'max_streams': 1})
+    with socket.create_connection(('127.0.0.1', server.port), 10) as other:
+        other.sendall(b'GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n')
+        assert other.recv(65536).startswith(b'HTTP/1.1 200')
+        page = open_page(server)
+        page.await_text('trouble', 'max_streams')
+        assert page.text('state') == 'Server refuses the stream'
+    page.await_text('state', 'Live')
+
+
+def test_the_age_counts_up(start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter) -> None:
+    """Between two telegrams the age of the reading goes on."""
+    page = open_page(start_server(meter.port))
+    page.await_text('age', 'Received 0 s ago')
+    meter.silent = True
+    page.await_text('age', 'Received 3 s ago')
+    assert page.text('state') == 'Live'
+
+
+def test_the_age_does_not_need_clocks_that_agree(
+    start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
+) -> None:
+    """The age counts from arrival, whatever the server's clock says; what a connection delayed counts too."""
+    meter.silent = True
+    page = open_page(start_server(meter.port))
+    ages = """return [-3600, -3600, 86400, 86390].map(ahead => {
+        showReading({}, Date.now() / 1000 + ahead + .5); return document.getElementById('age').textContent; });"""
+    assert page.run(ages) == [*['Received 0 s ago'] * 3, 'Received 10 s ago']
+
+
+BARE = ('1-0:1.8.1(000123.456*kWh)', '1-0:1.8.2(000234.567*kWh)', '1-0:1.7.0(0001.19*kW)', '1-0:2.7.0(0000.00*kW)')
+SWEDISH = (
+    *('1-0:1.8.0(00006619.795*kWh)', '1-0:2.8.0(00000012.000*kWh)', '1-0:3.8.0(00003137.803*kVArh)'),
+    *('1-0:4.8.0(00000269.488*kVArh)', '1-0:1.7.0(0000.000*kW)', '1-0:2.7.0(0000.345*kW)'),
+    *('1-0:21.7.0(0000.000*kW)', '1-0:22.7.0(0000.345*kW)', '1-0:23.7.0(0000.000*kVAr)', '1-0:32.7.0(231.5*V)'),
+)
+IN_WATTS = (
+    *('1-0:0.0.0*255(0272031312565)', '1-0:1.8.0*255(00052185.7825309*kWh)', '1-0:2.8.0*255(00019949.3221493*kWh)'),
+    *('1-0:21.7.0*255(000747.85*W)', '1-0:1.7.0*255(002124.86*W)', '1-0:96.5.5*255(80)'),
+)
+HEAT = ('1-3:0.2.8(50)', '0-0:1.0.0(220208231051W)', '0-1:24.1.0(004)', '0-1:24.2.1(220208231051W)(46.720*GJ)')
+NULLS = (
+    *(
+        '1-3:0.2.8(50)',
+        '0-0:1.0.0(632525252525W)',
+        '0-0:96.14.0()',
+        '1-0:1.8.1(000123.456*kWh)',
+        '1-0:2.7.0(00.000*kW)',
+    ),
+    *(
+        '0-1:24.1.0()',
+        '0-1:24.2.1(632525252525W)(00001.500*m3)',
+        '0-2:24.1.0(003)',
+        '0-2:24.2.1(700101010000W)(00000000)',
+    ),
+)
+ODD = {
+    'bare': (BARE, {'plot', 'totals'}, 'Using 1.190 kW', 'Tariff 2 234.567'),
+    'swedish': (SWEDISH, {'plot', 'totals', 'phases'}, 'Delivering 0.345 kW', 'Total 6619.795 12.000'),
+    'watts': (IN_WATTS, {'plot', 'totals', 'phases'}, 'Using 2.125 kW', 'L1 0.748 kW'),
+    'heat': (HEAT, {'devices'}, 'No power in the reading', 'Heat 46.720 GJ 2022-02-08 23:10'),
+    'nulls': (NULLS, {'totals', 'devices'}, 'No power in the reading', 'Device of type unknown 1.500 m³'),
+}
+
+
+@pytest.mark.parametrize('name', ODD)
+def test_odd_meters(name: str, start_server: StartServer, open_page: OpenPage) -> None:
+    """Of a meter is shown what it has, and nothing of what it has not."""
+    lines, sections, headline, among = ODD[name]
+    with SimulatedMeter(interval=0.2, source=sending(*lines, checksum=name != 'watts')) as meter:
+        page = open_page(start_server(meter.port))
+        page.await_text('state', 'Live')
+        assert page.shown == sections
+        assert page.text('headline') == headline
+        everything = ' '.join(page.text(section) for section in SECTIONS)
+        assert among in everything
+        assert not re.search('NaN|undefined|null|Infinity', everything)
+        assert page.zero_line_shows == ('plot' in sections)
+        assert page.complaints == []
+
+
+def test_a_belgian_meter_shows_its_peaks(start_server: StartServer, open_page: OpenPage) -> None:
+    """Average demand, the month's peak and the thirteen before it, gas and water, phases and the active tariff show."""
+    with SimulatedMeter('belgium', interval=0.2) as meter:
+        server = start_server(meter.port)
+        page = open_page(server)
+        page.await_text('state', 'Live')
+        reading = server.get('/').json
+        assert page.shown == set(SECTIONS)
+        assert f'Peak this month {reading["belgiumMaximumDemandMonth"]["value"]:.3f} kW' in page.text('demand')
+        page.browser.find_element('css selector', 'summary').click()
+        assert len(page.browser.find_elements('css selector', 'details tbody tr')) == 13
+        peak = reading['belgiumMaximumDemand13Months'][0]
+        assert f'{peak["occurred"][:7]} {peak["value"]:.3f} kW {peak["occurred"][:10]}' in page.text('demand')
+        assert f'Gas {reading["mbusDevices"][0]["mbusMeterReading"]["value"]:.3f} m³' in page.text('devices')
+        assert f'Water {reading["mbusDevices"][1]["mbusMeterReading"]["value"]:.3f} m³' in page.text('devices')
+        assert f'Tariff {int(reading["electricityActiveTariff"]["value"])}, active' in page.text('totals')
+        assert re.search(r'L3 \u2212?\d\.\d{3} kW 2\d\d\.\d V \d+\.\d\d A', page.text('phases'))
+
+
+def test_text_stays_text(start_server: StartServer, open_page: OpenPage) -> None:
+    """Markup in what a server sends, a problem or a reading, is shown and not obeyed."""
+    page = open_page(start_server('/dev/<b>none</b>'))
+    page.await_text('trouble', '/dev/<b>none</b>')
+    page.run("""showReading({mbusDevices: [{channelId: 1, mbusDeviceType: {value: 3, unit: null},
+        mbusMeterReading: {datetime: '<i>2024-01-01</i>', value: 1, unit: '<b>m3</b>'}}]}, 1e9)""")
+    assert '1.000 <b>m3</b>' in page.text('devices')
+    assert not page.browser.find_elements('css selector', 'b, i')
+
+
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+def test_it_fits_a_phone_and_can_be_read(
+    theme: str, start_server: StartServer, open_page: OpenPage, tmp_path: Path
+) -> None:
+    """In both themes, live and lost, 360 px are wide enough and all text has a contrast of at least 4.5."""
+    with SimulatedMeter('belgium', interval=0.2, link=str(tmp_path / 'meter')) as meter:
+        page = open_page(start_server(meter.port))
+        emulate(page.browser, PHONE, prefers_color_scheme=theme, prefers_reduced_motion='reduce')
+        page.await_text('state', 'Live')
+        assert page.run(f"return matchMedia('(prefers-color-scheme: {theme})').matches")
+        assert page.run("return getComputedStyle(document.getElementById('power')).transitionDuration") == '0s'
+        page.browser.find_element('css selector', 'summary').click()
+        check_width_and_contrast(page)
+        meter.unplug()
+        page.await_text('trouble', 'check the cable')
+        check_width_and_contrast(page)
+
+
+def check_width_and_contrast(page: Page) -> None:
+    wide, room = page.run('const e = document.documentElement; return [e.scrollWidth, e.clientWidth]')
+    assert wide <= room == PHONE
+    contrasts = page.run(CONTRASTS)
+    assert len(contrasts) > 50
+    assert min(contrasts)[0] >= LEAST_CONTRAST, min(contrasts)
+
+
+def test_it_can_be_heard(start_server: StartServer, open_page: OpenPage) -> None:
+    """Chromium's accessibility tree has the landmarks, a heading per section, and a name for each table and plot."""
+    with SimulatedMeter('belgium', interval=0.2) as meter:
+        page = open_page(start_server(meter.port))
+        page.await_text('state', 'Live')
+        tree = page.browser.execute_cdp_cmd('Accessibility.getFullAXTree', {})['nodes']
+    nodes = [
+        (node['role']['value'], node.get('name', {}).get('value', ''), node.get('description', {}).get('value', ''))
+        for node in tree
+        if not node['ignored']
+    ]
+    roles = [role for role, *_ in nodes]
+    assert [roles.count(each) for each in ('banner', 'main', 'contentinfo', 'navigation', 'status')] == [1] * 5
+    assert roles.count('heading') == 1 + roles.count('region') == 7
+    assert roles.count('table') == 4 and roles.count('rowheader') == 3 + 2 + 2 + 3
+    assert all(
+        name for role, name, _ in nodes if role in {'region', 'table', 'navigation', 'link', 'DisclosureTriangle'}
+    )
+    ((name, description),) = [rest for role, *rest in nodes if role in {'img', 'image'}]
+    assert name.startswith('Net power') and description.startswith('Lowest')
+
+
+def test_it_does_not_chatter(start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter) -> None:
+    """A screen reader is told of the first reading, and not of each that follows within half a minute."""
+    page = open_page(start_server(meter.port))
+    wait_for(lambda: re.fullmatch(r'(Using|Delivering) \d+\.\d{3} kW', page.text('spoken')))
+    page.run("""window.changes = 0; new MutationObserver(all => window.changes += all.length)
+        .observe(document.getElementById('spoken'), {childList: true, characterData: true, subtree: true})""")
+    before = page.points
+    wait_for(lambda: page.points > before + 10)
+    assert page.run('return window.changes') == 0

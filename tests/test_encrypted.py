@@ -1,0 +1,179 @@
+"""Encrypted telegrams on a real pty: right keys give readings, all else its code, and a key is never shown."""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import chain, cycle
+
+import pytest
+from telegrams import KEY, PUBLIC_KEY, cipher_frame, from_lines, of_specification, of_version
+
+from dsmr_rest.config import MeterSettings
+from dsmr_rest.p1_reader import MeterError, P1Reader
+from dsmr_rest.reading import Reading
+from dsmr_rest.simulated_meter import SimulatedMeter
+
+INTERVAL = 0.05
+OWN_KEY = bytes.fromhex('A0A1A2A3A4A5A6A7A8A9AAABACADAEAF')
+WRONG_KEY = bytes.fromhex('DEADBEEFDEADBEEFDEADBEEFDEADBEEF')
+
+
+def counting(number: int) -> bytes:
+    """A telegram that is told from its neighbours by a counter."""
+    return from_lines(
+        '1-3:0.2.8(50)', f'1-0:1.8.0({number:06}.000*kWh)', '0-0:42.0.0(4C)', '0-0:96.13.2()', header='/Lux5\\253'
+    )
+
+
+@contextmanager
+def meter(frames: Iterator[bytes], interval: float = INTERVAL) -> Iterator[SimulatedMeter]:
+    with SimulatedMeter(interval=interval, source=lambda: next(frames)) as simulated:
+        yield simulated
+
+
+def reader(
+    port: str, key: bytes = KEY, authentication_key: bytes = b'', specification: str = 'auto', line: str = '115200 8N1'
+) -> P1Reader:
+    return P1Reader(
+        MeterSettings(
+            port=port,
+            line=line,
+            specification=specification,
+            decryption_key=key.hex(),
+            authentication_key=authentication_key.hex(),
+        )
+    )
+
+
+def readings(source: P1Reader, enough: Callable[[list[Reading]], bool]) -> list[Reading]:
+    """The readings up to the one that makes them enough."""
+    found: list[Reading] = []
+    deadline = time.monotonic() + 10
+    with closing(source.read()) as stream:
+        for reading in stream:
+            found += [reading] if reading else []
+            if enough(found):
+                return found
+            assert time.monotonic() < deadline, (len(found), source.seen)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ('name', 'authentication_key', 'chosen'),
+    [
+        ('MSN', b'', 'MSN'),
+        ('MSN', PUBLIC_KEY, 'MSN'),
+        ('SAGEMCOM_T210_D_R', OWN_KEY, 'SAGEMCOM_T210_D_R'),
+        ('AUSTRIA_ENERGIENETZE_STEIERMARK', OWN_KEY, 'SAGEMCOM_T210_D_R'),
+    ],
+)
+@pytest.mark.parametrize('by_name', [True, False])
+def test_the_right_keys_give_readings(name: str, authentication_key: bytes, chosen: str, by_name: bool) -> None:
+    """The plain telegram is read by the specification that is set, or found between MSN and the Austrian ones."""
+    plain, _ = of_specification(name)
+    frame = cipher_frame(plain, KEY, authentication_key or PUBLIC_KEY)
+    with meter(cycle([frame])) as simulated:
+        source = reader(simulated.port, KEY, authentication_key, name if by_name else 'auto')
+        reading = readings(source, bool)[0]
+    assert reading.telegram == plain
+    assert reading.specification == (name if by_name else chosen)
+    assert reading.document['electricityImportedTotal']['value'] > 0
+    assert (reading.unsure, reading.not_understood) == (False, ())
+
+
+def test_an_encrypted_telegram_of_a_plain_specification_is_read_when_it_is_set() -> None:
+    """A specification that is set holds for what was encrypted too."""
+    with meter(cycle([cipher_frame(of_version('5.0'))])) as simulated:
+        reading = readings(reader(simulated.port, specification='V5'), bool)[0]
+    assert (reading.specification, reading.telegram) == ('V5', of_version('5.0'))
+
+
+@pytest.mark.parametrize(
+    ('key', 'authentication_key', 'advice'),
+    [
+        (b'', b'', 'set [meter] decryption_key'),
+        (WRONG_KEY, b'', 'check both'),
+        (KEY, WRONG_KEY, 'check both'),
+        (WRONG_KEY, PUBLIC_KEY, 'check both'),
+    ],
+    ids=['no key', 'wrong key', 'wrong authentication key', 'wrong key with the right other'],
+)
+def test_without_the_right_keys_it_says_so_and_shows_none(
+    key: bytes, authentication_key: bytes, advice: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error is decryption_failed, names the port and the setting, and neither it nor the log has a key."""
+    caplog.set_level(logging.DEBUG)
+    with meter(cycle([cipher_frame(counting(1))])) as simulated:
+        source = reader(simulated.port, key, authentication_key)
+        with pytest.raises(MeterError) as caught:
+            readings(source, bool)
+        assert caught.value.code == 'decryption_failed'
+        assert simulated.port in caught.value.detail and advice in caught.value.detail
+    shown = ''.join(traceback.format_exception(caught.value)) + caplog.text + repr(source.settings) + repr(source.seen)
+    for each in (key, authentication_key, PUBLIC_KEY):
+        assert not each or (each.hex() not in shown.lower() and repr(each) not in shown)
+
+
+def damaged(frame: bytes, at: int) -> bytes:
+    return frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]
+
+
+FIRST, SECOND = (cipher_frame(counting(number), counter=number) for number in (1, 2))
+
+
+@pytest.mark.parametrize(
+    'between',
+    [
+        damaged(FIRST, 60),
+        damaged(FIRST, len(FIRST) - 1),
+        damaged(FIRST, 5),
+        damaged(FIRST, 17),
+        FIRST[: len(FIRST) // 2],
+        FIRST[:20],
+        b'\xdb\x08',
+        b'noise\r\n',
+    ],
+    ids=['text', 'tag', 'title', 'counter', 'half', 'head', 'tag byte', 'noise'],
+)
+def test_a_damaged_frame_between_good_ones_costs_itself(between: bytes) -> None:
+    """What is damaged or cut short gives nothing, and the good frame behind it is served."""
+    with meter(chain([FIRST], cycle([between + SECOND, FIRST]))) as simulated:
+        source = reader(simulated.port)
+        wanted = {counting(1), counting(2)}
+        found = readings(source, lambda found: {each.telegram for each in found} >= wanted and len(found) > 3)
+    assert {each.telegram for each in found} == wanted
+
+
+def test_a_damaged_frame_is_counted() -> None:
+    """Once the keys have worked, a frame that cannot be decrypted is a count and no fault."""
+    with meter(cycle([FIRST, damaged(SECOND, 60)])) as simulated:
+        source = reader(simulated.port)
+        readings(source, lambda _: source.seen.decryption_failures > 1 and source.seen.telegrams > 2)
+        error = source.nothing_usable(source.seen.__class__(), 1.0)
+    assert error.code == 'decryption_failed'
+
+
+def test_the_checksum_within_counts_too() -> None:
+    """A telegram whose own checksum is wrong is not served, though its frame could be decrypted."""
+    wrong = counting(2).replace(b'000002', b'000003')
+    with meter(cycle([cipher_frame(wrong, counter=2), FIRST])) as simulated:
+        source = reader(simulated.port)
+        found = readings(source, lambda found: len(found) > 2 and source.seen.checksum_failures > 1)
+    assert {each.telegram for each in found} == {counting(1)}
+
+
+def test_a_meter_that_is_not_encrypted_needs_no_key() -> None:
+    """A key that is set does not keep plain telegrams from being read."""
+    with SimulatedMeter(interval=INTERVAL) as simulated:
+        assert readings(reader(simulated.port), bool)[0].specification == 'V5'
+
+
+def test_the_speed_of_an_encrypted_meter_is_found() -> None:
+    """The bytes of a frame, which are no text, do not keep `line = auto` from the right speed."""
+    frame = cipher_frame(of_specification('MSN')[0])
+    with meter(cycle([frame]), interval=0.5) as simulated:
+        source = reader(simulated.port, line='auto')
+        readings(source, lambda found: len(found) > 2)
+        assert source.line == '115200 8N1'

@@ -1,0 +1,375 @@
+"""openapi.json held to the truth, and the header fields that it describes."""
+
+import errno
+import http.client
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Server, StartServer
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+from telegrams import of_specification, of_version, read
+
+import dsmr_rest
+from dsmr_rest import http_server, meter, p1_reader
+from dsmr_rest.p1_reader import MeterError, cannot_open
+from dsmr_rest.reading import possible_keys
+from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter
+from dsmr_rest.specification import NAMES
+
+DESCRIPTION: dict[str, Any] = json.loads((ROOT / 'dsmr_rest' / 'openapi.json').read_text())
+RESPONSES = DESCRIPTION['components']['responses']
+PROBLEM = 'application/problem+json'
+POINTER = '/{pointer}'
+ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK')
+STATIC = ('/dashboard', '/openapi.json')
+FACES = ('/', '/metrics', *STATIC)
+OF_THE_MOMENT = {'Date', 'Age', 'Content-Length'}
+
+Fields = list[tuple[str, str]]
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """All faces of a meter that sends ten telegrams a second; one for all tests, which only ask."""
+    with SimulatedMeter(interval=0.1) as fast:
+        of_meter = {'port': fast.port, 'max_age': 5}
+        started = Server(tmp_path_factory.mktemp('server'), meter=of_meter, server={'homewizard_api': 'yes'})
+        yield started
+        assert started.stop() == 0, started.log
+        assert 'Traceback' not in started.log, started.log
+
+
+def validator(schema: Mapping[str, Any]) -> Draft202012Validator:
+    """A validator for a schema that refers to the description's components."""
+    whole = {'components': DESCRIPTION['components'], **schema}
+    return Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+def errors(name: str, document: Any) -> list[str]:
+    """What is wrong with a document by the component schema of this name."""
+    found = validator({'$ref': f'#/components/schemas/{name}'}).iter_errors(document)
+    return [f'{error.json_path}: {error.message}' for error in found]
+
+
+def fields(server: Server, path: str, headers: Mapping[str, str] | None = None, method: str = 'GET') -> Fields:
+    """The header fields of an answer, in order and with those that come twice."""
+    with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:
+        connection.request(method, path, headers=dict(headers or {}))
+        response = connection.getresponse()
+        response.read()
+        return response.getheaders()
+
+
+def source(module: Any) -> str:
+    return Path(module.__file__).read_text()
+
+
+def meter_codes() -> set[str]:
+    """The codes of all MeterErrors that the sources can raise."""
+    written = re.findall(r"MeterError\(\s*'(\w+)'", source(p1_reader) + source(meter))
+    opening = {cannot_open('/dev/null', OSError(number, '')).code for number in errno.errorcode}
+    return opening | set(written)
+
+
+def sent_codes() -> set[tuple[int, str]]:
+    """Status and code of all problem details that the sources can send."""
+    written = re.findall(r"\bproblem\(\s*HTTPStatus\.(\w+),\s*'(\w+)'", source(http_server))
+    written += [(status.name, code) for status, code in http_server._CODES.items()]
+    of_meter = {(http_server.meter_problem(MeterError(code, '')).status.value, code) for code in meter_codes()}
+    return of_meter | {(HTTPStatus[status].value, code) for status, code in written}
+
+
+def described_codes(response: Mapping[str, Any]) -> set[tuple[int, str]]:
+    """Status and code of the problem details of a described response."""
+    content = response.get('content', {}).get(PROBLEM)
+    if not content or 'properties' not in content['schema']:
+        return set()
+    kind = content['schema']['properties']
+    return {(kind['status']['const'], code) for code in kind['code']['enum']}
+
+
+def test_the_description_is_valid_openapi_3_1() -> None:
+    """openapi.json is valid OpenAPI 3.1 with valid schemas, of this version, free to use."""
+    validate(DESCRIPTION, cls=OpenAPIV31SpecValidator)
+    for schema in DESCRIPTION['components']['schemas'].values():
+        Draft202012Validator.check_schema(schema)
+    assert DESCRIPTION['openapi'].startswith('3.1.')
+    assert DESCRIPTION['info']['version'] == dsmr_rest.__version__
+    assert DESCRIPTION['info']['license']['identifier'] == 'MIT'
+    assert DESCRIPTION['servers'] == [{'url': '/'}]
+
+
+def test_every_route_is_described_and_every_described_path_exists() -> None:
+    """The described paths are the routes and the JSON Pointer, each with all methods that are served."""
+    routes = {**http_server.ROUTES, **http_server.HOMEWIZARD_ROUTES}
+    assert set(DESCRIPTION['paths']) == {*routes, POINTER}
+    for item in DESCRIPTION['paths'].values():
+        assert {each.upper() for each in item} - {'PARAMETERS'} == set(http_server.METHODS.split(', '))
+
+
+def test_what_is_described_as_compatible_says_when_it_is_served() -> None:
+    """The description of each HomeWizard path names the setting without which it is 404."""
+    for path in http_server.HOMEWIZARD_ROUTES:
+        operation = DESCRIPTION['paths'][path]['get']
+        assert 'homewizard_api = yes, else 404' in operation['description']
+        assert '404' in operation['responses']
+
+
+def test_every_error_code_is_described_and_every_described_code_exists() -> None:
+    """Status and code of all errors in the sources and in the description are the same."""
+    assert set().union(*map(described_codes, RESPONSES.values())) == sent_codes()
+    assert set(DESCRIPTION['components']['schemas']['MeterCode']['enum']) == meter_codes()
+
+
+def test_every_error_stands_under_its_status() -> None:
+    """Each operation has each problem detail under the status that it says; 405 alone belongs to no operation."""
+    used = set()
+    for item in DESCRIPTION['paths'].values():
+        for status, response in item['get']['responses'].items():
+            name = response['$ref'].rpartition('/')[2]
+            codes = described_codes(RESPONSES[name])
+            assert {str(each) for each, _ in codes} <= {status}
+            used |= codes
+    assert sent_codes() - used == {(405, 'method_not_allowed')}
+
+
+def test_every_possible_key_is_described() -> None:
+    """The schema of the reading has the keys that any specification can give, and no others."""
+    schemas = DESCRIPTION['components']['schemas']
+    described = {**schemas['Objects']['properties'], **schemas['Reading']['properties']}
+    assert set(described) == possible_keys()
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_simulated_readings_fit_the_schema(version: str) -> None:
+    """The reading of each simulated meter fits the schema."""
+    assert not errors('Reading', read(of_version(version)).document)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_readings_with_every_object_fit_the_schema(name: str) -> None:
+    """A reading with all objects that a specification has fits the schema."""
+    telegram, _ = of_specification(name)
+    assert not errors('Reading', read(telegram, name, encrypted=name in ENCRYPTED).document)
+
+
+@pytest.mark.parametrize(
+    'document',
+    [
+        {},
+        {'unheardOf': {'value': 1, 'unit': None}},
+        {'mbusDevices': [{'channelId': 1, 'unheardOf': {'value': 1, 'unit': None}}]},
+        {'mbusDevices': [{'mbusDeviceType': {'value': 3, 'unit': None}}]},
+        {'frequency': {'value': '50', 'unit': 'Hz'}},
+        {'frequency': {'value': 50.0}},
+        {'frequency': {'value': 50.0, 'unit': 'Hz', 'more': 1}},
+        {'p1MessageTimestamp': {'value': '2024-06-21 12:00', 'unit': None}},
+        {'powerEventFailureLog': {'buffer_length': 0, 'buffer_type': None}},
+    ],
+)
+def test_what_is_no_reading_does_not_fit_the_schema(document: Any) -> None:
+    """An unknown key, a missing one, a wrong type or a wrong format fails, at the top and in a device."""
+    assert errors('Reading', document)
+
+
+def test_schemathesis_finds_no_fault(server: Server, tmp_path: Path) -> None:
+    """What schemathesis makes of the description gets answers as described, with all of its checks.
+
+    /stream is left out because it has no end; it has a test of its own.
+    """
+    command = [
+        sys.executable,
+        '-m',
+        'schemathesis.cli',
+        'run',
+        f'{server.url}openapi.json',
+        '--exclude-path',
+        '/stream',
+    ]
+    command += ['--checks', 'all', '--phases', 'examples,coverage,fuzzing', '--max-examples', '5', '--no-color']
+    command += ['--generation-deterministic', '--request-timeout', '30']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r'(\d+) generated, \1 passed', done.stdout), done.stdout
+
+
+ASKING = b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
+REFUSED = {
+    'BadRequest': b'GET /\r\n\r\n',
+    'NotFound': b'GET /unheardOf HTTP/1.1\r\nHost: localhost\r\n\r\n',
+    'MethodNotAllowed': b'PATCH / HTTP/1.1\r\nHost: localhost\r\n\r\n',
+    'UriTooLong': b'GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n' % (b'a' * 5000),
+    'Misdirected': b'GET / HTTP/1.1\r\nHost: example.org\r\n\r\n',
+    'HeadersTooLarge': b'GET / HTTP/1.1\r\nHost: localhost\r\n%s\r\n' % (b'A: b\r\n' * 200),
+}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_refusals_are_as_described(name: str, server: Server) -> None:
+    """A refusal has the status, code and header fields of the response that is described for it."""
+    check_refusal(server, name, REFUSED[name])
+
+
+@pytest.mark.parametrize('name', ['Unauthorized', 'Unavailable'])
+def test_closed_doors_are_as_described(name: str, start_server: StartServer) -> None:
+    """So has the refusal of a server that is locked, or that has no meter."""
+    locked = {'user': 'me', 'password': 'secret'} if name == 'Unauthorized' else {}
+    check_refusal(start_server('/dev/not-there', server=locked), name, ASKING)
+
+
+def check_refusal(server: Server, name: str, request: bytes) -> None:
+    with socket.create_connection(('127.0.0.1', server.port), 20) as connection:
+        connection.sendall(request)
+        with http.client.HTTPResponse(connection) as response:
+            response.begin()
+            body, found = response.read(), response.getheaders()
+    described = RESPONSES[name]
+    assert ('Content-Type', PROBLEM) in found
+    assert not list(validator(described['content'][PROBLEM]['schema']).iter_errors(json.loads(body)))
+    assert response.status == json.loads(body)['status']
+    assert {field for field, _ in found} >= set(described['headers'])
+
+
+def test_an_ill_health_is_as_described(start_server: StartServer) -> None:
+    """/health without a meter is 503 with the described document."""
+    reply = start_server('/dev/not-there').get('/health')
+    assert reply.status == 503
+    schema = RESPONSES['Unhealthy']['content'][reply.headers['Content-Type']]['schema']
+    assert not list(validator(schema).iter_errors(reply.json))
+
+
+def test_compatible_answers_are_off_by_default(meter: SimulatedMeter, start_server: StartServer) -> None:
+    """Without the setting every HomeWizard path is 404."""
+    server = start_server(meter.port)
+    assert {server.get(path).status for path in http_server.HOMEWIZARD_ROUTES} == {404}
+
+
+def test_the_stream_is_as_described(start_server: StartServer) -> None:
+    """/stream is text/event-stream whose events are readings, and problem details when the meter is lost."""
+    with SimulatedMeter(interval=0.1) as fast:
+        server = start_server(fast.port)
+        assert ('Content-Type', 'text/event-stream') in fields(server, '/stream', method='HEAD')
+        with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:
+            connection.request('GET', '/stream')
+            with connection.getresponse() as response:
+                assert response.getheader('Content-Type') in RESPONSES['Stream']['content']
+                event = next_event(response, lambda event: 'event' not in event)
+                assert float(event['id']) > 0
+                assert not errors('Reading', json.loads(event['data']))
+                fast.unplug()
+                event = next_event(response, lambda event: 'event' in event)
+                assert event['event'] == 'problem'
+                assert not errors('Problem', json.loads(event['data']))
+
+
+def next_event(response: http.client.HTTPResponse, wanted: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+    """The fields of the next event that is wanted; comments are passed over."""
+    event: dict[str, str] = {}
+    while line := response.readline():
+        name, _, value = line.decode().rstrip('\n').partition(': ')
+        if name:
+            event[name] = value
+        elif 'data' in event and wanted(event):
+            return event
+        else:
+            event = {}
+    raise AssertionError('the stream ended')
+
+
+@pytest.mark.parametrize('path', FACES)
+def test_answers_have_the_manners_of_http(path: str, server: Server) -> None:
+    """No field comes twice, Date is there, text has its charset, and a connection is kept without a word about it."""
+    with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:
+        for _ in range(2):  # the second is only understood when the first had the length that it said
+            connection.request('GET', path)
+            response = connection.getresponse()
+            body, found = response.read(), response.getheaders()
+            names = [name.lower() for name, _ in found]
+            assert len(names) == len(set(names))
+            assert response.getheader('Content-Length') == str(len(body))
+            assert response.getheader('Date', '').endswith(' GMT')
+            assert response.getheader('Cache-Control')
+            kind = response.getheader('Content-Type', '')
+            assert kind == 'application/json' or kind.lower().endswith('charset=utf-8')
+            assert not {'connection', 'keep-alive', 'transfer-encoding', 'pragma', 'expires'} & set(names)
+
+
+@pytest.mark.parametrize('path', FACES)
+def test_a_client_that_wants_to_go_is_let_go(path: str, server: Server) -> None:
+    """Connection: close is answered with the same, and the connection ends behind the announced length."""
+    received = server.raw(f'GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode())
+    head, _, body = received.partition(b'\r\n\r\n')
+    assert head.count(b'\r\nConnection: close') == 1
+    assert b'\r\nContent-Length: %d\r\n' % len(body) in head
+
+
+@pytest.mark.parametrize('path', FACES)
+def test_head_is_get_without_content(path: str, server: Server) -> None:
+    """HEAD has the fields of GET, in its order, and no content."""
+    asked = {'Cache-Control': 'max-age=60'}
+    server.get('/')
+    got, headed = fields(server, path, asked), fields(server, path, asked, 'HEAD')
+    assert [name for name, _ in got] == [name for name, _ in headed]
+    # The counts in /metrics have grown between the two.
+    changing = OF_THE_MOMENT if path == '/metrics' else OF_THE_MOMENT - {'Content-Length'}
+    assert [field for field in got if field[0] not in changing] == [
+        field for field in headed if field[0] not in changing
+    ]
+    received = server.raw(f'HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode())
+    assert received.endswith(b'\r\n\r\n') and received.count(b'\r\n\r\n') == 1
+
+
+@pytest.mark.parametrize('form', ['{}', 'W/{}', '"other", {}', '"other",W/{} , "more"', '*'])
+@pytest.mark.parametrize('path', STATIC)
+def test_what_a_client_has_is_not_sent_again(path: str, form: str, server: Server) -> None:
+    """If-None-Match with the ETag, strong or weak, alone or in a list, or with *, is 304 without content."""
+    whole = server.get(path)
+    tag = whole.headers['ETag']
+    for method in ('GET', 'HEAD'):
+        reply = server.get(path, {'If-None-Match': form.format(tag)}, method=method)
+        assert (reply.status, reply.body) == (304, b'')
+        assert reply.headers['ETag'] == tag
+        assert reply.headers['Cache-Control'] == whole.headers['Cache-Control']
+        assert not {'Content-Type', 'Last-Modified'} & set(reply.headers)
+        assert reply.headers.get('Content-Length', str(len(whole.body))) == str(len(whole.body))
+
+
+@pytest.mark.parametrize('known', ['"other"', 'W/"other", "0"', ''])
+@pytest.mark.parametrize('path', STATIC)
+def test_what_a_client_does_not_have_is_sent(path: str, known: str, server: Server) -> None:
+    """If-None-Match with other ETags gets the content."""
+    reply = server.get(path, {'If-None-Match': known})
+    assert reply.status == 200 and reply.body
+
+
+def test_a_choice_by_accept_is_told(server: Server) -> None:
+    """/metrics, whose form depends on Accept, says so for caches in every form."""
+    for accept in ('*/*', 'application/openmetrics-text; version=1.0.0'):
+        assert ('Vary', 'Accept') in fields(server, '/metrics', {'Accept': accept})
+
+
+@pytest.mark.parametrize('accept', ['*/*', 'application/openmetrics-text; version=1.0.0'])
+def test_metrics_have_a_described_form(accept: str, server: Server) -> None:
+    """/metrics has a media type that the description has, also for a client that asks for OpenMetrics."""
+    kind = server.get('/metrics', {'Accept': accept}).headers['Content-Type'].partition(';')[0]
+    assert kind in RESPONSES['Metrics']['content']
+    assert ('openmetrics' in kind) == ('openmetrics' in accept)
+
+
+def test_an_old_client_gets_one_answer(server: Server) -> None:
+    """The connection of an HTTP/1.0 client ends with the answer, also when it asks to keep it (RFC 9112 C.2.2)."""
+    with socket.create_connection(('127.0.0.1', server.port), 20) as connection, connection.makefile('rb') as answer:
+        connection.sendall(b'GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n')
+        head = list(iter(answer.readline, b'\r\n'))
+        rest = answer.read()
+    assert b'Connection: close\r\n' in head and rest.endswith(b'}\n')

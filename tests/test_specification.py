@@ -1,0 +1,239 @@
+"""Every specification that the library knows: by name, found by itself, and without a trace in the library."""
+
+import gc
+import tracemalloc
+from copy import deepcopy
+from itertools import cycle, islice
+from typing import Any
+
+import pytest
+from dsmr_parser import telegram_specifications
+from dsmr_parser.clients import settings as library_settings
+from telegrams import framed, from_lines, of_specification, of_version, read
+
+from dsmr_rest.reading import make_reading, possible_keys
+from dsmr_rest.specification import NAMES, Chooser, local_timestamp
+from dsmr_rest.telegram import Telegram
+
+ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK')
+PLAIN_NAMES = [name for name in NAMES if name not in ENCRYPTED]
+SAME_AS = {'V3': 'V2_2', 'AUSTRIA_ENERGIENETZE_STEIERMARK': 'SAGEMCOM_T210_D_R'}
+
+
+def test_all_of_the_library_s_specifications_are_offered() -> None:
+    """NAMES are the specifications that the library has."""
+    theirs = {
+        name for name, each in vars(telegram_specifications).items() if isinstance(each, dict) and 'objects' in each
+    }
+    assert theirs == set(NAMES)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_each_object_comes_out_when_the_specification_is_set(name: str) -> None:
+    """A line for each of the library's objects gives each object under its camelCase name with its value."""
+    data, expected = of_specification(name)
+    reading = read(data, name, encrypted=name in ENCRYPTED)
+    assert reading.document == expected
+    assert (reading.specification, reading.unsure, reading.not_understood) == (name, False, ())
+    assert set(reading.document) <= possible_keys()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_each_object_comes_out_when_the_specification_is_found(name: str) -> None:
+    """The same with `specification = auto`, which finds that specification or the one it is another name for."""
+    data, expected = of_specification(name)
+    reading = read(data, encrypted=name in ENCRYPTED)
+    assert reading.specification == SAME_AS.get(name, name)
+    assert (reading.document, reading.unsure) == (expected, False)
+
+
+@pytest.mark.parametrize('name', PLAIN_NAMES)
+def test_a_wrong_checksum_is_never_served(name: str) -> None:
+    """A checksum that is there and wrong makes the telegram unusable; without one only its absence is accepted."""
+    data, _ = of_specification(name)
+    end = data.rindex(b'!') + 1
+    wrong = data[:end] + b'0000\r\n'
+    if name == 'ISKRA_IE':  # it sends one that is not the P1 standard's
+        assert read(wrong, name).document
+        return
+    for specification in (name, 'auto'):
+        with pytest.raises(Exception, match='checksum'):
+            read(wrong, specification)
+    if telegram_has_checksum(name):
+        with pytest.raises(Exception, match='checksum'):
+            read(data[:end] + b'\r\n', name)
+
+
+def telegram_has_checksum(name: str) -> bool:
+    supported: bool = getattr(telegram_specifications, name)['checksum_support']
+    return supported
+
+
+@pytest.mark.parametrize(
+    ('version', 'name'), [('5.0', 'V5'), ('4.2', 'V4'), ('2.2', 'V2_2'), ('belgium', 'BELGIUM_FLUVIUS')]
+)
+def test_a_simulated_meter_is_understood_without_rest(version: str, name: str) -> None:
+    """The choice is the right one and sure, and no line but those the library has no object for is named."""
+    reading = read(of_version(version))
+    assert (reading.specification, reading.unsure) == (name, False)
+    assert reading.not_understood == ()
+
+
+def test_one_chooser_follows_the_meters() -> None:
+    """The choice is made per telegram: after one meter comes another and is read by its own specification."""
+    chooser = Chooser()
+    versions = {'5.0': 'V5', '2.2': 'V2_2', 'belgium': 'BELGIUM_FLUVIUS', '4.2': 'V4'}
+    for version, name in [*versions.items()] * 2:
+        assert make_reading(framed(of_version(version)), chooser, 0.0, 0.0).specification == name
+
+
+def test_what_no_specification_fits_half_of_still_gives_what_is_known() -> None:
+    """A telegram of mostly foreign lines gives the known ones, is called unsure, and names the others."""
+    foreign = [f'1-0:{code}.99.0(1)' for code in range(200, 206)]
+    reading = read(from_lines('1-0:1.8.1(000001.000*kWh)', *foreign, '1-0:1.7.0(00.500*kW)', '0-0:96.14.0(0002)'))
+    assert reading.unsure
+    assert reading.document['electricityUsedTariff1'] == {'value': 1.0, 'unit': 'kWh'}
+    assert reading.document['currentElectricityUsage'] == {'value': 0.5, 'unit': 'kW'}
+    assert reading.not_understood == tuple(line.partition('(')[0] for line in foreign)
+
+
+@pytest.mark.parametrize(('foreign', 'unsure'), [(2, False), (3, True)])
+def test_half_the_lines_is_the_limit(foreign: int, unsure: bool) -> None:
+    """A choice that knows half of the lines is sure, one that knows less is not."""
+    lines = [f'1-0:{200 + each}.99.0(1)' for each in range(foreign)]
+    reading = read(from_lines('1-0:1.8.1(000001.000*kWh)', '1-0:1.8.2(000001.000*kWh)', *lines))
+    assert reading.unsure is unsure
+
+
+def test_a_line_is_named_by_what_it_is_now() -> None:
+    """A code without a value in one telegram is read in the next, where it has one."""
+    chooser = Chooser()
+    for value, named in [('', ('1-0:1.8.1',)), ('(000001.000*kWh)', ()), ('', ('1-0:1.8.1',))]:
+        data = from_lines('1-3:0.2.8(50)', f'1-0:1.8.1{value}', '1-0:1.8.2(000002.000*kWh)', '0-0:96.14.0(0001)')
+        reading = make_reading(framed(data), chooser, 0.0, 0.0)
+        assert ('electricityUsedTariff1' in reading.document) is bool(value)
+        assert reading.not_understood == named
+
+
+def test_a_device_s_number_does_not_replace_the_meter_s() -> None:
+    """The meter's own identifier stays its own when a device on a channel sends one under the same code."""
+    reading = read(from_lines('1-3:0.2.8(50)', '0-0:96.1.1(4531)', '0-1:24.1.0(003)', '0-1:96.1.1(4731)'), 'V5')
+    assert reading.document['equipmentIdentifier'] == {'value': '4531', 'unit': None}
+
+
+def library_s_globals() -> Any:
+    formats = {
+        name: [
+            (item['obis_reference'], item['value_name'], id(item['value_parser']), state(item['value_parser']))
+            for item in getattr(telegram_specifications, name)['objects']
+        ]
+        for name in NAMES
+    }
+    return deepcopy((formats, {key: repr(value) for key, value in vars(library_settings).items() if key.isupper()}))
+
+
+def state(parser: Any) -> Any:
+    formats = [*getattr(parser, 'value_formats', ())]
+    for kind in getattr(parser, 'buffer_types', {}).values():
+        formats += kind
+    return [(id(each), each.coerce_type) for each in formats]
+
+
+def test_reading_leaves_the_library_as_it_was() -> None:
+    """Whatever is read, the library's own specifications and serial settings stay what they were."""
+    before = library_s_globals()
+    for name in NAMES:
+        read(of_specification(name)[0], name, encrypted=name in ENCRYPTED)
+    assert library_s_globals() == before
+
+
+def with_failures(seconds: int, kind: str = '0-0:96.7.19') -> Telegram:
+    failures = ''.join(f'(2401{day:02}103000W)({seconds:010}*s)' for day in range(1, 11))
+    return framed(from_lines('1-3:0.2.8(50)', f'1-0:99.97.0(10)({kind}){failures}'))
+
+
+def test_parsing_does_not_grow() -> None:
+    """Two thousand telegrams with ten power failures leave no more memory in use than two hundred."""
+    chooser, telegrams = Chooser(), cycle(with_failures(seconds) for seconds in range(2))
+
+    def used_after(times: int) -> int:
+        for telegram in islice(telegrams, times):
+            make_reading(telegram, chooser, 0.0, 0.0)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        first = used_after(200)
+        assert used_after(2000) < first + 20_000
+    finally:
+        tracemalloc.stop()
+    formats = [each.parser._parser.value_formats for each in chooser._made['V5']._objects if 'FAILURE_LOG' in each.name]
+    assert [len(each) for each in formats] == [2]
+
+
+def test_a_foreign_failure_log_does_not_change_the_types_of_the_next() -> None:
+    """After a log of another kind, failures still have a time and a whole number of seconds."""
+    chooser = Chooser()
+    make_reading(with_failures(240, '0-0:96.7.99'), chooser, 0.0, 0.0)
+    log = make_reading(with_failures(241), chooser, 0.0, 0.0).document['powerEventFailureLog']
+    assert log['buffer'][0] == {'datetime': '2024-01-01T10:30:00+01:00', 'value': 241, 'unit': 's'}
+    assert len(log['buffer']) == 10
+
+
+def test_each_telegram_has_its_own_values() -> None:
+    """What one chooser has read before is neither repeated nor changed by what it reads next."""
+    chooser = Chooser()
+    lines = ['1-0:1.8.1({}*kWh)', '0-0:96.14.0(0002)', '0-1:24.1.0(003)', '0-1:24.2.1({}*m3)', '1-0:99.97.0()']
+    first, second, third = (
+        make_reading(
+            framed(from_lines('1-3:0.2.8(50)', *(line.format(value) for line in lines))), chooser, 0.0, 0.0
+        ).document
+        for value in ('000001.000', '000002.000', '000001.000')
+    )
+    assert [each['electricityUsedTariff1']['value'] for each in (first, second, third)] == [1.0, 2.0, 1.0]
+    assert first == third
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('200927202614S', '2020-09-27T20:26:14+02:00'),
+        ('240115103000W', '2024-01-15T10:30:00+01:00'),
+        ('241027023000S', '2024-10-27T02:30:00+02:00'),  # the ambiguous hour, both times
+        ('241027023000W', '2024-10-27T02:30:00+01:00'),
+        ('240701120000W', '2024-07-01T12:00:00+01:00'),  # a meter that stays on W all summer
+        ('240115120000S', '2024-01-15T12:00:00+02:00'),
+        ('240701120000', '2024-07-01T12:00:00+02:00'),
+        ('240115120000', '2024-01-15T12:00:00+01:00'),
+        ('240229000000W', '2024-02-29T00:00:00+01:00'),
+        ('700101000000W', '1970-01-01T00:00:00+01:00'),
+        ('691231235959W', '1969-12-31T23:59:59+01:00'),
+        ('681231235959W', '2068-12-31T23:59:59+01:00'),
+        ('000101000000W', '2000-01-01T00:00:00+01:00'),
+    ],
+)
+def test_a_timestamp_is_the_meter_s_own(text: str, expected: str) -> None:
+    """The digits stay as they are, with the offset of their suffix, or of the Netherlands without one."""
+    moment = local_timestamp(text)
+    assert moment
+    assert moment.isoformat() == expected
+
+
+NO_DATES = ['632525252525W', '000000000000W', '230229120000W', '240115250000W', '240115106000W', '240115103060W']
+NO_DATES += [
+    '24011510300W',
+    '2401151030000W',
+    '240115103000s',
+    '240115103000X',
+    '2401151030',
+    '-40115103000W',
+    '632525252525',
+]
+NO_DATES += ['', ' 40115103000W', '240115103000W\n', '24011510300\u0663W']
+
+
+@pytest.mark.parametrize('text', [*NO_DATES, None])
+def test_what_is_no_date_is_none(text: str | None) -> None:
+    """Meters send impossible dates where they have nothing to say."""
+    assert local_timestamp(text) is None

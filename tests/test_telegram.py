@@ -1,0 +1,287 @@
+"""Framing: whatever comes and however it is cut, the right bytes come out, bounded and without exception."""
+
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from dsmr_parser.parsers import TelegramParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from telegrams import at_8n1, cipher_frame, from_lines, of_version
+
+from dsmr_rest.simulated_meter import with_checksum
+from dsmr_rest.telegram import FRAME_LIMIT, TELEGRAM_LIMIT, EncryptedFrame, Framer, Telegram, crc16
+
+LINES = ('1-3:0.2.8(50)', '1-0:1.8.1(000123.456*kWh)', '0-1:24.2.1(240115103000W)(00012.345*m3)')
+PLAIN = from_lines(*LINES)
+OLD = from_lines(*LINES[1:], checksum=False)
+NEXT = from_lines('1-0:1.8.1(000124.000*kWh)', header='/NXT5\\2NEXT')
+SLASHED = from_lines(*LINES, header='/HLY5/D545-METER')
+
+
+def small_checksum() -> bytes:
+    """A telegram whose checksum begins with a zero and has a letter."""
+    candidates = (from_lines(f'1-0:1.8.1({number:06}.000*kWh)') for number in range(10000))
+    return next(each for each in candidates if each[-6:-5] == b'0' and each[-5:-2].strip(b'0').isalpha())
+
+
+SMALL = small_checksum()
+END = len(SMALL) - 6  # where its four digits begin
+
+# What is sent, and the telegrams that are in it.
+CASES: dict[str, tuple[bytes, list[bytes]]] = {
+    'plain': (PLAIN, [PLAIN]),
+    'without checksum': (OLD, [OLD]),
+    'LF only': (each := from_lines(*LINES, end='\n'), [each]),
+    'lower-case checksum': (SMALL[:END] + SMALL[END:].lower(), [SMALL[:END] + SMALL[END:].lower()]),
+    'unpadded checksum': (SMALL[:END] + SMALL[END:].lstrip(b'0'), [SMALL[:END] + SMALL[END:].lstrip(b'0')]),
+    'NUL behind the checksum': (PLAIN[:-2] + b'\0\r\n', [PLAIN[:-2] + b'\0\r\n']),
+    'NUL behind the last line': (PLAIN + b'\0', [PLAIN]),
+    'blanks behind the checksum': (PLAIN[:-2] + b'  \r\n', [PLAIN[:-2] + b'  \r\n']),
+    'slash within the header': (SLASHED, [SLASHED]),
+    'slash within a value': (each := from_lines(*LINES, '0-0:96.13.0(a/b/c)'), [each]),
+    'exclamation mark within a value': (each := from_lines(*LINES, '0-0:96.13.0(!1234)'), [each]),
+    '0xFF within a text': (each := from_lines(*LINES, '0-0:96.13.0(\xff\xff)'), [each]),
+    '7E1': (at_8n1(PLAIN), [PLAIN]),
+    '7E1 without checksum': (at_8n1(OLD), [OLD]),
+    'cut mid-line before the next header': (PLAIN[:50] + SLASHED, [SLASHED]),
+    'cut within the header': (PLAIN[:7] + SLASHED, [SLASHED]),
+    'cut after a value': (PLAIN[: PLAIN.index(b'kWh)') + 4] + PLAIN, [PLAIN]),
+    'end line without newline': (PLAIN[:-2] + SLASHED, [PLAIN[:-2], SLASHED]),
+    'end line with CR only': (PLAIN[:-1] + PLAIN, [PLAIN[:-1], PLAIN]),
+    'without blank line': (each := with_checksum('/TST5\r\n1-0:1.7.0(00.100*kW)\r\n'), [each]),
+    'wrong checksum': (each := PLAIN.replace(b'123.456', b'123.457'), [each]),
+}
+NOISES = {
+    'nothing': b'',
+    'newline': b'\r\n',
+    'the end of a telegram': b'0.100*kW)\r\n0-0:96.13.0()\r\n!1A2B\r\n',
+    'a whole telegram less its header': PLAIN.partition(b'\r\n')[2],
+    'no text': b'\x00\xff\xfe\x80\r\n',
+    'slashes': b'a/b/c\r\n/\r\n',
+    'a header alone': b'/TST5\\2TELEGRAM\r\n\r\n',
+    'frames': b'\xdb\x08\xdb\x08abcdefgh\x82\x00\xff\x30\r\n',
+}
+
+
+def fed(*chunks: bytes) -> list[Telegram]:
+    framer = Framer()
+    return [each for chunk in chunks for each in framer.feed(chunk) if isinstance(each, Telegram)]
+
+
+def raws(*chunks: bytes) -> list[bytes]:
+    return [each.raw for each in fed(*chunks)]
+
+
+def each_byte(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + 1] for at in range(len(data)))
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_telegrams_come_out_whole_however_they_are_cut(case: str) -> None:
+    """Fed whole, byte by byte or cut anywhere, exactly the telegrams' own bytes come out."""
+    stream, expected = CASES[case]
+    assert raws(stream) == expected
+    assert raws(*each_byte(stream)) == expected
+    for cut in range(len(stream)):
+        assert raws(stream[:cut], stream[cut:]) == expected, cut
+
+
+@pytest.mark.parametrize('noise', NOISES)
+@pytest.mark.parametrize('case', CASES)
+def test_neither_noise_before_nor_a_telegram_behind_changes_what_comes_out(case: str, noise: str) -> None:
+    """Noise before adds nothing, and the next telegram follows."""
+    stream, expected = CASES[case]
+    assert raws(NOISES[noise] + stream + NEXT) == [*expected, NEXT]
+    assert raws(*each_byte(NOISES[noise] + stream + NEXT)) == [*expected, NEXT]
+
+
+@pytest.mark.parametrize(
+    'noise', [b'noise', b'\xff\x00', b'/', b'a/b', b'0.1*kW)', b'!', b'!12', b'/XYZ5', b'(', b'\xdb']
+)
+@pytest.mark.parametrize('case', ['plain', 'without checksum', 'slash within the header', 'LF only'])
+def test_a_header_needs_no_newline_before_it(case: str, noise: bytes) -> None:
+    """Noise that runs into the header is told from it."""
+    stream, expected = CASES[case]
+    assert raws(noise + stream) == expected
+    assert raws(*each_byte(noise + stream)) == expected
+
+
+def test_a_7e1_header_needs_no_newline_before_it() -> None:
+    """Noise that runs into the header of a telegram with parity bits is told from it."""
+    assert raws(b'\x01\x07' + at_8n1(PLAIN)) == [PLAIN]
+
+
+@pytest.mark.parametrize('slashes', [1, 2, 3])
+def test_a_header_may_have_slashes_of_its_own(slashes: int) -> None:
+    """However many slashes the identification has, the checksum counts from the first."""
+    stream = from_lines(*LINES, header='/ABC5' + '/x' * slashes)
+    assert [(each.raw, each.checksum_holds) for each in fed(stream)] == [(stream, True)]
+
+
+@pytest.mark.parametrize(
+    ('stream', 'holds'),
+    [(PLAIN, True), (OLD, None), (at_8n1(PLAIN), True), (CASES['wrong checksum'][0], False)]
+    + [
+        (CASES[name][0], True) for name in ('LF only', 'lower-case checksum', 'unpadded checksum', '0xFF within a text')
+    ],
+)
+def test_the_checksum_is_told_right_wrong_or_missing(stream: bytes, holds: bool | None) -> None:
+    """True when it holds, False when it does not, None when there is none."""
+    assert [each.checksum_holds for each in fed(stream)] == [holds]
+
+
+@pytest.mark.parametrize('version', ['5.0', '4.2', '2.2', 'belgium'])
+def test_each_bit_counts(version: str) -> None:
+    """No telegram with a checksum is right any more when one bit of it is turned."""
+    whole = of_version(version)
+    for at in range(1, whole.rindex(b'!'), 7):
+        turned = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        assert not any(each.checksum_holds for each in fed(turned)), at
+
+
+def test_a_telegram_that_never_ends_is_counted() -> None:
+    """A telegram that began, showed an object and was cut short counts as incomplete, once."""
+    framer = Framer()
+    framer.feed(PLAIN[:-20])
+    assert framer.inside
+    assert framer.incomplete == 0
+    assert len(framer.feed(PLAIN)) == 1
+    assert (framer.incomplete, framer.inside) == (1, False)
+
+
+def test_a_telegram_without_end_is_dropped_at_the_limit() -> None:
+    """Lines without an end line are given up at the limit, and what comes behind is found."""
+    endless = PLAIN[: PLAIN.rindex(b'!')] + b'0-0:96.13.0()\r\n' * (TELEGRAM_LIMIT // 15 + 1)
+    framer = Framer()
+    assert framer.feed(endless) == []
+    assert framer.incomplete == 1
+    assert held(framer) < 100
+    assert raws(endless + NEXT) == [NEXT]
+
+
+def held(framer: Framer) -> int:
+    """Bytes in the framer's buffers."""
+    values = [*vars(framer).values()]
+    lines = [line for value in values if isinstance(value, list) for line in value]
+    return sum(len(each) for each in [*values, *lines] if isinstance(each, bytes | bytearray | list))
+
+
+MEGABYTE = 1_000_000
+CHANCE = random.Random(3)
+LETTERS = bytes(CHANCE.choices(range(32, 127), k=MEGABYTE))
+GARBAGE = {
+    'random': CHANCE.randbytes(MEGABYTE),
+    'printable lines': b'\r\n'.join(LETTERS[at : at + 70] for at in range(0, MEGABYTE, 70)),
+    'printable, no newline': LETTERS,
+    'letters only': b'a' * MEGABYTE,
+    'slashes': b'/' * MEGABYTE,
+    'slash lines': b'/\n' * (MEGABYTE // 2),
+    'exclamation marks': b'!' * MEGABYTE,
+    'newlines': b'\n' * MEGABYTE,
+    'NUL': b'\0' * MEGABYTE,
+    'headers': b'/TST5\\2TELEGRAM\r\n' * (MEGABYTE // 17),
+    'objects': b'1-0:1.8.1(000123.456*kWh)\r\n' * (MEGABYTE // 27),
+    'header and objects': b'/TST5\r\n' + b'1-0:1.8.1(000123.456*kWh)\r\n' * (MEGABYTE // 27),
+    'blank body': b'/TST5\r\n' + b'\n' * MEGABYTE,
+    'tags': b'\xdb' * MEGABYTE,
+    'tags and lengths': b'\xdb\x08' * (MEGABYTE // 2),
+    'frame heads': b'\xdb\x08abcdefgh\x82\x0f\xe0\x30' * (MEGABYTE // 14),
+    'too long frames': b'\xdb\x08abcdefgh\x82\xff\xff\x30' * (MEGABYTE // 14),
+}
+
+
+@pytest.mark.parametrize('kind', GARBAGE)
+def test_garbage_leaves_bounded_memory_and_hides_nothing(kind: str) -> None:
+    """A megabyte of garbage, as a port hands it over, is forgotten, and the telegram on the next line is found."""
+    framer, garbage = Framer(), GARBAGE[kind]
+    for at in range(0, len(garbage), 4096):
+        framer.feed(garbage[at : at + 4096])
+        assert held(framer) <= 2 * TELEGRAM_LIMIT + FRAME_LIMIT + 64
+    assert PLAIN in [each.raw for each in framer.feed(b'\r\n' + PLAIN)]
+
+
+@pytest.mark.parametrize(
+    ('length', 'chunk'),
+    [(length, chunk) for length in (100, 16_300, 40_000) for chunk in (1, 4096, 10**6)],
+)
+def test_a_telegram_behind_a_line_that_had_no_end_is_found(length: int, chunk: int) -> None:
+    """Garbage with slashes that runs into the header, however long, hides no telegram."""
+    stream = b'/' + b'a' * length + PLAIN
+    assert PLAIN in raws(*(stream[at : at + chunk] for at in range(0, len(stream), chunk)))
+
+
+def test_frames_are_found_among_all_else() -> None:
+    """An encrypted frame comes out whole, whatever is around it and however it is cut."""
+    frame = cipher_frame(PLAIN)
+    stream = b'noise\xdb\x08' + frame + b'\r\n' + PLAIN + frame
+    for chunks in ([stream], each_byte(stream)):
+        framer = Framer()
+        found = [each for chunk in chunks for each in framer.feed(chunk)]
+        assert sorted(each.raw for each in found) == sorted([frame, PLAIN, frame])
+
+
+def test_a_frame_that_was_cut_short_does_not_hide_the_next() -> None:
+    """The frame behind half a frame comes out with its own last byte."""
+    frame = cipher_frame(PLAIN)
+    framer = Framer()
+    found = framer.feed(frame[: len(frame) // 2] + frame)
+    assert frame in [each.raw for each in found if isinstance(each, EncryptedFrame)]
+
+
+def test_a_longer_frame_that_was_cut_short_does_not_delay_the_next() -> None:
+    """A frame is not held back, to be taken for fresh later, by a longer one that was cut before it."""
+    frame = cipher_frame(PLAIN)
+    longer = cipher_frame(PLAIN * 10)
+    found = Framer().feed(longer[:100] + frame)
+    assert frame in [each.raw for each in found]
+
+
+@given(st.binary(max_size=2000))
+def test_the_checksum_is_the_library_s(data: bytes) -> None:
+    """crc16() gives what dsmr_parser's gives."""
+    assert crc16(data) == TelegramParser.crc16(data.decode('latin-1'))
+
+
+PIECES = [PLAIN, OLD, SLASHED, PLAIN[:40], PLAIN[40:], at_8n1(PLAIN), at_8n1(PLAIN)[:30], cipher_frame(b'x' * 20)]
+PIECES += [
+    b'/',
+    b'!',
+    b'!AB',
+    b'!ABCD\r\n',
+    b'\r\n',
+    b'\n',
+    b')',
+    b'(',
+    b'\0',
+    b'\xdb\x08',
+    b'1-0:1.8.1(1)\r\n',
+    b'/TST5\r\n',
+]
+STREAMS = st.lists(st.binary(max_size=40) | st.sampled_from(PIECES), max_size=12).map(b''.join)
+CUTS = st.lists(st.integers(0, 2000), max_size=20)
+
+
+def cut(stream: bytes, places: list[int]) -> list[bytes]:
+    ends = [0, *sorted(places), len(stream)]
+    return [stream[start:end] for start, end in pairwise(ends)]
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(STREAMS, CUTS)
+def test_how_a_stream_is_cut_does_not_change_what_is_found(stream: bytes, cuts: list[int]) -> None:
+    """Any bytes give the same telegrams and frames in any chunks, and never an exception."""
+    whole, parts = Framer(), Framer()
+    expected = whole.feed(stream)
+    found = [each for chunk in cut(stream, cuts) for each in parts.feed(chunk)]
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))
+    counts = [(each.incomplete, each.inside, held(each)) for each in (whole, parts)]
+    assert counts[0] == counts[1]
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(STREAMS, st.sampled_from([PLAIN, SLASHED, OLD]))
+def test_a_telegram_behind_any_garbage_is_found(garbage: bytes, telegram: bytes) -> None:
+    """Whatever came before, even without a newline, a whole telegram is found."""
+    assert telegram in raws(garbage + telegram)
