@@ -78,7 +78,7 @@ LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*")
-_HOST = re.compile(r'(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/?#@\s]*))(?::\d*)?')
+_HOST = re.compile(r'(?:\[([^\[\]/?#@\s]*)\]|([^\[\]:/?#@\s]*))(?::\d*)?')
 _MAX_AGE = re.compile(r'\bmax-age="?(\d{1,9})')
 _INDEX = re.compile(r'0|[1-9]\d{0,8}')  # RFC 6901: no leading zeros
 _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})')
@@ -453,14 +453,12 @@ class HttpServer(ThreadingHTTPServer):
 
     def _check_host(self, host: str) -> None:
         # A page elsewhere can have its own name resolve to this machine (DNS rebinding): then the name tells.
-        match = _HOST.fullmatch(host)
-        if not match:
-            raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is malformed')
-        name = (match[1] or match[2]).lower().rstrip('.')
-        if ('.' not in name and ':' not in name) or name in self._own_names or name.endswith(LOCAL_SUFFIXES):
+        address, name = _HOST.fullmatch(host).groups()  # type: ignore[union-attr] # parse() has seen to it
+        name = (name or '').lower().rstrip('.')
+        if not address and ('.' not in name or name in self._own_names or name.endswith(LOCAL_SUFFIXES)):
             return
         try:
-            ipaddress.ip_address(name)
+            ipaddress.ip_address((address or name).partition('%')[0])
         except ValueError:
             raise HttpError(
                 HTTPStatus.MISDIRECTED_REQUEST, 'this server is not known by that name: add it to [server] hosts'
@@ -490,7 +488,10 @@ class HttpServer(ThreadingHTTPServer):
             self.connections[request] = time.monotonic()
         elif len(self.refused) < self.settings.max_connections:
             self.refused.add(request)
-        else:  # enough are being told that there are too many
+        else:  # enough are being told in peace that there are too many
+            if not self.tls:
+                with suppress(OSError):
+                    request.send(self.head(TOO_MANY, keep_alive=False) + TOO_MANY.body, socket.MSG_DONTWAIT)
             super().shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -660,6 +661,8 @@ def parse(head: bytes) -> Request:
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the target of the request must be a path')
     if minor == '1' and 'host' not in headers:
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is missing')
+    if not _HOST.fullmatch(headers.get('host', '')):
+        raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is malformed')
     length = headers.get('content-length', '0')
     if not (length.isascii() and length.isdigit()):
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Content-Length is malformed')

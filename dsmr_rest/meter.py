@@ -108,7 +108,7 @@ class Meter:
         interval = min(self._interval or LONGEST_SILENCE, LONGEST_SILENCE)
         return self.read(
             deadline,
-            max_age=max(self._settings.max_age, interval),
+            max_age=max(self._settings.max_age, 0.0 if self._fault else interval),
             keep_open=max(self._settings.keep_open, POLL_PAUSE if interval > SLOW else 0.0),
         )
 

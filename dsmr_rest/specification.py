@@ -150,9 +150,9 @@ class _Tolerant:
 
 
 def _pattern(library_pattern: str) -> re.Pattern[str]:
-    r"""The library's pattern for a line, made exact: any number of digits of channel, and a value behind the whole code.
+    r"""The library's pattern for a line, made exact: channels of any length, and a value behind the whole code.
 
-    '^\d-[1-9]:24\.2\.1.+?\r\n' would also match 24.2.10, and a code without value together with the line behind it.
+    '^\d-[1-9]:24\.2\.1.+?\r\n' would also match 24.2.10, and a code without value together with the next line.
     """
     head = library_pattern.partition(r'.+?\r\n')[0].replace('[1-9]', r'[1-9]\d*')
     return re.compile(head.replace(r'\d-', r'\d+-').replace(r'-\d:', r'-\d+:') + r'(?!\d)[^(]*\(')

@@ -123,6 +123,8 @@ def of_specification(name: str) -> tuple[bytes, dict[str, Any]]:
             groups, expected = '(3)', {'value': '3', 'unit': None}
         lines.append(code + groups)
         (device if code.startswith('0-1') else top)[camel_case(item['value_name'])] = expected
+    if name == 'MSN':  # a device's switch line is one of the meter's patterns too, and the last object's value stands
+        device['actualSwitchPosition'] = device['msnMbusSwitchPosition']
     header = '/Lux5\\253' if name == 'LUXEMBOURG_SMARTY' else HEADER
     document = top | ({'mbusDevices': [device]} if len(device) > 1 else {}) | _gas(device)
     return from_lines(*lines, header=header, checksum=specification['checksum_support']), document
