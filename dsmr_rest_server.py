@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dsmr_rest.config import Config, ConfigError, load
+from dsmr_rest.discovery import Announcer
 from dsmr_rest.http_server import HttpServer
 from dsmr_rest.meter import Meter
 from dsmr_rest.p1_reader import P1Reader
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 CONFIG = Path(__file__).with_name('config.ini')
 CANNOT_START = 2
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -48,7 +50,7 @@ def main() -> int:
     options = parser.parse_args()
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format='%(asctime)s %(message)s')
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in SIGNALS:
         signal.signal(each, _end)
     with ExitStack() as stack:
         try:
@@ -57,7 +59,9 @@ def main() -> int:
             if options.demo:
                 simulated = stack.enter_context(SimulatedMeter())
                 settings = replace(settings, port=simulated.port, line='auto', specification='auto')
-            meter = Meter(P1Reader(settings))
+            announcer = Announcer()
+            stack.callback(announcer.close)
+            meter = Meter(P1Reader(settings), on_first=announcer.device)
             server = HttpServer(config.server, meter, verbose=options.verbose)
         except (ConfigError, OSError) as error:
             print(f'dsmr_rest_server: {error}', file=sys.stderr)
@@ -67,14 +71,20 @@ def main() -> int:
             log.warning(warning)
         with suppress(OSError):  # a full disk behind nohup.out does not stop it
             print(f'serving {settings.port} at {" ".join(server.urls)}', flush=True)
-        if settings.keep_open:
-            meter.open()
+        if not options.demo:
+            announcer.begin(config.server, server.server_address[1])
+        if settings.keep_open or announcer.needs_reading:
+            meter.open(settings.keep_open or settings.timeout)
+        signal.set_wakeup_fd(server.wake.fileno())
+        for each in SIGNALS:
+            signal.signal(each, server.end)
         server.serve_forever()
+        signal.set_wakeup_fd(-1)
     return 0
 
 
 def _end(*_: object) -> NoReturn:
-    sys.exit(0)  # out of serve_forever(); what the stack holds is closed on the way
+    sys.exit(0)  # while it starts; what the stack holds is closed on the way
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, cast
 
 from dsmr_rest import homewizard
+from dsmr_rest.config import ServerSettings
 from dsmr_rest.reading import Reading
 
 if TYPE_CHECKING:
@@ -55,6 +56,37 @@ class Announcement:
     async def _make(self) -> None:
         allow_name_change = self._info.type == WEB_SERVICE  # the other's name has a number that must stay right
         await (await self._zeroconf.async_register_service(self._info, allow_name_change=allow_name_change))
+
+
+class Announcer:
+    """Announces a server: as a HomeWizard-compatible device from its first reading on, or at once as a web page."""
+
+    def __init__(self) -> None:
+        self.needs_reading = False
+        self._port = 0
+        self._interfaces: tuple[str, ...] = ()
+        self._announcement: Announcement | None = None
+
+    def begin(self, settings: ServerSettings, port: int) -> None:
+        """From now on, where others can reach the server and its address says where."""
+        everywhere = settings.host in ('', '0.0.0.0', '::')  # noqa: S104 compared, not listened at
+        if settings.is_local or not (everywhere or settings.host.replace('.', '').isdigit()):
+            return
+        self._port, self._interfaces = port, () if everywhere else (settings.host,)
+        # Clients of that API know neither passwords nor TLS.
+        self.needs_reading = settings.homewizard_api and not (settings.user or settings.certificate)
+        if not self.needs_reading:
+            self._announcement = announce(port, None, self._interfaces)
+
+    def device(self, reading: Reading) -> None:
+        """The first reading is there."""
+        if self.needs_reading:
+            self._announcement = announce(self._port, reading, self._interfaces)
+
+    def close(self) -> None:
+        """Ends the announcement, if there is one; takes under a second."""
+        if self._announcement:
+            self._announcement.close()
 
 
 def announce(port: int, reading: Reading | None, interfaces: Sequence[str] = ()) -> Announcement | None:

@@ -12,9 +12,9 @@ import ipaddress
 import logging
 import math
 import re
+import selectors
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
@@ -365,7 +365,8 @@ class HttpServer(ThreadingHTTPServer):
         # operations of the interpreter only, so they need no lock.
         self.connections: dict[socket.socket, float] = {}
         self.refused: set[socket.socket] = set()
-        self._serving_thread: threading.Thread | None = None
+        self._woken, self.wake = socket.socketpair()
+        self.wake.setblocking(False)
         self.tls = _tls(settings)
         self._own_names = {'localhost', socket.gethostname().lower(), *settings.hosts}
         self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
@@ -519,17 +520,23 @@ class HttpServer(ThreadingHTTPServer):
         """An edge of the design: a connection that fails is its own affair."""
         log.exception('a connection failed')  # noqa: LOG004 called where the exception is handled
 
-    def serve_forever(self, poll_interval: float | None = None) -> None:
-        """Answers until close() is called from another thread, or an exception ends it. Sleeps while nobody asks."""
-        self._serving_thread = threading.current_thread()
-        super().serve_forever(poll_interval)  # type: ignore[arg-type] # None waits without end
+    def serve_forever(self, poll_interval: float = 0) -> None:  # noqa: ARG002 the library's, which wakes to look around
+        """Answers until end() is called. Sleeps while nobody asks."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.socket, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while not self.stopping:
+                if any(key.fileobj is self.socket for key, _ in selector.select()):
+                    self._handle_request_noblock()  # type: ignore[attr-defined] # not in the library's stubs
+
+    def end(self, *_: object) -> None:
+        """Has serve_forever() return; a signal handler too, whose signal cannot come too early to be seen."""
+        self.stopping = True
+        self.wake.send(b'.')
 
     def close(self) -> None:
-        """Stops listening, ends the meter's waits, lets the answers out and hangs up on everyone, within 2 s."""
+        """Behind serve_forever(): ends the meter's waits, lets the answers out and hangs up on everyone, within 2 s."""
         self.stopping = True
-        if self._serving_thread not in (None, threading.current_thread()):  # in its own thread it has ended
-            self.socket.shutdown(socket.SHUT_RDWR)  # wakes it
-            self.shutdown()
         self.server_close()
         self.meter.stop()
         deadline = time.monotonic() + STOP_TIME
@@ -537,6 +544,8 @@ class HttpServer(ThreadingHTTPServer):
             time.sleep(0.01)
         for connection in list(self.connections):
             self._hang_up(connection)
+        self._woken.close()
+        self.wake.close()
 
 
 class Connection(BaseRequestHandler):

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
 
@@ -47,10 +48,11 @@ class Tally:
 
 
 class Meter:
-    """The meter as any number of threads see it."""
+    """The meter as any number of threads see it. `on_first` is called once, by the reading thread, with a reading."""
 
-    def __init__(self, reader: P1Reader) -> None:
+    def __init__(self, reader: P1Reader, on_first: Callable[[Reading], None] = lambda _: None) -> None:
         self.reader = reader
+        self._on_first = on_first
         self.errors = Tally()
         self._settings = reader.settings
         # Guards all below. The reading thread wakes all who wait when _event has moved; stop() wakes them too.
@@ -112,10 +114,10 @@ class Meter:
             keep_open=max(self._settings.keep_open, POLL_PAUSE if interval > SLOW else 0.0),
         )
 
-    def open(self) -> None:
-        """Opens the port for as long as `keep_open` says, before anybody asks."""
+    def open(self, seconds: float) -> None:
+        """Opens the port for so long, before anybody asks."""
         with self._changed:
-            self._open_until = time.monotonic() + self._settings.keep_open
+            self._open_until = time.monotonic() + seconds
             self._start()
 
     def _wait(self, began: float, deadline: float) -> Reading | MeterError:
@@ -191,6 +193,7 @@ class Meter:
         before: Reading | None = None  # in this opening
         with closing(self.reader.read()) as readings:
             for reading in readings:
+                first = self._latest is None
                 with self._changed:
                     if reading:
                         self._watch.works(reading, self.reader.seen)
@@ -198,9 +201,12 @@ class Meter:
                         self._latest = before = reading
                         self._open_until = max(self._open_until, time.monotonic() + self._keep_open)
                         self._hand_out(None)
-                    if self._stopping or not (self._waiting or time.monotonic() < self._open_until):
-                        return
+                    idle = self._stopping or not (self._waiting or time.monotonic() < self._open_until)
                 self._watch.tell()
+                if reading and first:
+                    self._on_first(reading)
+                if idle:
+                    return
 
     def _hand_out(self, fault: MeterError | None) -> None:
         self._fault = fault

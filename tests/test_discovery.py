@@ -13,7 +13,8 @@ from conftest import ROOT, wait_for
 from telegrams import of_version, read
 from zeroconf import NonUniqueNameException, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
 
-from dsmr_rest import homewizard
+from dsmr_rest import discovery, homewizard
+from dsmr_rest.config import ServerSettings
 from dsmr_rest.discovery import HOMEWIZARD_SERVICE, WEB_SERVICE, Announcement, announce
 
 LOOPBACK = ['127.0.0.1']
@@ -145,3 +146,34 @@ print(announce(8080, {reading}))
     done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == 'None\n'
     assert done.stderr == f'{level} not announced on the network: the package zeroconf is not installed\n'
+
+
+@pytest.mark.parametrize(
+    ('settings', 'as_web_page', 'as_device'),
+    [
+        ({}, [(80, None, ())], []),
+        ({'host': '192.0.2.1'}, [(80, None, ('192.0.2.1',))], []),
+        ({'homewizard_api': True}, [], [(80, READING, ())]),
+        ({'homewizard_api': True, 'user': 'a', 'password': 'b'}, [(80, None, ())], []),
+        ({'homewizard_api': True, 'certificate': 'c', 'private_key': 'k'}, [(80, None, ())], []),
+        ({'host': '127.0.0.1'}, [], []),
+        ({'host': '::1', 'homewizard_api': True}, [], []),
+        ({'host': 'meter.example'}, [], []),
+    ],
+)
+def test_who_is_announced_and_when(
+    settings: dict[str, object],
+    as_web_page: list[object],
+    as_device: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A device is announced from its first reading on, a web page at once, and neither where nobody else can ask."""
+    calls: list[object] = []
+    monkeypatch.setattr(discovery, 'announce', lambda *arguments: calls.append(arguments))
+    announcer = discovery.Announcer()
+    announcer.begin(ServerSettings(**settings), 80)  # type: ignore[arg-type]
+    assert calls == as_web_page
+    assert announcer.needs_reading is bool(as_device)
+    announcer.device(READING)
+    assert calls == as_web_page + as_device
+    announcer.close()
