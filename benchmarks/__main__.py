@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import platform
+import selectors
 import shutil
 import socket
 import statistics
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from benchmarks.line import Line
 
@@ -85,15 +88,21 @@ def memory(pid: int) -> float:
     return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
 
 
-def get(port: int, **headers: str) -> tuple[float, float]:
-    """One request: the number of its telegram and when the answer was complete."""
+def get(port: int) -> bytes:
+    """The body of one answer."""
     connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
-    connection.request('GET', '/', headers=headers)
-    document = json.loads(connection.getresponse().read())
-    done = time.monotonic()
+    connection.request('GET', '/')
+    body = connection.getresponse().read()
     connection.close()
+    return body
+
+
+def number(body: bytes) -> float:
+    """The number of the telegram that an answer holds."""
+    document = json.loads(body)
     item = document.get('electricityUsedTariff1') or document['ELECTRICITY_USED_TARIFF_1']
-    return item['value'], done
+    value: float = item['value']
+    return value
 
 
 def wrk(port: int, seconds: int = 3) -> float:
@@ -105,21 +114,30 @@ def wrk(port: int, seconds: int = 3) -> float:
 
 
 def delays(line: Line, port: int, clients: int) -> list[float]:
-    """Seconds from the telegram's last byte on the wire to the last byte of each answer, clients asking at once."""
-    results: list[tuple[float, float]] = []
-    gate = threading.Barrier(clients)
-
-    def ask() -> None:
-        gate.wait()
-        results.append(get(port))
-
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == clients
-    return [done - line.ended[number] for number, done in results]
+    """Seconds from the telegram's last byte on the wire to the last byte of each answer, for clients that ask at once."""
+    received: dict[socket.socket, bytes] = {}
+    done: dict[socket.socket, float] = {}
+    with selectors.DefaultSelector() as selector:
+        for _ in range(clients):
+            connection = socket.create_connection(('127.0.0.1', port))
+            connection.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+            received[connection] = b''
+            selector.register(connection, selectors.EVENT_READ)
+        while len(done) < clients:
+            for key, _ in selector.select():
+                connection = key.fileobj  # type: ignore[assignment]
+                chunk = connection.recv(65536)
+                received[connection] += chunk
+                head, _, body = received[connection].partition(b'\r\n\r\n')
+                length = int(head.lower().partition(b'content-length: ')[2].split(b'\r\n')[0]) if body else 0
+                if body and len(body) == length:
+                    done[connection] = time.monotonic()
+                    selector.unregister(connection)
+                assert chunk or connection in done, received[connection]
+    for connection in received:
+        connection.close()
+    bodies = {connection: answer.partition(b'\r\n\r\n')[2] for connection, answer in received.items()}
+    return [at - line.ended[number(bodies[connection])] for connection, at in done.items()]
 
 
 def from_memory() -> tuple[str, float]:
@@ -127,11 +145,8 @@ def from_memory() -> tuple[str, float]:
     with ExitStack() as stack, tempfile.NamedTemporaryFile() as file:
         stack.callback(line.close)
         stack.enter_context(our_server(line.device, ours))
-        connection = http.client.HTTPConnection('127.0.0.1', ours)
-        connection.request('GET', '/')
-        file.write(connection.getresponse().read())
+        file.write(get(ours))
         file.flush()
-        connection.close()
         stack.enter_context(process('-m', 'benchmarks.bare_floor', floor, file.name, port=floor))
         runs = [(wrk(ours), wrk(floor)) for _ in range(RUNS)]
     mine, other = (statistics.median(each) for each in zip(*runs, strict=True))
@@ -271,6 +286,38 @@ def start() -> tuple[str, float]:
     return f'{mine:.0f} ms against {other:.0f} ms', statistics.median(a / b for a, b in runs)
 
 
+def growth() -> tuple[str, float]:
+    """How cost grows with clients, as a picture in docs/cost.png; the ratio is of 400 clients to one."""
+    waiting: dict[int, float] = {}
+    open_streams: dict[int, float] = {}
+    line, port = Line(1), free_port()
+    with ExitStack() as stack:
+        stack.callback(line.close)
+        server = stack.enter_context(our_server(line.device, port))
+        for clients in (1, 10, 100, 400):
+            runs = [statistics.median(delays(line, port, clients)) for _ in range(RUNS)]
+            waiting[clients] = statistics.median(runs) * 1000
+        for count in (1, 10, 60):
+            with streams(port, count):
+                open_streams[count] = cpu_per_telegram(line, server.pid, 10)
+    draw(waiting, open_streams)
+    shown = ', '.join(f'{clients}: {delay:.1f} ms' for clients, delay in waiting.items())
+    return shown, waiting[400] / waiting[1]
+
+
+def draw(waiting: dict[int, float], open_streams: dict[int, float]) -> None:
+    figure = Figure(figsize=(8, 3), layout='constrained')
+    panels = figure.subplots(1, 2)
+    for panel, points, title, unit in (
+        (panels[0], waiting, 'clients that wait together', 'ms from last byte in to last byte out'),
+        (panels[1], open_streams, 'open streams', 'ms of CPU per telegram'),
+    ):
+        panel.plot(list(points), list(points.values()), marker='o')
+        panel.set(xlabel=title, ylabel=unit, xlim=0, ylim=0)
+        panel.grid(alpha=0.3)
+    figure.savefig(ROOT / 'docs/cost.png', dpi=100)
+
+
 ROWS: dict[str, tuple[str, str, Callable[[], tuple[str, float]]]] = {
     'memory-answers': ('answers from memory, 16 connections, x bare floor', 'at least 0.95', from_memory),
     'delay': (
@@ -283,6 +330,7 @@ ROWS: dict[str, tuple[str, str, Callable[[], tuple[str, float]]]] = {
     'cpu': ('CPU per telegram, one stream, 16-byte arrivals, x SerialReader.read()', 'at most 0.5', cpu_of_a_stream),
     'idle': ('wake-ups in 10 s while nobody asks', '0', idle),
     'memory': ('memory after 10,000 requests, x plain shape', 'at most 1.10', memory_after_requests),
+    'growth': ('400 waiting clients, median, x one client (docs/cost.png)', '', growth),
     'start': ('start to first connection, x importing its libraries', 'at most 1.15', start),
 }
 

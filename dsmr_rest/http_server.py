@@ -1,38 +1,42 @@
-"""HTTP around the meter: routes, limits and error answers (RFC 9110, 9112). Knows nothing of serial ports.
+"""Connections, their limits and deadlines, who may ask, and the end. Knows nothing of serial ports.
 
 A connection has its own thread. It reads one request at a time, the whole of it before a deadline, and sends each
-answer in one write. What an answer says is made by a route: a function from server and request to Answer, one entry in
-ROUTES; every other path is a JSON Pointer (RFC 6901) into the reading. Errors are problem details (RFC 9457).
+answer in one write. What an answer says is made by a route (routes.py).
 """
 
 import base64
-import hashlib
 import hmac
 import ipaddress
 import logging
 import math
-import re
 import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
-from pathlib import Path
 from socketserver import BaseRequestHandler
 from typing import Any
-from urllib.parse import unquote
 
-from dsmr_rest import __version__, homewizard
 from dsmr_rest.config import ConfigError, ServerSettings
-from dsmr_rest.meter import Meter, Tally
-from dsmr_rest.metrics import exposition
+from dsmr_rest.http_message import (
+    HEAD_LIMIT,
+    HOST,
+    LINE_LIMIT,
+    METHODS,
+    Answer,
+    HttpError,
+    Request,
+    head_too_long,
+    line_too_long,
+    parse,
+    problem,
+)
+from dsmr_rest.meter import Meter
 from dsmr_rest.p1_reader import MeterError
-from dsmr_rest.reading import Reading, possible_keys, render
+from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES, Service, meter_problem, part_of_reading
 
 log = logging.getLogger(__name__)
 
@@ -46,304 +50,15 @@ SEND_TIME = 10.0
 """Seconds for a client to take an answer."""
 LINGER_TIME = 1.0
 """Seconds in which a client may still send behind the last answer: closing at once would destroy it (RFC 9112 9.6)."""
-LINE_LIMIT = 4 * 1024
-"""Bytes of a request line; the longest path that is served has under 200."""
-HEAD_LIMIT = 16 * 1024
-"""Bytes of a request's head."""
-FIELD_LIMIT = 100
-"""Header fields in a request."""
-TOO_LONG = f'the head of a request has at most {HEAD_LIMIT} bytes'
-RETRY_AFTER = 5
-"""Seconds to advise a client when the meter is away."""
 STOP_TIME = 0.4
 """Seconds for the last answers to go out; the meter's end takes up to 1 s of the 2 s that stopping may take."""
-STREAM_BEAT = 15.0
-"""Seconds after which a stream says something although there is no reading, so that its client knows it is alive."""
-STREAM_RETRY = 1.0
-"""Seconds between attempts to open a lost port for a stream, and that the port stays open for its next reading."""
-POLL_TIME = 9.5
-"""Seconds to answer a poller: Prometheus and Home Assistant give up after 10."""
-SCRAPE_MARGIN = 0.5
-"""Seconds before the end of Prometheus's patience by which a scrape is answered."""
-HEALTH_AGE = 60.0
-"""Seconds: /health takes a reading when the last one is older."""
-
-DASHBOARD_POLICY = {
-    'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
-    " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
-    'Referrer-Policy': 'no-referrer',
-}
-METHODS = 'GET, HEAD, OPTIONS'
 LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
-
-_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])")
-_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*")
-_HOST = re.compile(r'(?:\[([^\[\]/?#@\s]*)\]|([^\[\]:/?#@\s]*))(?::\d*)?')
-_MAX_AGE = re.compile(r'\bmax-age="?(\d{1,9})')
-_INDEX = re.compile(r'0|[1-9]\d{0,8}')  # RFC 6901: no leading zeros
-_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})')
-
-_SECONDS = re.compile(r'\d{1,4}(\.\d{1,9})?')
-
-_STATUS = {
-    'meter_silent': HTTPStatus.GATEWAY_TIMEOUT,
-    'line_garbled': HTTPStatus.GATEWAY_TIMEOUT,
-    'checksum_failed': HTTPStatus.GATEWAY_TIMEOUT,
-    'telegram_incomplete': HTTPStatus.GATEWAY_TIMEOUT,
-    'decryption_failed': HTTPStatus.BAD_GATEWAY,
-}
-"""Of the meter's errors; the others are 503: they pass when the port is there again."""
-
-_CODES = {
-    HTTPStatus.BAD_REQUEST: 'bad_request',
-    HTTPStatus.UNAUTHORIZED: 'unauthorized',
-    HTTPStatus.NOT_FOUND: 'not_found',
-    HTTPStatus.METHOD_NOT_ALLOWED: 'method_not_allowed',
-    HTTPStatus.REQUEST_TIMEOUT: 'request_timeout',
-    HTTPStatus.REQUEST_URI_TOO_LONG: 'uri_too_long',
-    HTTPStatus.MISDIRECTED_REQUEST: 'misdirected_request',
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: 'headers_too_large',
-    HTTPStatus.INTERNAL_SERVER_ERROR: 'internal_error',
-}
-
-
-class HttpError(Exception):
-    """A request that gets a problem detail instead of what it asked for."""
-
-    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.answer = problem(status, _CODES[status], detail, headers)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request. `path` is still percent-encoded, header names are in lower case."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    keep_alive: bool = False
-
-    @property
-    def max_age(self) -> float | None:
-        """The age in seconds that the client accepts (RFC 9111 5.2.1); None when it does not say."""
-        control = self.headers.get('cache-control', '').lower()
-        if 'no-cache' in control:
-            return 0.0
-        match = _MAX_AGE.search(control)
-        return float(match[1]) if match else None
-
-    def deadline(self, timeout: float) -> float:
-        """When to give up (monotonic): after `timeout` s, or earlier as the client prefers (RFC 7240 4.3)."""
-        match = _WAIT.search(self.headers.get('prefer', '').lower())
-        return time.monotonic() + (min(timeout, float(match[1])) if match else timeout)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a route answers; `events` instead of a body for an answer without end."""
-
-    body: bytes
-    content_type: str = 'application/json'
-    status: HTTPStatus = HTTPStatus.OK
-    headers: Mapping[str, str] = field(default_factory=dict)
-    events: Generator[bytes, None, None] | None = None
-
-
-def problem(status: HTTPStatus, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """A problem detail (RFC 9457)."""
-    body = render({'title': status.phrase, 'status': status.value, 'detail': detail, 'code': code})
-    extra = {'Retry-After': str(RETRY_AFTER)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return Answer(body, 'application/problem+json', status, {'Cache-Control': 'no-store', **extra, **(headers or {})})
-
-
-def meter_problem(error: MeterError) -> Answer:
-    """The answer when there is no reading."""
-    return problem(_STATUS.get(error.code, HTTPStatus.SERVICE_UNAVAILABLE), error.code, error.detail)
-
-
-def freshness(reading: Reading) -> dict[str, str]:
-    """How old an answer is, in the field's own terms (RFC 9111)."""
-    return {
-        'Age': str(int(time.monotonic() - reading.arrived)),
-        'Last-Modified': formatdate(reading.received, usegmt=True),
-        'Cache-Control': 'no-cache',
-    }
-
 
 TOO_MANY = problem(
     HTTPStatus.SERVICE_UNAVAILABLE,
     'too_many_connections',
     'as many clients as [server] max_connections allows are connected: try again, or set it higher',
 )
-
-Route = Callable[['HttpServer', Request], Answer]
-
-
-def whole_reading(server: 'HttpServer', request: Request) -> Answer:
-    """GET /."""
-    reading = server.reading(request)
-    return Answer(reading.json, headers=freshness(reading))
-
-
-def part_of_reading(server: 'HttpServer', request: Request) -> Answer:
-    """GET /<JSON Pointer>. A first key that no specification can give is unknown without asking the meter."""
-    unknown = HttpError(HTTPStatus.NOT_FOUND, f'nothing is at {request.path}')
-    try:
-        keys = [
-            unquote(key, errors='strict').replace('~1', '/').replace('~0', '~') for key in request.path.split('/')[1:]
-        ]
-    except UnicodeDecodeError:
-        raise unknown from None
-    if keys[0] not in server.keys:
-        raise unknown
-    reading = server.reading(request)
-    value: Any = reading.document
-    try:
-        for key in keys:
-            value = value[int(key) if isinstance(value, list) and _INDEX.fullmatch(key) else key]
-    except (KeyError, IndexError, TypeError):
-        raise unknown from None
-    return Answer(render(value), headers=freshness(reading))
-
-
-def telegram(server: 'HttpServer', request: Request) -> Answer:
-    """GET /telegram: as it came."""
-    return _as_it_came(server.reading(request))
-
-
-def _as_it_came(reading: Reading) -> Answer:
-    return Answer(reading.telegram, 'text/plain; charset=iso-8859-1', headers=freshness(reading))
-
-
-def health(server: 'HttpServer', request: Request) -> Answer:
-    """GET /health: whether readings can be had, why not, and what happened since the start."""
-    error: MeterError | None = None
-    try:
-        server.reading(request, max_age=HEALTH_AGE)
-    except MeterError as caught:
-        error = caught
-    latest = server.meter.latest
-    document = {
-        'status': 'unavailable' if error else 'ok',
-        'code': error.code if error else 'ok',
-        'detail': error.detail if error else 'readings can be had',
-        'ageOfLastReading': round(time.monotonic() - latest.arrived, 1) if latest else None,
-        'specification': latest and latest.specification,
-        'specificationUnsure': latest and latest.unsure,
-        'linesNotUnderstood': latest and list(latest.not_understood),
-        'counters': server.meter.counters() | {'requestsByStatus': server.answers.counts()},
-        'version': __version__,
-    }
-    status = HTTPStatus.SERVICE_UNAVAILABLE if error else HTTPStatus.OK
-    headers = {'Cache-Control': 'no-store'} | ({'Retry-After': str(RETRY_AFTER)} if error else {})
-    return Answer(render(document), status=status, headers=headers)
-
-
-def stream(server: 'HttpServer', _: Request) -> Answer:
-    """GET /stream: server-sent events, a reading each; `event: problem` when the meter is lost."""
-    if len(server.streams) >= min(server.settings.max_streams, server.settings.max_connections - 1):
-        return problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            'too_many_connections',
-            'as many streams as [server] max_streams allows are open: try again, or set it higher',
-        )
-    return Answer(b'', 'text/event-stream', headers={'Cache-Control': 'no-store'}, events=_events(server))
-
-
-def _events(server: 'HttpServer') -> Generator[bytes, None, None]:
-    mark, reading, trouble = object(), None, ''
-    server.streams.add(mark)
-    try:
-        yield b': readings follow\n\n'
-        spoke = time.monotonic()
-        while not server.stopping:
-            try:
-                wait = min(STREAM_BEAT, server.meter.reader.settings.timeout)
-                reading = server.meter.read(time.monotonic() + wait, 0, after=reading, keep_open=STREAM_RETRY)
-                event, trouble = b'id: %.3f\ndata: %s\n\n' % (reading.received, reading.line), ''
-            except MeterError as error:
-                event = b': no reading\n\n'
-                if error.code != trouble:
-                    details = b' '.join(meter_problem(error).body.split())
-                    event, trouble = b'event: problem\ndata: %s\n\n' % details, error.code
-                elif time.monotonic() - spoke < STREAM_BEAT:
-                    time.sleep(STREAM_RETRY)
-                    continue
-            yield event
-            spoke = time.monotonic()
-    finally:
-        server.streams.discard(mark)
-
-
-def polled(server: 'HttpServer', request: Request, patience: float = POLL_TIME) -> Reading:
-    """The reading for a client that asks again and again."""
-    return server.meter.poll(request.deadline(min(patience, server.meter.reader.settings.timeout)))
-
-
-def metrics(server: 'HttpServer', request: Request) -> Answer:
-    """GET /metrics: always 200; without a reading it says dsmr_up 0 and shows no values."""
-    given = request.headers.get('x-prometheus-scrape-timeout-seconds', '')
-    patience = max(0.0, float(given) - SCRAPE_MARGIN) if _SECONDS.fullmatch(given) else POLL_TIME
-    reading = None
-    with suppress(MeterError):
-        reading = polled(server, request, patience)
-    body, content_type = exposition(
-        reading,
-        time.monotonic() - reading.arrived if reading else None,
-        server.meter.counters(),
-        server.answers.counts(),
-        accept=request.headers.get('accept', ''),
-        identifiers=server.settings.metrics_identifiers,
-    )
-    return Answer(body, content_type, headers={'Cache-Control': 'no-store', 'Vary': 'Accept'})
-
-
-def homewizard_device(server: 'HttpServer', request: Request) -> Answer:
-    """GET /api."""
-    return Answer(render(homewizard.device(polled(server, request))), headers={'Cache-Control': 'no-store'})
-
-
-def homewizard_data(server: 'HttpServer', request: Request) -> Answer:
-    """GET /api/v1/data."""
-    reading = polled(server, request)
-    return Answer(render(homewizard.data(reading)), headers=freshness(reading))
-
-
-def homewizard_telegram(server: 'HttpServer', request: Request) -> Answer:
-    """GET /api/v1/telegram."""
-    return _as_it_came(polled(server, request))
-
-
-def _file(name: str, content_type: str, headers: Mapping[str, str] | None = None) -> Route:
-    """A route for a file of the package, which a client may keep and ask about (RFC 9110 13.1.2)."""
-    body = Path(__file__).with_name(name).read_bytes()
-    tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-    fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
-
-    def route(_: 'HttpServer', request: Request) -> Answer:
-        known = request.headers.get('if-none-match', '')
-        if known == '*' or tag in known:
-            return Answer(b'', '', HTTPStatus.NOT_MODIFIED, fields)
-        return Answer(body, content_type, headers=fields)
-
-    return route
-
-
-ROUTES: dict[str, Route] = {
-    '/': whole_reading,
-    '/telegram': telegram,
-    '/stream': stream,
-    '/metrics': metrics,
-    '/health': health,
-    '/dashboard': _file('dashboard.html', 'text/html; charset=utf-8', DASHBOARD_POLICY),
-    '/openapi.json': _file('openapi.json', 'application/json'),
-}
-HOMEWIZARD_ROUTES: dict[str, Route] = {
-    '/api': homewizard_device,
-    '/api/v1/data': homewizard_data,
-    '/api/v1/telegram': homewizard_telegram,
-}
 
 
 class HttpServer(ThreadingHTTPServer):
@@ -354,13 +69,9 @@ class HttpServer(ThreadingHTTPServer):
 
     def __init__(self, settings: ServerSettings, meter: Meter, *, verbose: bool = False) -> None:
         self.settings = settings
-        self.meter = meter
-        self.answers = Tally()
+        self.service = Service(settings, meter)
         self.routes = ROUTES | HOMEWIZARD_ROUTES if settings.homewizard_api else ROUTES
-        self.streams: set[object] = set()  # as refused
-        self.keys = possible_keys()
         self.verbose = verbose
-        self.stopping = False
         # Since when each connection has been silent; not at all while it is answered. These two are changed by single
         # operations of the interpreter only, so they need no lock.
         self.connections: dict[socket.socket, float] = {}
@@ -403,13 +114,6 @@ class HttpServer(ThreadingHTTPServer):
         names = [f'[{host}]' if ':' in host else host] if host else ['localhost', socket.gethostname()]
         return [f'{scheme}://{name}:{port}/' for name in names]
 
-    def reading(self, request: Request, max_age: float | None = None) -> Reading:
-        """The reading that a request asks for. Raises MeterError."""
-        asked = request.max_age
-        return self.meter.read(
-            request.deadline(self.meter.reader.settings.timeout), max_age if asked is None else asked
-        )
-
     def answer(self, request: Request) -> Answer:
         """What a request gets; raises HttpError."""
         self._check_host(request.headers.get('host', ''))
@@ -423,25 +127,19 @@ class HttpServer(ThreadingHTTPServer):
                 {'Allow': METHODS},
             )
         try:
-            return self.routes.get(request.path, part_of_reading)(self, request)
+            return self.routes.get(request.path, part_of_reading)(self.service, request)
         except MeterError as error:
             return meter_problem(error)
 
     def head(self, answer: Answer, *, keep_alive: bool) -> bytes:
-        """An answer's status line and header fields."""
-        fields = {'Date': formatdate(usegmt=True), 'Server': 'dsmr-rest-server'} | dict(answer.headers)
-        if answer.content_type:
-            fields['Content-Type'] = answer.content_type
-        if not answer.events and answer.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-            fields['Content-Length'] = str(len(answer.body))
-        fields['X-Content-Type-Options'] = 'nosniff'
+        """An answer's head with what all answers have."""
+        fields = {'Date': formatdate(usegmt=True), 'Server': 'dsmr-rest-server', 'X-Content-Type-Options': 'nosniff'}
         if self.settings.cors_origin:
             fields['Access-Control-Allow-Origin'] = self.settings.cors_origin
             fields['Access-Control-Expose-Headers'] = 'Age, Last-Modified, Retry-After'
         if not keep_alive:
             fields['Connection'] = 'close'
-        lines = [f'HTTP/1.1 {answer.status.value} {answer.status.phrase}', *(f'{k}: {v}' for k, v in fields.items())]
-        return '\r\n'.join([*lines, '', '']).encode('latin-1')
+        return answer.head(fields)
 
     def _preflight(self) -> dict[str, str]:
         if not self.settings.cors_origin:
@@ -454,7 +152,7 @@ class HttpServer(ThreadingHTTPServer):
 
     def _check_host(self, host: str) -> None:
         # A page elsewhere can have its own name resolve to this machine (DNS rebinding): then the name tells.
-        address, name = _HOST.fullmatch(host).groups()  # type: ignore[union-attr] # parse() has seen to it
+        address, name = HOST.fullmatch(host).groups()  # type: ignore[union-attr] # parse() has seen to it
         name = (name or '').lower().rstrip('.')
         if not address and ('.' not in name or name in self._own_names or name.endswith(LOCAL_SUFFIXES)):
             return
@@ -525,20 +223,20 @@ class HttpServer(ThreadingHTTPServer):
         with selectors.DefaultSelector() as selector:
             selector.register(self.socket, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
-            while not self.stopping:
+            while not self.service.stopping:
                 if any(key.fileobj is self.socket for key, _ in selector.select()):
                     self._handle_request_noblock()  # type: ignore[attr-defined] # not in the library's stubs
 
     def end(self, *_: object) -> None:
         """Has serve_forever() return; a signal handler too, whose signal cannot come too early to be seen."""
-        self.stopping = True
+        self.service.stopping = True
         self.wake.send(b'.')
 
     def close(self) -> None:
         """Behind serve_forever(): ends the meter's waits, lets the answers out and hangs up on everyone, within 2 s."""
-        self.stopping = True
+        self.service.stopping = True
         self.server_close()
-        self.meter.stop()
+        self.service.meter.stop()
         deadline = time.monotonic() + STOP_TIME
         while math.inf in list(self.connections.values()) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -599,9 +297,9 @@ class Connection(BaseRequestHandler):
         while (end := self._received.find(b'\r\n\r\n', max(0, searched - 3))) < 0:
             searched = len(self._received)
             if b'\n' not in self._received[: LINE_LIMIT + 1] and searched > LINE_LIMIT:
-                raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f'a request line has at most {LINE_LIMIT} bytes')
+                raise line_too_long()
             if searched > HEAD_LIMIT:
-                raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LONG)
+                raise head_too_long()
             data = self._receive(deadline)
             if not data:
                 return None
@@ -611,7 +309,7 @@ class Connection(BaseRequestHandler):
             if self._received and not self._received[:1].isalpha():  # TLS to a port without it, for one
                 raise HttpError(HTTPStatus.BAD_REQUEST, 'the request line is malformed')
         if end > HEAD_LIMIT:
-            raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LONG)
+            raise head_too_long()
         server.connections[self.request] = math.inf
         head, self._received = self._received[:end], self._received[end + 4 :].lstrip(b'\r\n')
         return head
@@ -630,8 +328,8 @@ class Connection(BaseRequestHandler):
 
     def _send(self, request: Request | None, answer: Answer) -> bool:
         """Sends an answer; True when the connection can have another request."""
-        keep = request is not None and request.keep_alive and not (answer.events or self.server.stopping)
-        self.server.answers.add(str(answer.status.value))
+        keep = request is not None and request.keep_alive and not (answer.events or self.server.service.stopping)
+        self.server.service.answers.add(str(answer.status.value))
         if self.server.verbose:
             asked = f'{request.method} {request.path}' if request else 'no request'
             log.info('%s: %s: %d', self.client_address[0], asked, answer.status)
@@ -651,51 +349,6 @@ class Connection(BaseRequestHandler):
         deadline = time.monotonic() + LINGER_TIME
         while time.monotonic() < deadline and socket.socket.recv(self.request, 8192):
             pass
-
-
-def parse(head: bytes) -> Request:
-    """A request's head (RFC 9112), without the empty line that ends it. Raises HttpError."""
-    line, *fields = head.decode('latin-1').split('\r\n')
-    match = _REQUEST_LINE.fullmatch(line)
-    if len(line) > LINE_LIMIT:
-        raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f'a request line has at most {LINE_LIMIT} bytes')
-    if not match:
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the request line is malformed')
-    method, target, minor = match.groups()
-    headers = _fields(fields)
-    if target.lower().startswith(('http://', 'https://')):  # absolute form: its host counts
-        headers['host'], _, target = target.partition('://')[2].partition('/')
-        target = f'/{target}'
-    if not target.startswith('/') and (method, target) != ('OPTIONS', '*'):
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the target of the request must be a path')
-    if minor == '1' and 'host' not in headers:
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is missing')
-    if not _HOST.fullmatch(headers.get('host', '')):
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is malformed')
-    length = headers.get('content-length', '0')
-    if not (length.isascii() and length.isdigit()):
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Content-Length is malformed')
-    has_body = 'transfer-encoding' in headers or length.strip('0') != ''
-    # A body is not read, so nothing behind it can be; HTTP/1.0 clients would have to be told that they may go on.
-    keep_alive = minor == '1' and not has_body and 'close' not in headers.get('connection', '').lower()
-    return Request(method, target.partition('?')[0], headers, keep_alive)
-
-
-def _fields(lines: list[str]) -> dict[str, str]:
-    if len(lines) > FIELD_LIMIT:
-        raise HttpError(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f'a request has at most {FIELD_LIMIT} header fields'
-        )
-    headers: dict[str, str] = {}
-    for line in lines:
-        match = _FIELD.fullmatch(line)
-        if not match:
-            raise HttpError(HTTPStatus.BAD_REQUEST, 'a header field is malformed')
-        name = match[1].lower()
-        if name in headers and name in ('host', 'content-length', 'authorization'):
-            raise HttpError(HTTPStatus.BAD_REQUEST, f'the header field {name} comes twice')
-        headers[name] = f'{headers[name]}, {match[2]}' if name in headers else match[2]
-    return headers
 
 
 def _tls(settings: ServerSettings) -> ssl.SSLContext | None:

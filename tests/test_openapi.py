@@ -20,7 +20,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from telegrams import of_specification, of_version, read
 
 import dsmr_rest
-from dsmr_rest import http_server, meter, p1_reader
+from dsmr_rest import http_message, http_server, meter, p1_reader
+from dsmr_rest import routes as faces
 from dsmr_rest.p1_reader import MeterError, cannot_open
 from dsmr_rest.reading import possible_keys
 from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter
@@ -83,9 +84,9 @@ def meter_codes() -> set[str]:
 
 def sent_codes() -> set[tuple[int, str]]:
     """Status and code of all problem details that the sources can send."""
-    written = re.findall(r"\bproblem\(\s*HTTPStatus\.(\w+),\s*'(\w+)'", source(http_server))
-    written += [(status.name, code) for status, code in http_server._CODES.items()]
-    of_meter = {(http_server.meter_problem(MeterError(code, '')).status.value, code) for code in meter_codes()}
+    written = re.findall(r"\bproblem\(\s*HTTPStatus\.(\w+),\s*'(\w+)'", source(http_server) + source(faces))
+    written += [(status.name, code) for status, code in http_message._CODES.items()]
+    of_meter = {(faces.meter_problem(MeterError(code, '')).status.value, code) for code in meter_codes()}
     return of_meter | {(HTTPStatus[status].value, code) for status, code in written}
 
 
@@ -111,15 +112,15 @@ def test_the_description_is_valid_openapi_3_1() -> None:
 
 def test_every_route_is_described_and_every_described_path_exists() -> None:
     """The described paths are the routes and the JSON Pointer, each with all methods that are served."""
-    routes = {**http_server.ROUTES, **http_server.HOMEWIZARD_ROUTES}
+    routes = {**faces.ROUTES, **faces.HOMEWIZARD_ROUTES}
     assert set(DESCRIPTION['paths']) == {*routes, POINTER}
     for item in DESCRIPTION['paths'].values():
-        assert {each.upper() for each in item} - {'PARAMETERS'} == set(http_server.METHODS.split(', '))
+        assert {each.upper() for each in item} - {'PARAMETERS'} == set(http_message.METHODS.split(', '))
 
 
 def test_what_is_described_as_compatible_says_when_it_is_served() -> None:
     """The description of each HomeWizard path names the setting without which it is 404."""
-    for path in http_server.HOMEWIZARD_ROUTES:
+    for path in faces.HOMEWIZARD_ROUTES:
         operation = DESCRIPTION['paths'][path]['get']
         assert 'homewizard_api = yes, else 404' in operation['description']
         assert '404' in operation['responses']
@@ -251,7 +252,7 @@ def test_an_ill_health_is_as_described(start_server: StartServer) -> None:
 def test_compatible_answers_are_off_by_default(meter: SimulatedMeter, start_server: StartServer) -> None:
     """Without the setting every HomeWizard path is 404."""
     server = start_server(meter.port)
-    assert {server.get(path).status for path in http_server.HOMEWIZARD_ROUTES} == {404}
+    assert {server.get(path).status for path in faces.HOMEWIZARD_ROUTES} == {404}
 
 
 def test_the_stream_is_as_described(start_server: StartServer) -> None:

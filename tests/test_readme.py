@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, Server, StartServer, wait_for
 
 from dsmr_rest.config import Config, MeterSettings, ServerSettings, load
-from dsmr_rest.http_server import HOMEWIZARD_ROUTES, ROUTES
+from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES
 from dsmr_rest.simulated_meter import SimulatedMeter
 
 README = (ROOT / 'README.md').read_text()
