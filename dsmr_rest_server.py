@@ -75,7 +75,7 @@ def main() -> int:
             announcer.begin(config.server, server.server_address[1])
         if settings.keep_open or announcer.needs_reading:
             meter.open(settings.keep_open or settings.timeout)
-        signal.set_wakeup_fd(server.wake.fileno())
+        signal.set_wakeup_fd(server.wake)
         for each in SIGNALS:
             signal.signal(each, server.end)
         server.serve_forever()

@@ -114,7 +114,7 @@ def wrk(port: int, seconds: int = 3) -> float:
 
 
 def delays(line: Line, port: int, clients: int) -> list[float]:
-    """Seconds from the telegram's last byte on the wire to the last byte of each answer, for clients that ask at once."""
+    """Seconds from a telegram's last byte on the wire to the last byte of each answer, for clients that ask at once."""
     received: dict[socket.socket, bytes] = {}
     done: dict[socket.socket, float] = {}
     with selectors.DefaultSelector() as selector:

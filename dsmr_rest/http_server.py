@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 import logging
 import math
+import os
 import selectors
 import socket
 import ssl
@@ -76,8 +77,8 @@ class HttpServer(ThreadingHTTPServer):
         # operations of the interpreter only, so they need no lock.
         self.connections: dict[socket.socket, float] = {}
         self.refused: set[socket.socket] = set()
-        self._woken, self.wake = socket.socketpair()
-        self.wake.setblocking(False)
+        self._woken, self.wake = os.pipe()
+        os.set_blocking(self.wake, False)  # as signal.set_wakeup_fd() wants it
         self.tls = _tls(settings)
         self._own_names = {'localhost', socket.gethostname().lower(), *settings.hosts}
         self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
@@ -230,7 +231,7 @@ class HttpServer(ThreadingHTTPServer):
     def end(self, *_: object) -> None:
         """Has serve_forever() return; a signal handler too, whose signal cannot come too early to be seen."""
         self.service.stopping = True
-        self.wake.send(b'.')
+        os.write(self.wake, b'.')
 
     def close(self) -> None:
         """Behind serve_forever(): ends the meter's waits, lets the answers out and hangs up on everyone, within 2 s."""
@@ -242,8 +243,8 @@ class HttpServer(ThreadingHTTPServer):
             time.sleep(0.01)
         for connection in list(self.connections):
             self._hang_up(connection)
-        self._woken.close()
-        self.wake.close()
+        os.close(self._woken)
+        os.close(self.wake)
 
 
 class Connection(BaseRequestHandler):
