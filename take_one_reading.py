@@ -17,7 +17,7 @@ from typing import Any
 
 from dsmr_rest.config import ConfigError
 from dsmr_rest.p1_reader import MeterError, P1Reader
-from dsmr_rest.reading import Reading, render
+from dsmr_rest.reading import KINDS, Reading, render
 from dsmr_rest.simulated_meter import SimulatedMeter
 from dsmr_rest_server import arguments, configuration
 
@@ -25,12 +25,6 @@ NO_READING = 1
 CANNOT_START = 2
 INTERRUPTED = 130
 """As a shell reports a program that Ctrl-C ended: 128 and the number of SIGINT."""
-
-KINDS = {
-    2: 'electricity', 3: 'gas', 4: 'heat', 6: 'warm water', 7: 'water', 10: 'cooling', 11: 'cooling (inlet)',
-    12: 'heat (inlet)',
-}  # fmt: skip
-"""M-Bus device types (EN 13757-3)."""
 
 _PERSONAL = re.compile('quipmentIdentifier|Serial[Nn]umber|ogicalDeviceName|extMessage')
 # Digits, also as a 7E1 line shows them at 8N1, and the system title of an encrypted frame: it has the meter's number.
@@ -153,8 +147,9 @@ def found(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
     name = name[:5] + re.sub(r'\d', 'X', name[5:]) if masked else name
     version = str(reading.version or 'not stated (before DSMR 4)')
     version = f'{version[0]}.{version[1]}' if re.fullmatch(r'\d\d', version) else version
-    objects = sum(key != 'mbusDevices' for key in reading.document) + sum(len(each) - 1 for each in reading.devices)
-    devices = [f'channel {each["channelId"]} {kind(each)}' for each in reading.devices]
+    of_devices = sum(len(each) - 1 for each in reading.document.get('mbusDevices', []))
+    objects = sum(key != 'mbusDevices' for key in reading.document) + of_devices
+    devices = [f'channel {each.channel} {kind(each.kind)}' for each in reading.devices]
     return [
         f'meter          {name}',
         f'DSMR version   {version}',
@@ -167,11 +162,9 @@ def found(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
     ]
 
 
-def kind(device: dict[str, Any]) -> str:
+def kind(number: int | None) -> str:
     """What an M-Bus device measures, in words."""
-    item = device.get('mbusDeviceType') or device.get('deviceType') or {}
-    number = str(item.get('value'))
-    return KINDS.get(int(number), f'type {int(number)}') if number.isdecimal() else 'of unknown type'
+    return 'of unknown type' if number is None else KINDS.get(number, f'type {number}')
 
 
 def pinned_down(reading: Reading, reader: P1Reader) -> list[str]:

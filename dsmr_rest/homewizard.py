@@ -44,9 +44,6 @@ _EQUIPMENT_IDENTIFIERS = (
     'cosemLogicalDeviceName',
     'q3dEquipmentIdentifier',
 )
-_DEVICE_TYPES = ('mbusDeviceType', 'deviceType')
-_DEVICE_IDENTIFIERS = ('mbusEquipmentIdentifier', 'equipmentIdentifierGas')
-_DEVICE_READINGS = ('mbusMeterReading', 'hourlyGasMeterReading', 'gasMeterReading')
 
 # As devices name the makers; '\' and a digit say who assigned the rest (IEC 62056-21), and stand as a second space.
 _MAKERS = {'ISK5\\': 'ISKRA  ', 'XMX5LG': 'Landis + Gyr LG', 'ENE5\\': 'Sagemcom '}
@@ -209,19 +206,13 @@ def _gas(document: Mapping[str, Any]) -> dict[str, Any]:
 def _external(reading: Reading) -> Iterator[dict[str, Any]]:
     """The M-Bus devices that have something to say: for one that is incomplete, clients drop the whole measurement."""
     for each in reading.devices:
-        kind, identifier, measured = (
-            _first(each, names) for names in (_DEVICE_TYPES, _DEVICE_IDENTIFIERS, _DEVICE_READINGS)
-        )
-        number = str(kind['value']) if kind else ''
-        name = EXTERNAL_TYPES.get(int(number)) if number.isdecimal() else None
-        unique_id = str((identifier and identifier['value']) or '')
-        stamp, value = _stamp(measured), _amount(measured, dict.fromkeys(EXTERNAL_UNITS, 1.0))
-        left_behind = not unique_id.strip('0') and not value  # by a meter that was exchanged
-        if name and stamp and value is not None and not left_behind:
+        name = EXTERNAL_TYPES.get(each.kind or 0)
+        stamp, value = _stamp(each.measured), _amount(each.measured, dict.fromkeys(EXTERNAL_UNITS, 1.0))
+        if name and stamp and each.measured and value is not None:
             yield {
-                'unique_id': unique_id,
+                'unique_id': str((each.identifier and each.identifier['value']) or ''),
                 'type': name,
                 'timestamp': stamp,
                 'value': value,
-                'unit': measured['unit'],
+                'unit': each.measured['unit'],
             }

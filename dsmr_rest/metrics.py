@@ -15,7 +15,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from dsmr_rest.reading import Reading
+from dsmr_rest.reading import KINDS, MbusDevice, Reading
 
 _FACTORS: dict[str, dict[str | None, float]] = {
     'kwh': {'Wh': 0.001, 'kWh': 1, 'MWh': 1000},
@@ -26,22 +26,6 @@ _FACTORS: dict[str, dict[str | None, float]] = {
 }
 _DIGITS = 6
 """Decimals that a conversion keeps; no meter sends more, and the binary fraction's noise is beyond them."""
-
-_KINDS = {
-    2: 'electricity',
-    3: 'gas',
-    4: 'heat',
-    6: 'warm_water',
-    7: 'water',
-    8: 'heat_cost_allocator',
-    10: 'cooling',
-    11: 'cooling',
-    12: 'heat',
-    13: 'heat_and_cooling',
-    21: 'hot_water',
-    22: 'cold_water',
-}
-"""M-Bus device types (EN 13757-3); for heat and cooling there is one each for a meter in the return and the flow."""
 
 _GAS_AGAIN = {'deviceType', 'equipmentIdentifierGas', 'hourlyGasMeterReading'}
 """Stand at the top of a reading for convenience; they are those of an M-Bus device."""
@@ -241,32 +225,24 @@ def _moment(item: Any) -> float | None:
     return datetime.fromisoformat(taken).timestamp() if taken and taken >= _NO_READING_BEFORE else None
 
 
-def _devices(devices: Iterable[Mapping[str, Any]], *, identifiers: bool) -> list[Metric]:
+def _devices(devices: Iterable[MbusDevice], *, identifiers: bool) -> list[Metric]:
     values = Metric('dsmr_mbus_reading', 'Last reading of an M-Bus device, in its own unit.', 'gauge')
     moments = Metric('dsmr_mbus_reading_timestamp_seconds', 'When the M-Bus device was read.', 'gauge')
     infos = Metric('dsmr_mbus', 'The M-Bus devices by their identifiers.', 'info')
-    for device in devices:
-        labels = {'channel': str(device['channelId']), 'kind': _kind(_ending(device, 'devicetype'))}
-        item, identifier = _ending(device, 'meterreading'), _identifier(device)
-        value, moment = _number(item), _moment(item)
-        exchanged = identifier is not None and not identifier.strip('0') and not value
-        if value is not None and moment is not None and not exchanged:
-            _add(values, labels | {'unit': item['unit'] or ''}, value)
+    for each in devices:
+        labels = {'channel': str(each.channel), 'kind': _kind(each.kind)}
+        value, moment = _number(each.measured), _moment(each.measured)
+        if each.measured and value is not None and moment is not None:
+            _add(values, labels | {'unit': each.measured['unit'] or ''}, value)
             _add(moments, labels, moment)
         if identifiers:
-            _add(infos, labels | {'identifier': identifier or ''}, 1)
+            _add(infos, labels | {'identifier': str((each.identifier and each.identifier['value']) or '')}, 1)
     return [values, moments, infos]
 
 
-def _ending(device: Mapping[str, Any], ending: str) -> Any:
-    """The object of an M-Bus device, whose names differ between the specifications in what comes first."""
-    return next((item for key, item in device.items() if key.lower().endswith(ending)), None)
-
-
-def _kind(item: Any) -> str:
-    """The word for an M-Bus device type, which is a number or, in DSMR 2.2, digits."""
-    text = str(item['value'] if item else '')
-    return _KINDS.get(int(text), f'type_{int(text)}') if text.isdecimal() else 'unknown'
+def _kind(number: int | None) -> str:
+    """The word for an M-Bus device type, as a label has it."""
+    return 'unknown' if number is None else KINDS.get(number, f'type {number}').replace(' ', '_')
 
 
 def _identifier(objects: Mapping[str, Any]) -> str | None:

@@ -20,13 +20,38 @@ from dsmr_rest.specification import Chooser, Specification, object_lines, value_
 from dsmr_rest.telegram import Telegram
 
 GAS_METER = 3
-"""M-Bus device type of a gas meter (EN 13757-3)."""
 _NEVER = '1971'  # a channel that never had a reading shows 1970
 _CHANNEL = re.compile(r'0+-(\d*[1-9]\d*):')
 
-_TYPE = ('mbusDeviceType', 'deviceType')
-_IDENTIFIER = ('mbusEquipmentIdentifier', 'equipmentIdentifierGas')
-_METER_READING = ('mbusMeterReading', 'hourlyGasMeterReading', 'gasMeterReading')
+KINDS = {
+    2: 'electricity',
+    3: 'gas',
+    4: 'heat',
+    6: 'warm water',
+    7: 'water',
+    8: 'heat cost allocator',
+    10: 'cooling',
+    11: 'cooling',
+    12: 'heat',
+    13: 'heat and cooling',
+    21: 'hot water',
+    22: 'cold water',
+}
+"""M-Bus device types (EN 13757-3); for heat and cooling there is one each for a meter in the return and the flow."""
+_NEVER = '1971'  # a channel that never had a reading shows 1970
+_CHANNEL = re.compile(r'0+-(\d*[1-9]\d*):')
+
+KINDS = {
+    2: 'electricity',
+    3: 'gas',
+    4: 'heat',
+    6: 'warm water',
+    7: 'water',
+    10: 'cooling',
+    11: 'cooling inlet',
+    12: 'heat inlet',
+}
+"""In words, M-Bus device types (EN 13757-3)."""
 
 
 class UnusableTelegramError(Exception):
@@ -35,6 +60,20 @@ class UnusableTelegramError(Exception):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
+
+
+@dataclass(frozen=True)
+class MbusDevice:
+    """A meter on one of the meter's M-Bus channels.
+
+    `kind` is its number in KINDS or another, None when it is not said. `measured` is {"datetime", "value", "unit"};
+    None when it was never read, or what is there was left behind by a meter that was exchanged.
+    """
+
+    channel: int
+    kind: int | None
+    identifier: Mapping[str, Any] | None
+    measured: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -71,10 +110,9 @@ class Reading:
         return item and item['value']
 
     @property
-    def devices(self) -> list[dict[str, Any]]:
+    def devices(self) -> list[MbusDevice]:
         """The M-Bus devices in telegram order."""
-        devices: list[dict[str, Any]] = self.document.get('mbusDevices', [])
-        return devices
+        return [mbus_device(each) for each in self.document.get('mbusDevices', [])]
 
 
 def render(value: Any) -> bytes:
@@ -168,27 +206,33 @@ def _value(value: Any) -> Any:
     return value
 
 
+def mbus_device(device: Mapping[str, Any]) -> MbusDevice:
+    """An item of mbusDevices, by whatever names its specification has for what it holds."""
+
+    def ending(name: str) -> Any:
+        return next((item for key, item in device.items() if key.lower().endswith(name)), None)
+
+    kind, measured = ending('devicetype'), ending('meterreading')
+    identifier = ending('mbusequipmentidentifier') or ending('equipmentidentifiergas') or ending('equipmentidentifier')
+    number = str(kind['value'] if kind else '')
+    read = measured and measured['value'] is not None and measured['datetime'] and measured['datetime'] >= _NEVER
+    left_behind = identifier and not str(identifier['value'] or '').strip('0') and not (read and measured['value'])
+    return MbusDevice(
+        device['channelId'],
+        int(number) if number.isdecimal() else None,
+        identifier,
+        measured if read and not left_behind else None,
+    )
+
+
 def _gas(devices: list[dict[str, Any]]) -> dict[str, Any]:
-    """The three flat keys of the gas meter with the newest valid reading, by whatever names its specification has."""
-    meters = [meter for device in devices if (meter := _gas_meter(device))]
-    newest = max(
-        meters, key=lambda meter: datetime.fromisoformat(meter['hourlyGasMeterReading']['datetime']), default={}
-    )
-    return {key: item for key, item in newest.items() if item}
-
-
-def _gas_meter(device: Mapping[str, Any]) -> dict[str, Any] | None:
-    kind, identifier, reading = (
-        next((device[name] for name in names if name in device), None) for names in (_TYPE, _IDENTIFIER, _METER_READING)
-    )
-    if not kind or not reading or str(kind['value']).lstrip('0') != str(GAS_METER):
-        return None
-    if reading['value'] is None or reading['datetime'] is None or reading['datetime'] < _NEVER:
-        return None
-    if identifier and not (identifier['value'] or '').strip('0') and not reading['value']:
-        return None  # what an exchanged meter leaves behind
+    """The three flat keys of the gas meter with the newest reading."""
+    meters = [each for each in map(mbus_device, devices) if each.kind == GAS_METER and each.measured]
+    if not meters:
+        return {}
+    newest = max(meters, key=lambda meter: datetime.fromisoformat(meter.measured['datetime']))  # type: ignore[index]
     return {
         'deviceType': {'value': GAS_METER, 'unit': None},
-        'equipmentIdentifierGas': identifier,
-        'hourlyGasMeterReading': reading,
+        **({'equipmentIdentifierGas': newest.identifier} if newest.identifier else {}),
+        'hourlyGasMeterReading': newest.measured,
     }

@@ -146,7 +146,7 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 
 
 @pytest.fixture
-def meter() -> Iterator[SimulatedMeter]:
-    """A DSMR 5.0 meter that sends five telegrams a second."""
-    with SimulatedMeter(interval=0.2) as simulated:
+def meter(tmp_path: Path) -> Iterator[SimulatedMeter]:
+    """A DSMR 5.0 meter that sends five telegrams a second, at a name that is nobody else's when it has gone."""
+    with SimulatedMeter(interval=0.2, link=str(tmp_path / 'ttyMeter')) as simulated:
         yield simulated

@@ -165,7 +165,7 @@ def test_each_number_is_shown_once(name: str) -> None:
     reading = read(data, name, encrypted=name in ENCRYPTED)
     again = {'deviceType', 'hourlyGasMeterReading'}
     items = [item for key, item in reading.document.items() if key not in again and isinstance(item, dict)]
-    for device in reading.devices:
+    for device in reading.document.get('mbusDevices', []):
         items += [item for key, item in device.items() if isinstance(item, dict) and not key.endswith('eviceType')]
     numbers = [item['value'] for item in items if isinstance(item.get('value'), int | float)]
     values = of_the_meter(text(reading))

@@ -311,7 +311,7 @@ def test_a_client_that_wants_to_go_is_let_go(path: str, server: Server) -> None:
     received = server.raw(f'GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode())
     head, _, body = received.partition(b'\r\n\r\n')
     assert head.count(b'\r\nConnection: close') == 1
-    assert b'\r\nContent-Length: %d\r\n' % len(body) in head
+    assert b'\r\nContent-Length: %d\r\n' % len(body) in head + b'\r\n'
 
 
 @pytest.mark.parametrize('path', FACES)
