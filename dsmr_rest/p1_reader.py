@@ -293,7 +293,8 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             )
         except Exception as error:
             self.seen.decryption_failures += 1
-            if self._has_decrypted:  # the keys are right: this one was damaged on its way
+            # One may have been damaged on its way; when the keys have worked, any.
+            if self._has_decrypted or self.seen.decryption_failures == 1:
                 return []
             raise MeterError(
                 'decryption_failed',

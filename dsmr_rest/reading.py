@@ -20,9 +20,6 @@ from dsmr_rest.specification import Chooser, Specification, object_lines, value_
 from dsmr_rest.telegram import Telegram
 
 GAS_METER = 3
-_NEVER = '1971'  # a channel that never had a reading shows 1970
-_CHANNEL = re.compile(r'0+-(\d*[1-9]\d*):')
-
 KINDS = {
     2: 'electricity',
     3: 'gas',
@@ -40,18 +37,6 @@ KINDS = {
 """M-Bus device types (EN 13757-3); for heat and cooling there is one each for a meter in the return and the flow."""
 _NEVER = '1971'  # a channel that never had a reading shows 1970
 _CHANNEL = re.compile(r'0+-(\d*[1-9]\d*):')
-
-KINDS = {
-    2: 'electricity',
-    3: 'gas',
-    4: 'heat',
-    6: 'warm water',
-    7: 'water',
-    10: 'cooling',
-    11: 'cooling inlet',
-    12: 'heat inlet',
-}
-"""In words, M-Bus device types (EN 13757-3)."""
 
 
 class UnusableTelegramError(Exception):

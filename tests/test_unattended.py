@@ -281,7 +281,7 @@ def test_killed_at_any_moment(meter: SimulatedMeter, tmp_path: Path) -> None:
         assert server.log == ''
     with launched(tmp_path, meter.port, port=port) as server:
         assert result(server) == (200, None)
-    assert {each.name for each in tmp_path.iterdir()} == {'config.ini', 'log'}
+    assert {each.name for each in tmp_path.iterdir()} == {'config.ini', 'log', 'ttyMeter'}
 
 
 def test_no_file_can_grow(start_server: StartServer, tmp_path: Path) -> None:
@@ -436,7 +436,10 @@ def test_a_client_that_hangs_up_is_no_news(start_server: StartServer, meter: Sim
     for sent, until in (
         (b'', lambda _: None),
         (request[:9], lambda _: None),
-        (request % b'/', lambda _: wait_for(lambda: meter.port in processes_files(server.process.pid))),
+        (
+            request % b'/',
+            lambda _: wait_for(lambda: os.path.realpath(meter.port) in processes_files(server.process.pid)),
+        ),
         (request % b'/', lambda client: client.recv(1)),
         (request % b'/stream', lambda client: client.recv(1)),
         (request % b'/dashboard' * 50, lambda client: client.recv(1)),
