@@ -40,18 +40,18 @@ class Line:
             number = self.sent / 1000
             data = with_checksum(re.sub(r'(1-0:1\.8\.1\()[\d.]+', rf'\g<1>{number:010.3f}', self._text))
             if self._interval:
-                self._trickle(data, at)
+                self._trickle(data, at, number)
             else:
                 self._push(data)
-            self.ended[number] = time.monotonic()
             self.sent += 1
             at = max(at + self._interval, time.monotonic() - self._interval)
             self._stop.wait(at - time.monotonic())
 
-    def _trickle(self, data: bytes, at: float) -> None:
+    def _trickle(self, data: bytes, at: float, number: float) -> None:
         for start in range(0, len(data), self._arrival):
             chunk = data[start : start + self._arrival]
             time.sleep(max(0.0, at + (start + len(chunk)) / BYTES_PER_SECOND - time.monotonic()))
+            self.ended[number] = time.monotonic()
             try:
                 os.write(self._master, chunk)
             except BlockingIOError:  # nobody reads
