@@ -76,10 +76,8 @@ def plain_shape(device: str, port: int) -> AbstractContextManager[subprocess.Pop
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU of a process so far, to the nanosecond."""
-    return (
-        sum(int(Path(task, 'schedstat').read_text().split()[0]) for task in Path(f'/proc/{pid}/task').iterdir()) / 1e9
-    )
+    """Seconds of CPU of a process so far, threads that have ended included: its CPU clock, clock_getcpuclockid(3)."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def memory(pid: int) -> float:
