@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Server, StartServer, wait_for
+from system_packages import program
 
 from dsmr_rest.config import Config, MeterSettings, ServerSettings, load
 from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES
@@ -48,6 +49,7 @@ def pattern(shown: str) -> str:
 @pytest.mark.parametrize(('command', 'shown'), COMMANDS, ids=[command for command, _ in COMMANDS])
 def test_a_command_gives_the_answer_shown(command: str, shown: str, demo: Server) -> None:
     """Each curl of the README, run against the demo, gives what stands behind it."""
+    program('curl', 'curl')
     words = command.replace('http://localhost:8080/', demo.url).replace('curl ', 'curl -s ')
     answer = subprocess.run(['bash', '-c', words], capture_output=True, text=True, check=False).stdout
     assert re.fullmatch(pattern(shown), answer.replace('\r', '').strip(), re.DOTALL), answer
@@ -113,6 +115,7 @@ def test_the_page_of_another_website_may_listen(start_server: StartServer, meter
 
 def test_nohup(meter: SimulatedMeter, tmp_path: Path) -> None:
     """The README's nohup line, from a clone's folder, serves, and ends with SIGTERM."""
+    program('curl', 'curl')
     line = next(line.strip() for line in README.splitlines() if line.strip().startswith('nohup'))
     (tmp_path / 'config.ini').write_text(f'[meter]\nport = {meter.port}\n[server]\nhost = 127.0.0.1\nport = 18763\n')
     line = line.replace('.venv/bin/python', sys.executable).replace('.py', f'.py --config {tmp_path / "config.ini"}')
