@@ -69,7 +69,7 @@ class Announcer:
 
     def begin(self, settings: ServerSettings, port: int) -> None:
         """From now on, where others can reach the server and its address says where."""
-        everywhere = settings.host in ('', '0.0.0.0', '::')  # noqa: S104 # nosec B104 compared, not listened at
+        everywhere = settings.host in ('', '0.0.0.0', '::')  # noqa: S104 compared, not listened at # nosec B104
         if settings.is_local or not (everywhere or settings.host.replace('.', '').isdigit()):
             return
         self._port, self._interfaces = port, () if everywhere else (settings.host,)

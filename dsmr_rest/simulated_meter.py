@@ -63,7 +63,7 @@ class Capture(NamedTuple):
 @lru_cache(maxsize=8)
 def _runs(seed: int, day: date) -> tuple[tuple[int, float, range], ...]:
     """Phase, watts and minutes of each run of an appliance on that day."""
-    chance = random.Random(f'{seed} {day}')  # nosec B311 repeatable, and hides nothing
+    chance = random.Random(f'{seed} {day}')  # nosec B311
     runs = []
     for phase, watts, minutes, earliest, latest, likelihood in APPLIANCES:
         start = chance.randint(earliest, latest)
@@ -103,7 +103,7 @@ class House:
     """
 
     def __init__(self, seed: int = 1) -> None:
-        self._seed, self._chance = seed, random.Random(seed)  # nosec B311 as above
+        self._seed, self._chance = seed, random.Random(seed)  # nosec B311
         between = self._chance.uniform
         self.moment: datetime | None = None
         self.used_kwh = {LOW: between(4000, 5000), NORMAL: between(3000, 4000)}
@@ -145,7 +145,7 @@ class House:
     def _measure(self, now: datetime) -> None:
         local, seconds = now.astimezone(DUTCH), int((now - EPOCH).total_seconds())
         minute = local.hour * 60 + local.minute
-        flicker = random.Random(self._seed * 31 + seconds)  # nosec B311 as above
+        flicker = random.Random(self._seed * 31 + seconds)  # nosec B311
         net = [base + flicker.uniform(-5, 5) for base in BASE_WATTS]
         net[0] += FRIDGE_WATTS * ((minute + self._seed) % FRIDGE_CYCLE < FRIDGE_RUN)
         for phase, watts, minutes in _runs(self._seed, local.date()):
