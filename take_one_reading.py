@@ -209,10 +209,10 @@ def lasting_name(port: str, dev: Path = Path('/dev')) -> str:
 
 def holders(port: str) -> list[str]:
     """A line on each process that has the port open, and on those that cannot be looked into."""
-    device, lines, hidden = os.path.realpath(port), [], False
+    device, lines, hidden = Path(port).resolve(), [], False
     for process in Path('/proc').glob('[0-9]*'):
         try:
-            if any(os.path.realpath(file) == device for file in (process / 'fd').iterdir()):
+            if any(file.readlink() == device for file in (process / 'fd').iterdir()):
                 lines.append(f'{port} is open in {(process / "comm").read_text().strip()} (pid {process.name})')
         except PermissionError:
             hidden = True
