@@ -15,7 +15,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from dsmr_rest.reading import KINDS, MbusDevice, Reading
+from dsmr_rest.reading import KINDS, NEVER, MbusDevice, Reading
 
 _FACTORS: dict[str, dict[str | None, float]] = {
     'kwh': {'Wh': 0.001, 'kWh': 1, 'MWh': 1000},
@@ -31,7 +31,6 @@ _GAS_AGAIN = {'deviceType', 'equipmentIdentifierGas', 'hourlyGasMeterReading'}
 """Stand at the top of a reading for convenience; they are those of an M-Bus device."""
 _IDENTIFIER = re.compile('.*equipment(Identifier|SerialNumber)', re.IGNORECASE)
 _MANUFACTURER = re.compile('[A-Za-z]{3}')  # IEC 62056-21 6.3.2
-_NO_READING_BEFORE = '1971'  # a channel that never had a reading shows 1970
 
 
 class _Measure(NamedTuple):
@@ -222,7 +221,7 @@ def _number(item: Any) -> float | None:
 def _moment(item: Any) -> float | None:
     """The Unix time of a value; None when it was never taken."""
     taken = item and item['datetime']
-    return datetime.fromisoformat(taken).timestamp() if taken and taken >= _NO_READING_BEFORE else None
+    return datetime.fromisoformat(taken).timestamp() if taken and taken >= NEVER else None
 
 
 def _devices(devices: Iterable[MbusDevice], *, identifiers: bool) -> list[Metric]:

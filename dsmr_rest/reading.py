@@ -35,7 +35,8 @@ KINDS = {
     22: 'cold water',
 }
 """M-Bus device types (EN 13757-3); for heat and cooling there is one each for a meter in the return and the flow."""
-_NEVER = '1971'  # a channel that never had a reading shows 1970
+NEVER = '1971'
+"""Times before it are none: what was never read shows 1970."""
 _CHANNEL = re.compile(r'0+-(\d*[1-9]\d*):')
 
 
@@ -200,7 +201,7 @@ def mbus_device(device: Mapping[str, Any]) -> MbusDevice:
     kind, measured = ending('devicetype'), ending('meterreading')
     identifier = ending('mbusequipmentidentifier') or ending('equipmentidentifiergas') or ending('equipmentidentifier')
     number = str(kind['value'] if kind else '')
-    read = measured and measured['value'] is not None and measured['datetime'] and measured['datetime'] >= _NEVER
+    read = measured and measured['value'] is not None and measured['datetime'] and measured['datetime'] >= NEVER
     left_behind = identifier and not str(identifier['value'] or '').strip('0') and not (read and measured['value'])
     return MbusDevice(
         device['channelId'],
