@@ -342,7 +342,8 @@ class SimulatedMeter:
 
     Its faults are attributes, looked at before each telegram: `silent`; `corrupt_every` n: each n-th has a
     wrong digit; `cut`: only so many bytes of it are sent; `noise`: bytes sent before it.
-    `last` is the newest telegram put on the line, `sent` how many went out whole.
+    `last` is the newest telegram put on the line, `sent` how many went out whole; not `sending`: the line is at
+    rest, and what is next looks at the faults.
     """
 
     def __init__(
@@ -356,6 +357,7 @@ class SimulatedMeter:
     ) -> None:
         self.silent, self.corrupt_every, self.noise = False, 0, b''
         self.cut: int | None = None
+        self.sending = False
         self.sent, self.last, self.port = 0, b'', ''
         self._interval = VERSIONS[version].interval if interval is None else interval
         self._baud = baud or VERSIONS[version].baud
@@ -407,7 +409,9 @@ class SimulatedMeter:
         due, count = time.monotonic(), 0
         while not self._stopped.wait(due - time.monotonic()):
             due, count = due + self._interval, count + 1
+            self.sending = True  # said before `silent` is looked at: who sets that can wait for this
             rest = RETRY if self.silent or not self._send(count) else 0
+            self.sending = False
             due = max(due, time.monotonic() + rest)
 
     def _send(self, count: int) -> bool:

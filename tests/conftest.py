@@ -1,14 +1,18 @@
 """What the tests share: real meters on ptys, real servers in processes of their own, and nothing left behind."""
 
 import http.client
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,24 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
         assert time.monotonic() < deadline, f'{condition} did not come true in {seconds} s'
         time.sleep(0.01)
     return result
+
+
+_numbers = itertools.count()
+
+
+def new_meter(version: str = '5.0', **options: Any) -> SimulatedMeter:
+    """A simulated meter under a name that is never given again.
+
+    The numbers of pseudo-terminals are: who still asks for a meter that has gone would open another test's.
+    """
+    link = Path(tempfile.gettempdir(), f'dsmr-test-{os.getpid()}-{next(_numbers)}')
+    return SimulatedMeter(version, link=str(link), **options)
+
+
+def hush(meter: SimulatedMeter) -> None:
+    """The meter says nothing more, not even the end of the telegram it was sending."""
+    meter.silent = True
+    wait_for(lambda: not meter.sending)
 
 
 def open_files() -> set[str]:
@@ -122,6 +144,39 @@ class Server:
         return self.process.wait(10)
 
 
+def processes_files(process: int) -> list[str]:
+    """What the file descriptors of a process point at, connections aside."""
+    files = []
+    for each in Path(f'/proc/{process}/fd').iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            files.append(str(each.readlink()))
+    return sorted(file for file in files if not file.startswith('socket:'))
+
+
+def sockets(process: int) -> int:
+    """How many sockets a process has, the one that listens among them."""
+    count = 0
+    for each in Path(f'/proc/{process}/fd').iterdir():
+        with suppress(FileNotFoundError):
+            count += str(each.readlink()).startswith('socket:')
+    return count
+
+
+def thread_states(process: int) -> list[str]:
+    """A letter for each thread of a process, S for one that sleeps (proc_pid_stat(5))."""
+    return [each.read_text().rpartition(')')[2].split()[0] for each in Path(f'/proc/{process}/task').glob('*/stat')]
+
+
+def wait_together(server: Server, pool: ThreadPoolExecutor, count: int, path: str = '/') -> list[Future[Reply]]:
+    """Requests that all wait for the open meter: the accepting thread, the meter's and each of theirs are asleep."""
+    process = server.process.pid
+    asked = [pool.submit(server.get, path) for _ in range(count)]
+    # One for the listener, one each, and the port, which is a device or a socket too.
+    wait_for(lambda: sockets(process) + any('/pts/' in file for file in processes_files(process)) == count + 2)
+    wait_for(lambda: thread_states(process) == ['S'] * (count + 2))
+    return asked
+
+
 StartServer = Callable[..., Server]
 
 
@@ -146,7 +201,7 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 
 
 @pytest.fixture
-def meter(tmp_path: Path) -> Iterator[SimulatedMeter]:
-    """A DSMR 5.0 meter that sends five telegrams a second, at a name that is nobody else's when it has gone."""
-    with SimulatedMeter(interval=0.2, link=str(tmp_path / 'ttyMeter')) as simulated:
+def meter() -> Iterator[SimulatedMeter]:
+    """A DSMR 5.0 meter that sends five telegrams a second."""
+    with new_meter(interval=0.2) as simulated:
         yield simulated

@@ -5,11 +5,10 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Server, StartServer, wait_for
+from conftest import Server, StartServer, hush, new_meter, wait_for
 from system_packages import program
 from telegrams import from_lines
 
@@ -133,7 +132,8 @@ def test_the_page_is_small_and_refers_to_nothing_outside(start_server: StartServ
 
 def test_values_change_and_the_plot_grows(start_server: StartServer, open_page: OpenPage) -> None:
     """Each telegram shows in the headline, in words and by sign, and in the plot, without a word on the console."""
-    watts = itertools.cycle([*range(1200, 1240), *range(-640, -600)])
+    using, delivering = itertools.cycle(range(1200, 1240)), itertools.cycle(range(-640, -600))
+    watts = using
 
     def source() -> bytes:
         now = next(watts)
@@ -143,11 +143,12 @@ def test_values_change_and_the_plot_grows(start_server: StartServer, open_page: 
             '1-0:1.8.1(1*kWh)',
         )
 
-    with SimulatedMeter(interval=0.1, source=source) as meter:
+    with new_meter(interval=0.1, source=source) as meter:
         page = open_page(start_server(meter.port))
         wait_for(lambda: re.fullmatch(r'Using 1\.2\d\d kW', page.text('headline')))
         few = wait_for(lambda: page.points)
         assert re.match(r'Net \+1\.2\d\d kW', page.text('signed'))
+        watts = delivering
         wait_for(lambda: re.fullmatch(r'Delivering 0\.6\d\d kW', page.text('headline')))
         assert re.match(r'Net \u22120\.6\d\d kW', page.text('signed'))
         wait_for(lambda: page.points > few + 40)
@@ -156,9 +157,9 @@ def test_values_change_and_the_plot_grows(start_server: StartServer, open_page: 
         assert page.complaints == []
 
 
-def test_a_lost_meter_is_said_and_comes_back(start_server: StartServer, open_page: OpenPage, tmp_path: Path) -> None:
+def test_a_lost_meter_is_said_and_comes_back(start_server: StartServer, open_page: OpenPage) -> None:
     """Without its meter the page says what is wrong, dims what is old and tells its age, and goes on by itself."""
-    with SimulatedMeter(interval=0.2, link=str(tmp_path / 'meter')) as meter:
+    with new_meter(interval=0.2) as meter:
         page = open_page(start_server(meter.port))
         page.await_text('state', 'Live')
         fresh = page.run("return getComputedStyle(document.getElementById('amount')).color")
@@ -209,7 +210,7 @@ def test_the_age_counts_up(start_server: StartServer, open_page: OpenPage, meter
     """Between two telegrams the age of the reading goes on."""
     page = open_page(start_server(meter.port))
     page.await_text('age', 'Received 0 s ago')
-    meter.silent = True
+    hush(meter)
     page.await_text('age', 'Received 3 s ago')
     assert page.text('state') == 'Live'
 
@@ -218,7 +219,7 @@ def test_the_age_does_not_need_clocks_that_agree(
     start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
 ) -> None:
     """The age counts from arrival, whatever the server's clock says; what a connection delayed counts too."""
-    meter.silent = True
+    hush(meter)
     page = open_page(start_server(meter.port))
     ages = """return [-3600, -3600, 86400, 86390].map(ahead => {
         showReading({}, Date.now() / 1000 + ahead + .5); return document.getElementById('age').textContent; });"""
@@ -264,7 +265,7 @@ ODD = {
 def test_odd_meters(name: str, start_server: StartServer, open_page: OpenPage) -> None:
     """Of a meter is shown what it has, and nothing of what it has not."""
     lines, sections, headline, among = ODD[name]
-    with SimulatedMeter(interval=0.2, source=sending(*lines, checksum=name != 'watts')) as meter:
+    with new_meter(interval=0.2, source=sending(*lines, checksum=name != 'watts')) as meter:
         page = open_page(start_server(meter.port))
         page.await_text('state', 'Live')
         assert page.shown == sections
@@ -278,7 +279,7 @@ def test_odd_meters(name: str, start_server: StartServer, open_page: OpenPage) -
 
 def test_a_belgian_meter_shows_its_peaks(start_server: StartServer, open_page: OpenPage) -> None:
     """Average demand, the month's peak and the thirteen before it, gas and water, phases and the active tariff show."""
-    with SimulatedMeter('belgium', interval=0.2) as meter:
+    with new_meter('belgium', interval=0.2) as meter:
         server = start_server(meter.port)
         page = open_page(server)
         page.await_text('state', 'Live')
@@ -306,11 +307,9 @@ def test_text_stays_text(start_server: StartServer, open_page: OpenPage) -> None
 
 
 @pytest.mark.parametrize('theme', ['light', 'dark'])
-def test_it_fits_a_phone_and_can_be_read(
-    theme: str, start_server: StartServer, open_page: OpenPage, tmp_path: Path
-) -> None:
+def test_it_fits_a_phone_and_can_be_read(theme: str, start_server: StartServer, open_page: OpenPage) -> None:
     """In both themes, live and lost, 360 px are wide enough and all text has a contrast of at least 4.5."""
-    with SimulatedMeter('belgium', interval=0.2, link=str(tmp_path / 'meter')) as meter:
+    with new_meter('belgium', interval=0.2) as meter:
         page = open_page(start_server(meter.port))
         emulate(page.browser, PHONE, prefers_color_scheme=theme, prefers_reduced_motion='reduce')
         page.await_text('state', 'Live')
@@ -333,7 +332,7 @@ def check_width_and_contrast(page: Page) -> None:
 
 def test_it_can_be_heard(start_server: StartServer, open_page: OpenPage) -> None:
     """Chromium's accessibility tree has the landmarks, a heading per section, and a name for each table and plot."""
-    with SimulatedMeter('belgium', interval=0.2) as meter:
+    with new_meter('belgium', interval=0.2) as meter:
         page = open_page(start_server(meter.port))
         page.await_text('state', 'Live')
         tree = page.browser.execute_cdp_cmd('Accessibility.getFullAXTree', {})['nodes']

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from itertools import chain, cycle
 
 import pytest
+from conftest import new_meter
 from telegrams import KEY, PUBLIC_KEY, cipher_frame, from_lines, of_specification, of_version
 
 from dsmr_rest.config import MeterSettings
@@ -29,7 +30,7 @@ def counting(number: int) -> bytes:
 
 @contextmanager
 def meter(frames: Iterator[bytes], interval: float = INTERVAL) -> Iterator[SimulatedMeter]:
-    with SimulatedMeter(interval=interval, source=lambda: next(frames)) as simulated:
+    with new_meter(interval=interval, source=lambda: next(frames)) as simulated:
         yield simulated
 
 
@@ -166,7 +167,7 @@ def test_the_checksum_within_counts_too() -> None:
 
 def test_a_meter_that_is_not_encrypted_needs_no_key() -> None:
     """A key that is set does not keep plain telegrams from being read."""
-    with SimulatedMeter(interval=INTERVAL) as simulated:
+    with new_meter(interval=INTERVAL) as simulated:
         assert readings(reader(simulated.port), bool)[0].specification == 'V5'
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import StartServer
+from conftest import StartServer, new_meter
 from telegrams import from_lines, of_version, read, read_lines
 
 from dsmr_rest import homewizard
@@ -338,7 +338,7 @@ def test_trying_all_meters_takes_years() -> None:
 def constant() -> Iterator[SimulatedMeter]:
     """A Belgian meter that says the same thing five times a second."""
     telegram = of_version('belgium')
-    with SimulatedMeter('belgium', interval=0.2, source=lambda: telegram) as simulated:
+    with new_meter('belgium', interval=0.2, source=lambda: telegram) as simulated:
         yield simulated
 
 
@@ -388,7 +388,7 @@ def test_a_meter_that_is_away_is_503(start_server: StartServer, constant: Simula
 def test_a_poller_faster_than_a_slow_meter_never_fails(start_server: StartServer) -> None:
     """Once two telegrams have come, polls with less patience than the meter's interval succeed, aged within it."""
     interval, patience, polls = SLOW + 0.5, 1.5, 10
-    with SimulatedMeter('4.2', interval=interval) as slow:
+    with new_meter('4.2', interval=interval) as slow:
         server = start_server(slow.port, server=ON)
         assert [server.get('/api/v1/data').status for _ in range(2)] == [200, 200]
         replies = []

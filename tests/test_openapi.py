@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Server, StartServer
+from conftest import ROOT, Server, StartServer, new_meter
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from telegrams import of_specification, of_version, read
@@ -42,7 +42,7 @@ Fields = list[tuple[str, str]]
 @pytest.fixture(scope='module')
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """All faces of a meter that sends ten telegrams a second; one for all tests, which only ask."""
-    with SimulatedMeter(interval=0.1) as fast:
+    with new_meter(interval=0.1) as fast:
         of_meter = {'port': fast.port, 'max_age': 5}
         started = Server(tmp_path_factory.mktemp('server'), meter=of_meter, server={'homewizard_api': 'yes'})
         yield started
@@ -257,7 +257,7 @@ def test_compatible_answers_are_off_by_default(meter: SimulatedMeter, start_serv
 
 def test_the_stream_is_as_described(start_server: StartServer) -> None:
     """/stream is text/event-stream whose events are readings, and problem details when the meter is lost."""
-    with SimulatedMeter(interval=0.1) as fast:
+    with new_meter(interval=0.1) as fast:
         server = start_server(fast.port)
         assert ('Content-Type', 'text/event-stream') in fields(server, '/stream', method='HEAD')
         with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:

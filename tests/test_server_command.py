@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, StartServer, wait_for
+from conftest import ROOT, StartServer, new_meter, wait_for
 
 from dsmr_rest.simulated_meter import SimulatedMeter
 
@@ -117,7 +117,7 @@ def test_an_address_in_use_is_refused(start_server: StartServer, tmp_path: Path)
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_status_0(number: signal.Signals, start_server: StartServer) -> None:
     """SIGTERM and SIGINT end it within 2 s, while requests wait: they get 503 stopping."""
-    with SimulatedMeter(interval=30) as meter:
+    with new_meter(interval=30) as meter:
         server = start_server(meter.port)
         assert server.process.stdout
         with ThreadPoolExecutor(8) as pool:

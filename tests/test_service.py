@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, wait_for
+from conftest import ROOT, new_meter, wait_for
 from system_packages import program
-
-from dsmr_rest.simulated_meter import SimulatedMeter
 
 UNIT = ROOT / 'systemd' / 'dsmr-rest-server.service'
 INSTALLED = '/opt/dsmr-rest-server'
@@ -104,7 +102,7 @@ def test_the_server_makes_no_system_call_that_the_unit_forbids(tmp_path: Path, u
     assert 'openat' in allowed and 'mount' not in allowed and 'setpriority' not in allowed
     trace, config = tmp_path / 'trace', tmp_path / 'config.ini'
     command = re.findall(r'^ExecStart=(.*)', unit.read_text(), re.MULTILINE)[0].split()
-    with SimulatedMeter(interval=0.2) as meter:
+    with new_meter(interval=0.2) as meter:
         config.write_text(f'[meter]\nport = {meter.port}\n[server]\nhost = 127.0.0.1\nport = 0\n')
         with subprocess.Popen(
             [strace, '-f', '-o', trace, *command, '--config', config], stdout=subprocess.PIPE, text=True

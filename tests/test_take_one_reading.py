@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import serial
-from conftest import ROOT, wait_for
+from conftest import ROOT, hush, new_meter, wait_for
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dsmr_rest.p1_reader import PUBLIC_AUTHENTICATION_KEY
@@ -85,7 +85,7 @@ def failure(result: Result) -> str:
 
 @pytest.fixture(params=VERSIONS)
 def any_meter(request: pytest.FixtureRequest) -> Iterator[tuple[str, SimulatedMeter]]:
-    with SimulatedMeter(request.param, interval=0.2) as simulated:
+    with new_meter(request.param, interval=0.2) as simulated:
         yield request.param, simulated
 
 
@@ -180,7 +180,7 @@ def test_a_closed_stderr_leaves_stdout_pure(meter: SimulatedMeter, tmp_path: Pat
 def test_an_unknown_dialect_is_called_unsure(tmp_path: Path) -> None:
     """A telegram of mostly unknown lines is shown with their codes, and its specification is not pinned down."""
     lines = b'1-0:1.7.0(00.123*kW)\r\n9-9:77.7.7(1)\r\n9-9:78.7.7(1)\r\n'
-    with SimulatedMeter(interval=0.2, source=lambda: with_checksum(b'/ODD5\\1\r\n\r\n' + lines)) as meter:
+    with new_meter(interval=0.2, source=lambda: with_checksum(b'/ODD5\\1\r\n\r\n' + lines)) as meter:
         result = run(tmp_path, port=meter.port)
     assert json.loads(result.stdout).keys() == {'currentElectricityUsage'}
     assert 'unsure' in result.stderr
@@ -240,7 +240,7 @@ def test_a_port_held_by_someone_elses_program(meter: SimulatedMeter, tmp_path: P
 
 def test_a_silent_meter(meter: SimulatedMeter, tmp_path: Path) -> None:
     """No byte: meter_silent, with the speeds tried and what to check in order."""
-    meter.silent = True
+    hush(meter)
     result = run(tmp_path, port=meter.port, timeout=1)
     assert failure(result) == 'meter_silent'
     assert 'Speeds tried: 115200 baud' in result.stderr
@@ -251,7 +251,7 @@ def test_a_silent_meter(meter: SimulatedMeter, tmp_path: Path) -> None:
 @pytest.mark.parametrize(('line', 'speeds'), [('115200 8N1', '115200'), ('auto', '115200, 9600')])
 def test_a_garbled_line(line: str, speeds: str, tmp_path: Path) -> None:
     """Bytes without a telegram: line_garbled, with the first of them and the speeds tried."""
-    with SimulatedMeter(interval=0.2, source=lambda: bytes(range(128, 256))) as meter:
+    with new_meter(interval=0.2, source=lambda: bytes(range(128, 256))) as meter:
         result = run(tmp_path, port=meter.port, line=line, timeout=1)
     assert failure(result) == 'line_garbled'
     assert f'Speeds tried: {speeds} baud' in result.stderr
@@ -278,7 +278,7 @@ def test_wrong_checksums(meter: SimulatedMeter, tmp_path: Path) -> None:
 @pytest.mark.parametrize('key', ['', WRONG_KEY])
 def test_a_meter_that_encrypts(key: str, tmp_path: Path) -> None:
     """Encrypted telegrams without their key or with another: decryption_failed, and the key is not shown."""
-    with SimulatedMeter(interval=0.5, source=lambda: encrypted(NUMBERED)) as meter:
+    with new_meter(interval=0.5, source=lambda: encrypted(NUMBERED)) as meter:
         result = run(tmp_path, port=meter.port, decryption_key=key)
     assert failure(result) == 'decryption_failed'
     assert WRONG_KEY not in result.stderr
@@ -286,7 +286,7 @@ def test_a_meter_that_encrypts(key: str, tmp_path: Path) -> None:
 
 def test_a_meter_that_encrypts_with_a_known_key(tmp_path: Path) -> None:
     """With the right key an encrypted telegram is a reading as any other."""
-    with SimulatedMeter(interval=0.5, source=lambda: encrypted(NUMBERED)) as meter:
+    with new_meter(interval=0.5, source=lambda: encrypted(NUMBERED)) as meter:
         result = run(tmp_path, port=meter.port, decryption_key=KEY)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)['currentElectricityUsage']['value'] == 0.123
@@ -315,7 +315,7 @@ def test_a_config_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_ctrl_c(meter: SimulatedMeter, tmp_path: Path) -> None:
     """SIGINT while it waits ends it at once with status 130 and nothing more to say."""
-    meter.silent = True
+    hush(meter)
     with subprocess.Popen(
         command(tmp_path, port=meter.port), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -363,7 +363,7 @@ def test_a_terminal_for_stderr_alone(meter: SimulatedMeter, tmp_path: Path) -> N
 
 def test_no_progress_in_a_file(meter: SimulatedMeter, tmp_path: Path) -> None:
     """A stderr that is no terminal has neither the progress line nor a control character."""
-    meter.silent = True
+    hush(meter)
     result = run(tmp_path, port=meter.port, timeout=1)
     assert failure(result) == 'meter_silent'
     assert 'bytes,' not in result.stderr
@@ -402,7 +402,7 @@ def with_even_parity(data: bytes) -> bytes:
 )
 def test_mask_hides_numbers_from_a_failure(data: bytes, tmp_path: Path) -> None:
     """--mask leaves no number in the first bytes received, whatever form they have."""
-    with SimulatedMeter(interval=0.2, source=lambda: data) as meter:
+    with new_meter(interval=0.2, source=lambda: data) as meter:
         result = run(tmp_path, '--mask', port=meter.port, line='115200 8N1', timeout=1)
     assert failure(result) in {'line_garbled', 'telegram_incomplete'}
     sample = re.search(r'^First bytes received: (b.+)$', result.stderr, re.MULTILINE)
