@@ -176,7 +176,8 @@ class Meter:
             except MeterError as error:
                 fault = error
             except Exception as error:
-                log.exception('reading failed')
+                if not self._fault:  # an edge of it, as of all else
+                    log.exception('reading failed')
                 fault = MeterError('port_lost', f'{self._settings.port} could not be read: {error}')
             with self._changed:
                 if fault:

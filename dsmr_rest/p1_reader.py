@@ -207,8 +207,11 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         return port
 
     def _open_as(self, bytesize: int, parity: str) -> Any:
+        port = self.settings.port
+        if port.startswith('rfc2217:'):  # a line without DTR and RTS never confirms them, and nothing here needs that
+            port += ('&' if '?' in port else '?') + 'ign_set_control'
         return serial.serial_for_url(
-            self.settings.port,
+            port,
             baudrate=self.speeds.speed,
             bytesize=bytesize,
             parity=parity,

@@ -79,10 +79,6 @@ def asked(server: Server, request: str | bytes) -> Reply:
     return reply
 
 
-def openings(server: Server) -> int:
-    return int(server.get('/health', FROM_MEMORY).json['counters']['portOpenings'])
-
-
 def threads(server: Server) -> int:
     return len(list(Path(f'/proc/{server.process.pid}/task').iterdir()))
 
@@ -245,10 +241,10 @@ def test_a_client_says_how_old_a_reading_may_be(start_server: StartServer, meter
     for control in 'max-age=60', 'MAX-AGE = 60'.replace(' ', ''), 'no-transform, max-age="60"':
         reply = server.get('/', {'Cache-Control': control})
         assert (reply.body, reply.headers['Last-Modified']) == (first.body, first.headers['Last-Modified'])
-    assert openings(server) == 1
+    assert server.openings == 1
     for number, control in enumerate(('no-cache', 'max-age=0', 'no-cache, max-age=60', 'only-if-cached'), 2):
         server.get('/', {'Cache-Control': control})
-        assert openings(server) == number
+        assert server.openings == number
 
 
 def test_max_age_of_the_configuration(start_server: StartServer, meter: SimulatedMeter) -> None:
@@ -257,9 +253,9 @@ def test_max_age_of_the_configuration(start_server: StartServer, meter: Simulate
     first = server.get('/')
     wait_for(lambda: server.get('/').headers['Age'] == '1')
     assert server.get('/').body == first.body
-    assert openings(server) == 1
+    assert server.openings == 1
     assert server.get('/', {'Cache-Control': 'no-cache'}).headers['Age'] == '0'
-    assert openings(server) == 2
+    assert server.openings == 2
 
 
 def test_64_clients_at_once_share_a_telegram(start_server: StartServer) -> None:
@@ -273,7 +269,7 @@ def test_64_clients_at_once_share_a_telegram(start_server: StartServer) -> None:
         assert {each.status for each in answers} == {200}
         assert len({each.body for each in answers}) == 1
         assert {each.headers['Age'] for each in answers} == {'0'}
-        assert openings(server) == 1
+        assert server.openings == 1
 
 
 # What goes wrong with the meter

@@ -316,6 +316,7 @@ def test_a_config_file_that_is_not_there(tmp_path: Path) -> None:
 def test_ctrl_c(meter: SimulatedMeter, tmp_path: Path) -> None:
     """SIGINT while it waits ends it at once with status 130 and nothing more to say."""
     hush(meter)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     with subprocess.Popen(
         command(tmp_path, port=meter.port), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

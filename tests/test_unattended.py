@@ -124,12 +124,13 @@ def test_a_line_at_the_wrong_speed(start_server: StartServer) -> None:
 class Ser2net:
     """A real ser2net in front of a port, always at the same address, that can be stopped and started again."""
 
-    def __init__(self, folder: Path, port: str) -> None:
+    def __init__(self, folder: Path, port: str, scheme: str) -> None:
         self.address = ('127.0.0.1', free_port())
-        self.url = 'socket://{}:{}'.format(*self.address)
+        self.url = '{}://{}:{}'.format(scheme, *self.address)
+        accepter = {'socket': 'tcp', 'rfc2217': 'telnet(rfc2217),tcp'}[scheme]
         self._config = folder / 'ser2net.yaml'
         self._config.write_text(
-            'connection: &meter\n  accepter: tcp,{},{}\n  connector: serialdev,'.format(*self.address)
+            'connection: &meter\n  accepter: {},{},{}\n  connector: serialdev,'.format(accepter, *self.address)
             + f'{port},115200n81,local\n  options:\n    max-connections: 4\n'
         )
         self._program = program('ser2net', 'ser2net')
@@ -150,9 +151,15 @@ class Ser2net:
         return False
 
 
-@pytest.fixture
-def ser2net(meter: SimulatedMeter, tmp_path: Path) -> Iterator[Ser2net]:
-    made = Ser2net(tmp_path, meter.port)
+@pytest.fixture(params=['socket', 'rfc2217'])
+def ser2net(
+    request: pytest.FixtureRequest, meter: SimulatedMeter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Ser2net]:
+    if (
+        request.param == 'rfc2217'
+    ):  # whose client in pyserial calls what is deprecated, and may leave a socket to Python
+        monkeypatch.setenv('PYTHONWARNINGS', 'ignore')
+    made = Ser2net(tmp_path, meter.port, request.param)
     yield made
     made.stop()
 
@@ -165,7 +172,9 @@ def test_ser2net_stops_and_starts(
     for _ in range(2):
         assert wait_for(lambda: result(server) == (200, None))
         hush(meter)
+        before = server.openings
         asked = wait_together(server, pool, 3)
+        wait_for(lambda before=before: server.openings > before)  # type: ignore[misc]
         ser2net.stop()
         assert results(asked) == {(503, 'port_lost')}
         assert result(server) == (503, 'port_missing')
