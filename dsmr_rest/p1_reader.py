@@ -145,6 +145,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self._chooser = Chooser(settings.specification)
         self._has_decrypted = False
         self._logged: set[tuple[str, ...]] = set()
+        self._is_remote = '://' in settings.port
         self._is_socket = settings.port.startswith('socket://')
 
     @property
@@ -238,7 +239,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             if changed:
                 port.baudrate = self.speeds.speed
                 self._framer = Framer()
-            if self._is_socket and now - heard > LONGEST_SILENCE:
+            if self._is_remote and now - heard > LONGEST_SILENCE:
                 return
             yield None
 
