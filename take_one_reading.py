@@ -25,6 +25,8 @@ NO_READING = 1
 CANNOT_START = 2
 INTERRUPTED = 130
 """As a shell reports a program that Ctrl-C ended: 128 and the number of SIGINT."""
+PROGRESS_PAUSE = 0.2
+"""Seconds that the progress line stands: bytes arrive faster than eyes, or a terminal far away, can follow."""
 
 _PERSONAL = re.compile('quipmentIdentifier|Serial[Nn]umber|ogicalDeviceName|extMessage')
 # Digits, also as a 7E1 line shows them at 8N1, and the system title of an encrypted frame: it has the meter's number.
@@ -119,7 +121,7 @@ def put_out(data: bytes) -> int:
 
 def take(reader: P1Reader) -> Reading:
     """The first reading to come. Raises MeterError when there is none within the timeout of the settings."""
-    began, before = time.monotonic(), reader.seen.copy()
+    began, before, due = time.monotonic(), reader.seen.copy(), 0.0
     try:
         with closing(reader.read()) as readings:
             for reading in readings:
@@ -128,8 +130,9 @@ def take(reader: P1Reader) -> Reading:
                     return reading
                 if waited >= reader.settings.timeout:
                     break
-                seen = reader.seen
-                _progress(f'{waited:.0f} s, {seen.received_bytes} bytes, {seen.checksum_failures} bad checksums')
+                if waited >= due:
+                    due, seen = waited + PROGRESS_PAUSE, reader.seen
+                    _progress(f'{waited:.0f} s, {seen.received_bytes} bytes, {seen.checksum_failures} bad checksums')
     finally:
         _progress('')
     raise reader.nothing_usable(before, time.monotonic() - began)

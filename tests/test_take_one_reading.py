@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -334,7 +335,11 @@ def on_a_terminal(arguments: list[str | Path]) -> tuple[str, str]:
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=slave, text=True, env=ENVIRONMENT) as process:
             stdout, _ = process.communicate(timeout=LIMIT)
         os.set_blocking(master, False)
-        return stdout, os.read(master, 65536).decode()
+        shown = b''
+        with suppress(BlockingIOError):
+            while True:
+                shown += os.read(master, 4096)
+        return stdout, shown.decode()
     finally:
         os.close(slave)
         os.close(master)
