@@ -124,8 +124,8 @@ class Meter:
         seen = self.reader.seen.copy()
         while not self._stopping and (left := deadline - time.monotonic()) > 0:
             event = self._event
-            self._waiting += 1
             self._start()
+            self._waiting += 1
             self._changed.wait_for(lambda event=event: self._event != event or self._stopping, left)  # type: ignore[misc]
             if self._event == event:
                 self._waiting -= 1
@@ -164,8 +164,9 @@ class Meter:
 
     def _start(self) -> None:
         if not self._thread:
-            self._thread = threading.Thread(target=self._run, name='meter', daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name='meter', daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
         """The reading thread, one of the edges of the design: whatever fails, those who wait are told."""

@@ -120,6 +120,10 @@ class SpeedSearch:
         patience = LONGEST_SILENCE if self._confirmed or not burst_over else 0
         return (self._hasty or now - self._since > patience) and self._change(now, hasty=False)
 
+    def refused(self, now: float) -> bool:
+        """The port cannot have this speed. True when there is another."""
+        return self._change(now, hasty=True)
+
     def _change(self, now: float, *, hasty: bool) -> bool:
         self._silent, self._since = 0.0, now
         if len(self._speeds) == 1:
@@ -193,7 +197,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             )
         return MeterError('meter_silent', f'no byte {where}: check the cable, and that the P1 port is switched on')
 
-    def _open(self) -> Any:
+    def _open(self, *, again: bool = True) -> Any:
         framing = (serial.SEVENBITS, serial.PARITY_EVEN) if self.settings.line.endswith('7E1') else EIGHT_BITS
         try:
             try:
@@ -201,6 +205,8 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             except termios.error:  # a pseudo-terminal knows no parity; 7E1 can be read at 8N1
                 port = self._open_as(*EIGHT_BITS)
         except (OSError, ValueError, termios.error) as error:  # ValueError: settings that the port cannot take
+            if isinstance(error, ValueError) and again and self.speeds.refused(time.monotonic()):
+                return self._open(again=False)
             raise cannot_open(self.settings.port, error) from error
         self.seen.port_openings += 1
         self.sample = b''
@@ -237,8 +243,12 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             else:
                 changed = self.speeds.silence(TICK, now)
             if changed:
-                port.baudrate = self.speeds.speed
                 self._framer = Framer()
+                try:
+                    port.baudrate = self.speeds.speed
+                except ValueError:  # the other end of rfc2217 may have one speed only
+                    self.speeds.refused(now)
+                    port.baudrate = self.speeds.speed
             if self._is_remote and now - heard > LONGEST_SILENCE:
                 return
             yield None

@@ -6,14 +6,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import serial
-from conftest import hush, new_meter
+from conftest import hush, new_meter, wait_for
+from serial.rfc2217 import PortManager
 from telegrams import from_lines, of_version
 
 from dsmr_rest import p1_reader
@@ -175,6 +176,67 @@ def test_a_port_that_is_unplugged() -> None:
             read_until(source, unplugged)
         assert (caught.value.code, source.seen.port_losses) == ('port_lost', 1)
         assert caught.value.detail.startswith(meter.port)
+
+
+class OneSpeed(serial.Serial):
+    """A port that stays at the speed it was opened with, whoever asks."""
+
+    cts = dsr = ri = cd = rts = dtr = False  # a pseudo-terminal has none of them
+
+    @property
+    def baudrate(self) -> int:
+        return int(super().baudrate)
+
+    @baudrate.setter
+    def baudrate(self, baudrate: int) -> None:
+        if not self.is_open:
+            serial.Serial.baudrate.fset(self, baudrate)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def at_one_speed(port: serial.Serial) -> Iterator[str]:
+    """The URL at which pyserial's own rfc2217 server passes a port on, to one client after another."""
+    over = threading.Event()
+
+    def serve() -> None:
+        while not over.is_set():
+            with suppress(OSError), listening.accept()[0] as client, client.makefile('wb', buffering=0) as out:
+                manager: Any = PortManager(port, out)  # type: ignore[arg-type] # its types do not say what it takes
+                client.settimeout(0.01)
+                while not over.is_set():
+                    with suppress(TimeoutError):
+                        if not (asked := client.recv(1024)):
+                            break
+                        list(manager.filter(asked))
+                    sent = port.read(port.in_waiting)
+                    out.write(b''.join(manager.escape(sent)))
+
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+        listening.settimeout(0.1)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f'rfc2217://127.0.0.1:{listening.getsockname()[1]}'
+        over.set()
+        thread.join()
+
+
+@pytest.mark.filterwarnings('ignore:set:DeprecationWarning')  # setDaemon(), setName() in pyserial
+@pytest.mark.parametrize(('version', 'baud'), [('5.0', 115200), ('2.2', 9600)])
+def test_a_remote_port_with_one_speed_is_read_at_that(version: str, baud: int) -> None:
+    """Where the other end of rfc2217 refuses a speed the other one is taken, at the opening and behind a silence."""
+    with new_meter(version, interval=0.5) as meter, OneSpeed(meter.port, baud) as port, at_one_speed(port) as url:
+        source = reader(url)
+        source.speeds.speed = 115200 + 9600 - baud  # the wrong one of the two
+        stream = source.read()
+        assert next(filter(None, stream)).document
+        assert source.speeds.speed == baud
+        hush(meter)
+        source.speeds._silent = LONGEST_SILENCE  # as if it were over
+        wait_for(lambda: next(stream) is None and source.speeds._silent < LONGEST_SILENCE)
+        meter.silent = False
+        assert next(filter(None, stream)).document
+        assert source.speeds.speed == baud
+        stream.close()
 
 
 def test_a_silent_port_gives_the_caller_its_turn_and_closes() -> None:
