@@ -239,7 +239,7 @@ class _Place:
         if here and file:
             raise ConfigError(f'{self.path}: [{section}] {key} and {key}_file: must be set one or neither')
         if file:
-            source = self._existing(file)
+            source = self.path.parent / file
         elif not here and self.credentials and (self.credentials / key).is_file():
             source = self.credentials / key
         else:

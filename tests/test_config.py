@@ -1,5 +1,6 @@
 """config.ini: what is taken, what is refused, and that a secret is never shown."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,71 @@ def test_secrets_are_not_in_the_representation() -> None:
     """What a traceback or a log would show of a configuration has no secret in it."""
     shown = repr(loaded(f'[meter]\ndecryption_key = {KEY}\n[server]\nuser = me\npassword = geheim\n'))
     assert KEY not in shown and 'geheim' not in shown and "user='me'" in shown
+
+
+SECRETS = [('meter', 'decryption_key', KEY), ('meter', 'authentication_key', KEY), ('server', 'password', 'geheim')]
+
+
+def with_user(section: str, settings: str) -> str:
+    return f'[{section}]\n{settings}' + 'user = me\n' * (section == 'server')
+
+
+@pytest.mark.parametrize(('section', 'key', 'secret'), SECRETS)
+def test_a_secret_may_stand_in_a_file_of_its_own(section: str, key: str, secret: str, tmp_path: Path) -> None:
+    """A secret's file is found from config.ini's folder, also from elsewhere; its line end is not of the secret."""
+    Path('secret').write_text(f'{secret}\n')
+    FILE.write_text(with_user(section, f'{key}_file = secret\n'))
+    os.chdir('/')
+    assert getattr(getattr(load(tmp_path / FILE), section), key) == secret
+
+
+@pytest.mark.parametrize(('section', 'key', 'secret'), SECRETS)
+def test_a_secret_may_be_a_credential_of_the_service(section: str, key: str, secret: str, tmp_path: Path) -> None:
+    """A file named as the setting, in the folder that systemd gives, holds for what config.ini does not say itself."""
+    credentials = tmp_path / 'credentials'
+    credentials.mkdir()
+    (credentials / key).write_text(f'{secret}\n')
+    FILE.write_text(with_user(section, ''))
+    assert getattr(getattr(load(FILE, credentials), section), key) == secret
+    FILE.write_text(with_user(section, f'{key} = {secret[::-1]}\n'))
+    assert getattr(getattr(load(FILE, credentials), section), key) == secret[::-1]
+
+
+@pytest.mark.parametrize(('section', 'key', 'secret'), SECRETS)
+@pytest.mark.parametrize('content', [None, b'\xff\xfe'])
+def test_a_wrong_file_for_a_secret_is_refused(section: str, key: str, secret: str, content: bytes | None) -> None:
+    """A secret's file that is not there, or no text, is named with the setting; so is a secret that stands twice."""
+    if content:
+        Path('secret').write_bytes(content)
+    complaint = refusal(with_user(section, f'{key}_file = secret\n'))
+    assert f'[{section}] {key}' in complaint and 'secret' in complaint
+    complaint = refusal(with_user(section, f'{key} = {secret}\n{key}_file = secret\n'))
+    assert f'{key} and {key}_file: must be set one or neither' in complaint and secret not in complaint
+
+
+@pytest.mark.parametrize(
+    ('text', 'named'),
+    [
+        ('user = me', 'user and password'),
+        ('password = geheim', 'user and password'),
+        ('certificate = config.ini', 'certificate and private_key'),
+        ('private_key = config.ini', 'certificate and private_key'),
+    ],
+)
+def test_half_of_a_pair_is_refused(text: str, named: str) -> None:
+    """A user without password, and a certificate without key, are refused before they protect nothing."""
+    complaint = refusal(f'[server]\n{text}\n')
+    assert f'{named}: must be set both or neither' in complaint and 'geheim' not in complaint
+
+
+def test_what_is_not_wise_is_a_warning() -> None:
+    """A secret in a file that everybody can read, and a password that goes over the network as text."""
+    text = '[server]\nuser = me\npassword = geheim\n'
+    loaded(text)
+    FILE.chmod(0o644)
+    readable, plain = load(FILE).warnings
+    assert 'password' in readable and 'chmod' in readable
+    assert 'plain text' in plain and 'geheim' not in readable + plain
+    FILE.chmod(0o600)
+    assert load(FILE).warnings == (plain,)
+    assert loaded(f'{text}host = 127.0.0.1\n').warnings == ()
