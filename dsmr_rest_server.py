@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 
 CONFIG = Path(__file__).with_name('config.ini')
 CANNOT_START = 2
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -35,12 +35,18 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def configuration(file: Path | None) -> Config:
-    """The settings in a file, or in config.ini beside this script; the defaults when neither is there."""
-    if not file and not CONFIG.exists():
-        return Config()
-    credentials = os.environ.get('CREDENTIALS_DIRECTORY')
-    return load(file or CONFIG, Path(credentials) if credentials else None)
+def configuration(options: argparse.Namespace, stack: ExitStack) -> Config:
+    """The settings in the file that the options name, or in config.ini beside this script, or else the defaults.
+
+    With --demo the meter is a simulated one, which the stack ends.
+    """
+    file, credentials = options.config or CONFIG, os.environ.get('CREDENTIALS_DIRECTORY')
+    there = options.config or CONFIG.exists()
+    config = load(file, Path(credentials) if credentials else None) if there else Config()
+    if not options.demo:
+        return config
+    port = stack.enter_context(SimulatedMeter()).port
+    return replace(config, meter=replace(config.meter, port=port, line='auto', specification='auto'))
 
 
 def main() -> int:
@@ -50,15 +56,11 @@ def main() -> int:
     options = parser.parse_args()
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format='%(asctime)s %(message)s')
-    for each in SIGNALS:
-        signal.signal(each, _end)
+    _on_signals(_end)
     with ExitStack() as stack:
         try:
-            config = configuration(options.config)
+            config = configuration(options, stack)
             settings = config.meter
-            if options.demo:
-                simulated = stack.enter_context(SimulatedMeter())
-                settings = replace(settings, port=simulated.port, line='auto', specification='auto')
             announcer = Announcer()
             stack.callback(announcer.close)
             meter = Meter(P1Reader(settings), on_first=announcer.device)
@@ -76,14 +78,19 @@ def main() -> int:
         if settings.keep_open or announcer.needs_reading:
             meter.open(settings.keep_open or settings.timeout)
         signal.set_wakeup_fd(server.wake)
-        for each in SIGNALS:
-            signal.signal(each, server.end)
+        _on_signals(server.end)
         server.serve_forever()
-        signal.set_wakeup_fd(-1)
+        _on_signals(signal.SIG_IGN)  # it is ending already
     return 0
 
 
+def _on_signals(handler: Callable[..., object] | signal.Handlers) -> None:
+    for each in signal.SIGTERM, signal.SIGINT:
+        signal.signal(each, handler)
+
+
 def _end(*_: object) -> NoReturn:
+    _on_signals(signal.SIG_IGN)
     sys.exit(0)  # while it starts; what the stack holds is closed on the way
 
 

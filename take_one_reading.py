@@ -11,14 +11,12 @@ import re
 import sys
 import time
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dsmr_rest.config import ConfigError
 from dsmr_rest.p1_reader import MeterError, P1Reader
-from dsmr_rest.reading import KINDS, Reading, render
-from dsmr_rest.simulated_meter import SimulatedMeter
+from dsmr_rest.reading import Reading, render
 from dsmr_rest_server import arguments, configuration
 
 NO_READING = 1
@@ -69,11 +67,8 @@ def main() -> int:
     options = parser.parse_args()
     logging.getLogger('dsmr_rest').addHandler(logging.NullHandler())  # what the reader logs is told below
     try:
-        settings = configuration(options.config).meter
         with ExitStack() as stack:
-            if options.demo:
-                port = stack.enter_context(SimulatedMeter()).port
-                settings = replace(settings, port=port, line='auto', specification='auto')
+            settings = configuration(options, stack).meter
             return _take_and_tell(P1Reader(settings), masked=options.mask, demo=options.demo)
     except (ConfigError, OSError) as error:
         tell(f'take_one_reading: {error}')
@@ -152,7 +147,7 @@ def found(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
     version = f'{version[0]}.{version[1]}' if re.fullmatch(r'\d\d', version) else version
     of_devices = sum(len(each) - 1 for each in reading.document.get('mbusDevices', []))
     objects = sum(key != 'mbusDevices' for key in reading.document) + of_devices
-    devices = [f'channel {each.channel} {kind(each.kind)}' for each in reading.devices]
+    devices = [f'channel {each.channel} {each.kind_name}' for each in reading.devices]
     return [
         f'meter          {name}',
         f'DSMR version   {version}',
@@ -163,11 +158,6 @@ def found(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
         f'objects        {objects}',
         f'M-Bus devices  {", ".join(devices) or "none"}',
     ]
-
-
-def kind(number: int | None) -> str:
-    """What an M-Bus device measures, in words."""
-    return 'of unknown type' if number is None else KINDS.get(number, f'type {number}')
 
 
 def pinned_down(reading: Reading, reader: P1Reader) -> list[str]:
@@ -188,7 +178,7 @@ def next_steps(code: str, reader: P1Reader, *, masked: bool = False) -> list[str
         return ['Check that ser2net, or what else offers the port, runs there, and that no firewall is in between.']
     if code == 'port_missing':
         facts = ['Serial ports here:', *(serial_ports() or ['none: Linux sees no cable'])]
-    elif code in ('port_busy', 'checksum_failed'):
+    elif code in ('port_busy', 'checksum_failed') and '://' not in port:
         facts = holders(port)
     elif code in ('meter_silent', 'line_garbled', 'telegram_incomplete'):
         facts = [f'Speeds tried: {", ".join(map(str, reader.speeds.tried))} baud.']

@@ -51,6 +51,8 @@ SEND_TIME = 10.0
 """Seconds for a client to take an answer."""
 LINGER_TIME = 1.0
 """Seconds in which a client may still send behind the last answer: closing at once would destroy it (RFC 9112 9.6)."""
+MOST_REFUSED = 64
+"""Clients that are told at a time, in peace, that there are too many: each takes a thread and a file descriptor."""
 STOP_TIME = 0.4
 """Seconds for the last answers to go out; the meter's end takes up to 1 s of the 2 s that stopping may take."""
 LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
@@ -80,9 +82,8 @@ class HttpServer(ThreadingHTTPServer):
         self._woken, self.wake = os.pipe()
         os.set_blocking(self.wake, False)  # as signal.set_wakeup_fd() wants it
         self.tls = _tls(settings)
-        self._own_names = {'localhost', socket.gethostname().lower(), *settings.hosts}
+        self._own_names = {socket.gethostname().lower(), *settings.hosts}
         self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
-        self._needs_credentials = bool(settings.user and settings.password)
         try:
             super().__init__(self._address(settings), Connection)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one
@@ -165,7 +166,7 @@ class HttpServer(ThreadingHTTPServer):
             ) from None
 
     def _check_credentials(self, authorization: str) -> None:
-        if not self._needs_credentials:
+        if not self.settings.user:
             return
         scheme, _, given = authorization.partition(' ')
         if scheme.lower() == 'basic' and hmac.compare_digest(given.strip().encode(), self._credentials):
@@ -186,7 +187,7 @@ class HttpServer(ThreadingHTTPServer):
         # In the accepting thread: nothing here may wait for a client.
         if len(self.connections) < self.settings.max_connections or self._make_room():
             self.connections[request] = time.monotonic()
-        elif len(self.refused) < self.settings.max_connections:
+        elif len(self.refused) < MOST_REFUSED:
             self.refused.add(request)
         else:  # enough are being told in peace that there are too many
             if not self.tls:
@@ -220,7 +221,7 @@ class HttpServer(ThreadingHTTPServer):
         log.exception('a connection failed')  # noqa: LOG004 called where the exception is handled
 
     def serve_forever(self, poll_interval: float = 0) -> None:  # noqa: ARG002 the library's, which wakes to look around
-        """Answers until end() is called. Sleeps while nobody asks."""
+        """Answers until a signal has called end(). Sleeps while nobody asks."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.socket, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
@@ -229,9 +230,8 @@ class HttpServer(ThreadingHTTPServer):
                     self._handle_request_noblock()  # type: ignore[attr-defined] # not in the library's stubs
 
     def end(self, *_: object) -> None:
-        """Has serve_forever() return; a signal handler too, whose signal cannot come too early to be seen."""
+        """A signal's handler: has serve_forever() return, which the signal itself wakes by way of `wake`."""
         self.service.stopping = True
-        os.write(self.wake, b'.')
 
     def close(self) -> None:
         """Behind serve_forever(): ends the meter's waits, lets the answers out and hangs up on everyone, within 2 s."""
@@ -284,9 +284,7 @@ class Connection(BaseRequestHandler):
             raise  # the client hung up
         except Exception:
             log.exception('a request failed')
-            answer = problem(
-                HTTPStatus.INTERNAL_SERVER_ERROR, 'internal_error', 'an error of this server; its log has it'
-            )
+            answer = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, 'an error of this server; its log has it').answer
         return self._send(request, answer)
 
     def _head(self) -> bytes | None:
@@ -299,7 +297,7 @@ class Connection(BaseRequestHandler):
             searched = len(self._received)
             if b'\n' not in self._received[: LINE_LIMIT + 1] and searched > LINE_LIMIT:
                 raise line_too_long()
-            if searched > HEAD_LIMIT:
+            if searched > HEAD_LIMIT + len('\r\n\r'):
                 raise head_too_long()
             data = self._receive(deadline)
             if not data:

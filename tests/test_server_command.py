@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, StartServer, new_meter, wait_for
+from conftest import ROOT, StartServer, free_port, new_meter, wait_for
 
 from dsmr_rest.simulated_meter import SimulatedMeter
 
@@ -39,11 +39,6 @@ def refused(*options: str) -> str:
     assert not ended.stdout
     assert ended.stderr.count('\n') == 1 and ended.stderr.endswith('\n')
     return ended.stderr
-
-
-def free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def telegram(port: int) -> bytes:
@@ -164,19 +159,6 @@ def test_a_signal_ends_it_at_any_moment_of_the_start(tmp_path: Path) -> None:
             assert process.wait(SECONDS_TO_STOP) == 0
 
 
-def test_killed_and_started_again_it_serves(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """SIGKILL during requests leaves nothing behind that the next start on the same address minds."""
-    port = free_port()
-    file = config(tmp_path, meter.port, server=f'port = {port}')
-    for _ in range(3):
-        with running(*SERVER, '--config', file, stdout=subprocess.DEVNULL), ThreadPoolExecutor(1) as pool:
-            wait_for(lambda: listens(port))
-            assert telegram(port).startswith(b'/')
-            broken = pool.submit(telegram, port)
-        with suppress(OSError):
-            broken.result()
-
-
 def test_demo_serves_a_meter_without_hardware(start_server: StartServer) -> None:
     """--demo answers with readings of a simulated meter, whatever port the configuration names."""
     server = start_server('/dev/serial/none', '--demo', meter={'line': '9600 7E1', 'specification': 'V2_2'})
@@ -196,6 +178,18 @@ def test_one_line_with_the_addresses_it_serves(tmp_path: Path) -> None:
         rest, errors = process.communicate(timeout=10)
     assert '/dev/serial/none' in line and 'http://127.0.0.1:' in line
     assert rest == errors == ''
+
+
+def test_any_number_of_signals_ends_it_once(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """Signals that come while it is ending change nothing: status 0, and no word of them."""
+    file = config(tmp_path, meter.port)
+    with running(*SERVER, '--config', file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        while process.poll() is None:
+            for each in signal.SIGTERM, signal.SIGINT:
+                process.send_signal(each)
+        assert (process.returncode, process.communicate()) == (0, ('', ''))
 
 
 @pytest.mark.parametrize('verbose', [True, False])
