@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from dsmr_rest.reading import Reading
+from dsmr_rest.reading import Reading, amount, number
 
 PRODUCT_NAME = 'dsmr-rest-server'
 """In place of a Wi-Fi network's name: without the key wifi_ssid clients take the answer for version 2."""
@@ -30,20 +30,8 @@ EXTERNAL_UNITS = ('m3', 'GJ')
 
 _PHASES = (1, 2, 3)
 _TARIFFS = (1, 2, 3, 4)
-_KWH = {'kWh': 1.0, 'Wh': 0.001, 'MWh': 1000.0}
-_WATT = {'W': 1.0, 'kW': 1000.0, 'MW': 1e6}
-_VOLT, _AMPERE, _HERTZ, _M3 = {'V': 1.0}, {'A': 1.0}, {'Hz': 1.0}, {'m3': 1.0}
 _TARIFF = re.compile(r'0*([1-4])')
 _STAMP_FROM = 2010  # as a number, the time of an earlier year has fewer than its twelve digits
-
-_EQUIPMENT_IDENTIFIERS = (
-    'equipmentIdentifier',
-    'belgiumEquipmentIdentifier',
-    'luxembourgEquipmentIdentifier',
-    'equipmentSerialNumber',
-    'cosemLogicalDeviceName',
-    'q3dEquipmentIdentifier',
-)
 
 # As devices name the makers; '\' and a digit say who assigned the rest (IEC 62056-21), and stand as a second space.
 _MAKERS = {'ISK5\\': 'ISKRA  ', 'XMX5LG': 'Landis + Gyr LG', 'ENE5\\': 'Sagemcom '}
@@ -51,11 +39,10 @@ _MAKERS = {'ISK5\\': 'ISKRA  ', 'XMX5LG': 'Landis + Gyr LG', 'ENE5\\': 'Sagemcom
 
 def device(reading: Reading) -> dict[str, Any]:
     """The answer to GET /api. Takes some 50 ms for the first reading of a meter: see _serial."""
-    identifier = _first(reading.document, _EQUIPMENT_IDENTIFIERS)
     return {
         'product_type': 'HWE-P1',
         'product_name': 'P1 Meter',
-        'serial': _serial(f'{reading.identification} {identifier and identifier["value"]}'),
+        'serial': _serial(f'{reading.identification} {reading.identifier}'),
         'firmware_version': FIRMWARE_VERSION,
         'api_version': 'v1',
     }
@@ -64,19 +51,18 @@ def device(reading: Reading) -> dict[str, Any]:
 def data(reading: Reading) -> dict[str, Any]:
     """The answer to GET /api/v1/data: kWh, W, V, A, Hz, m3; times as numbers YYMMDDhhmmss in the meter's local time."""
     document, version = reading.document, reading.version or ''
-    identifier = _first(document, _EQUIPMENT_IDENTIFIERS)
     values = {
         'wifi_ssid': PRODUCT_NAME,
         'wifi_strength': 100,
         'smr_version': int(version) if version.isdecimal() else None,
         'meter_model': _model(reading.identification),
-        'unique_id': identifier and identifier['value'],
+        'unique_id': reading.identifier,
         'active_tariff': _tariff(document.get('electricityActiveTariff')),
         **_energy(reading, 'import', 'electricityUsedTariff', 'electricityImportedTotal', '1.8'),
         **_energy(reading, 'export', 'electricityDeliveredTariff', 'electricityExportedTotal', '2.8'),
         'active_power_w': _net_power(document, 'currentElectricityUsage', 'currentElectricityDelivery'),
         **_phases(document),
-        'active_frequency_hz': _amount(document.get('frequency'), _HERTZ),
+        'active_frequency_hz': amount(document.get('frequency'), 'Hz'),
         'any_power_fail_count': _count(document.get('shortPowerFailureCount')),
         'long_power_fail_count': _count(document.get('longPowerFailureCount')),
         **_demand(document),
@@ -105,19 +91,6 @@ def _model(identification: str) -> str | None:
     return identification or None
 
 
-def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((values[name] for name in names if name in values), None)
-
-
-def _amount(item: Mapping[str, Any] | None, scales: Mapping[str, float]) -> float | None:
-    """The value in the unit that has scale 1; None when it is no number or in a unit without a scale."""
-    if not item or item['unit'] not in scales or not isinstance(item['value'], int | float):
-        return None
-    scale = scales[item['unit']]
-    value: float = item['value']
-    return value / round(1 / scale) if scale < 1 else value * scale  # 5 Wh is 0.005 kWh, and 5 * 0.001 may not be
-
-
 def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
@@ -138,10 +111,10 @@ def _energy(reading: Reading, direction: str, tariff: str, total: str, code: str
     tariff for it, and their statistics would jump by thousands.
     """
     document = reading.document
-    tariffs = {number: _amount(document.get(f'{tariff}{number}'), _KWH) for number in _TARIFFS}
+    tariffs = {number: amount(document.get(f'{tariff}{number}'), 'kWh') for number in _TARIFFS}
     known = {number: kwh for number, kwh in tariffs.items() if kwh is not None}
     unreadable = any(f':{code}.{number}' in each for number in _TARIFFS for each in reading.not_understood)
-    whole = round(sum(known.values()), 3) if known and not unreadable else _amount(document.get(total), _KWH)
+    whole = round(sum(known.values()), 3) if known and not unreadable else amount(document.get(total), 'kWh')
     if whole is None:
         return {}
     prefix = f'total_power_{direction}'
@@ -150,8 +123,8 @@ def _energy(reading: Reading, direction: str, tariff: str, total: str, code: str
 
 def _net_power(document: Mapping[str, Any], used: str, delivered: str) -> int | None:
     """Watts, negative when delivering; some meters only have the one object, with a sign."""
-    watts = _amount(document.get(used), _WATT)
-    return None if watts is None else round(watts - (_amount(document.get(delivered), _WATT) or 0))
+    watts = amount(document.get(used), 'W')
+    return None if watts is None else round(watts - (amount(document.get(delivered), 'W') or 0))
 
 
 def _phases(document: Mapping[str, Any]) -> dict[str, float | None]:
@@ -160,14 +133,14 @@ def _phases(document: Mapping[str, Any]) -> dict[str, float | None]:
     for n in _PHASES:
         power = f'instantaneousActivePowerL{n}'
         watts = _net_power(document, f'{power}Positive', f'{power}Negative')
-        amperes = _amount(document.get(f'instantaneousCurrentL{n}'), _AMPERE)
+        amperes = amount(document.get(f'instantaneousCurrentL{n}'), 'A')
         if amperes is not None:
             currents.append(abs(amperes))
             if watts is not None and amperes:  # meters give the current without its direction
                 amperes = -abs(amperes) if watts < 0 else abs(amperes)
         values |= {
             f'active_power_l{n}_w': watts,
-            f'active_voltage_l{n}_v': _amount(document.get(f'instantaneousVoltageL{n}'), _VOLT),
+            f'active_voltage_l{n}_v': amount(document.get(f'instantaneousVoltageL{n}'), 'V'),
             f'active_current_l{n}_a': amperes,
             f'voltage_sag_l{n}_count': _count(document.get(f'voltageSagL{n}Count')),
             f'voltage_swell_l{n}_count': _count(document.get(f'voltageSwellL{n}Count')),
@@ -179,8 +152,8 @@ def _demand(document: Mapping[str, Any]) -> dict[str, int | None]:
     """Belgian peaks. The API spells monthly without its h."""
     peak = document.get('belgiumMaximumDemandMonth')
     return {
-        'active_power_average_w': _whole(_amount(document.get('belgiumCurrentAverageDemand'), _WATT)),
-        'montly_power_peak_w': _whole(_amount(peak, _WATT)),
+        'active_power_average_w': _whole(amount(document.get('belgiumCurrentAverageDemand'), 'W')),
+        'montly_power_peak_w': _whole(amount(peak, 'W')),
         'montly_power_peak_timestamp': _stamp(peak),
     }
 
@@ -193,7 +166,7 @@ def _stamp(item: Mapping[str, Any] | None) -> int | None:
 
 def _gas(document: Mapping[str, Any]) -> dict[str, Any]:
     reading = document.get('hourlyGasMeterReading')
-    value, identifier = _amount(reading, _M3), document.get('equipmentIdentifierGas')
+    value, identifier = amount(reading, 'm3'), document.get('equipmentIdentifierGas')
     if value is None:
         return {}
     return {
@@ -207,8 +180,8 @@ def _external(reading: Reading) -> Iterator[dict[str, Any]]:
     """The M-Bus devices that have something to say: for one that is incomplete, clients drop the whole measurement."""
     for each in reading.devices:
         name = EXTERNAL_TYPES.get(each.kind or 0)
-        stamp, value = _stamp(each.measured), _amount(each.measured, dict.fromkeys(EXTERNAL_UNITS, 1.0))
-        if name and stamp and each.measured and value is not None:
+        stamp, value = _stamp(each.measured), number(each.measured)
+        if name and stamp and each.measured and each.measured['unit'] in EXTERNAL_UNITS and value is not None:
             yield {
                 'unique_id': str((each.identifier and each.identifier['value']) or ''),
                 'type': name,

@@ -15,21 +15,10 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from dsmr_rest.reading import KINDS, NEVER, MbusDevice, Reading
-
-_FACTORS: dict[str, dict[str | None, float]] = {
-    'kwh': {'Wh': 0.001, 'kWh': 1, 'MWh': 1000},
-    'watts': {'W': 1, 'kW': 1000},  # the Q3D sends W
-    'volts': {'V': 1},
-    'amperes': {'mA': 0.001, 'A': 1},
-    '': {None: 1},
-}
-_DIGITS = 6
-"""Decimals that a conversion keeps; no meter sends more, and the binary fraction's noise is beyond them."""
+from dsmr_rest.reading import NEVER, MbusDevice, Reading, amount, number
 
 _GAS_AGAIN = {'deviceType', 'equipmentIdentifierGas', 'hourlyGasMeterReading'}
 """Stand at the top of a reading for convenience; they are those of an M-Bus device."""
-_IDENTIFIER = re.compile('.*equipment(Identifier|SerialNumber)', re.IGNORECASE)
 _MANUFACTURER = re.compile('[A-Za-z]{3}')  # IEC 62056-21 6.3.2
 
 
@@ -51,22 +40,22 @@ class _Measure(NamedTuple):
 _MEASURES = (
     _Measure(
         'dsmr_electricity_used_kwh', 'Energy taken from the grid; tariff "all" where the meter counts no tariffs.',
-        'kwh', 'tariff', r'electricityUsedTariff(\d+)', 'electricityImportedTotal', 'counter',
+        'kWh', 'tariff', r'electricityUsedTariff(\d+)', 'electricityImportedTotal', 'counter',
     ),
     _Measure(
         'dsmr_electricity_delivered_kwh', 'Energy given to the grid; tariff "all" where the meter counts no tariffs.',
-        'kwh', 'tariff', r'electricityDeliveredTariff(\d+)', 'electricityExportedTotal', 'counter',
+        'kWh', 'tariff', r'electricityDeliveredTariff(\d+)', 'electricityExportedTotal', 'counter',
     ),
     _Measure(
         'dsmr_power_used_watts', 'Power taken from the grid: the whole without label, and each phase.',
-        'watts', 'phase', r'instantaneousActivePowerL(\d)Positive', 'currentElectricityUsage',
+        'W', 'phase', r'instantaneousActivePowerL(\d)Positive', 'currentElectricityUsage',
     ),
     _Measure(
         'dsmr_power_delivered_watts', 'Power given to the grid: the whole without label, and each phase.',
-        'watts', 'phase', r'instantaneousActivePowerL(\d)Negative', 'currentElectricityDelivery',
+        'W', 'phase', r'instantaneousActivePowerL(\d)Negative', 'currentElectricityDelivery',
     ),
-    _Measure('dsmr_voltage_volts', 'Voltage.', 'volts', 'phase', r'instantaneousVoltageL(\d)'),
-    _Measure('dsmr_current_amperes', 'Current.', 'amperes', 'phase', r'instantaneousCurrentL(\d)'),
+    _Measure('dsmr_voltage_volts', 'Voltage.', 'V', 'phase', r'instantaneousVoltageL(\d)'),
+    _Measure('dsmr_current_amperes', 'Current.', 'A', 'phase', r'instantaneousCurrentL(\d)'),
     _Measure(
         'dsmr_power_failures', 'Power failures that the meter counted, by duration.',
         '', 'duration', '(short|long)PowerFailureCount', '', 'counter',
@@ -75,11 +64,11 @@ _MEASURES = (
     _Measure('dsmr_voltage_swells', 'Voltage swells.', '', 'phase', r'voltageSwellL(\d)Count', '', 'counter'),
     _Measure(
         'dsmr_demand_average_watts', 'Average demand of this quarter-hour so far (Belgium).',
-        'watts', whole='belgiumCurrentAverageDemand',
+        'W', whole='belgiumCurrentAverageDemand',
     ),
     _Measure(
         'dsmr_demand_month_peak_watts', 'Highest quarter-hour demand of this month (Belgium).',
-        'watts', whole='belgiumMaximumDemandMonth',
+        'W', whole='belgiumMaximumDemandMonth',
     ),
 )  # fmt: skip
 
@@ -164,15 +153,14 @@ def _info(reading: Reading, *, identifiers: bool) -> Metric:
         'specification': reading.specification,
     }
     if identifiers:  # the header ends in the serial number of some meters
-        own = {key: item for key, item in reading.document.items() if key not in _GAS_AGAIN}
-        labels |= {'identification': reading.identification, 'equipment_identifier': _identifier(own) or ''}
+        labels |= {'identification': reading.identification, 'equipment_identifier': reading.identifier or ''}
     family = Metric('dsmr_meter', 'What the meter says that it is, and how its telegrams are read.', 'info')
     _add(family, labels, 1)
     return family
 
 
 def _meter(document: Mapping[str, Any]) -> Iterator[Metric]:
-    rest = {key: item for key, item in document.items() if key not in _GAS_AGAIN and _number(item) is not None}
+    rest = {key: item for key, item in document.items() if key not in _GAS_AGAIN and number(item) is not None}
     for measure in _MEASURES:
         yield _measured(measure, rest)
     peak = Metric('dsmr_demand_month_peak_timestamp_seconds', 'When the quarter-hour of that demand ended.', 'gauge')
@@ -184,7 +172,7 @@ def _meter(document: Mapping[str, Any]) -> Iterator[Metric]:
         _add(objects, {'name': key, 'unit': item['unit'] or ''}, item['value'])
     for device in document.get('mbusDevices', []):
         for key, item in device.items():
-            if _number(item) is not None and not key.lower().endswith(('meterreading', 'devicetype')):
+            if number(item) is not None and not key.lower().endswith(('meterreading', 'devicetype')):
                 labels = {'name': key, 'unit': item['unit'] or '', 'channel': str(device['channelId'])}
                 _add(objects, labels, item['value'])
     yield objects
@@ -206,16 +194,9 @@ def _measured(measure: _Measure, rest: dict[str, Any]) -> Metric:
 
 
 def _converted(item: Any, measure: _Measure) -> float | None:
-    """The number in the measure's unit; None when its own unit is not known, or a counter's is below zero."""
-    value, factor = _number(item), item and _FACTORS[measure.unit].get(item['unit'])
-    if value is None or factor is None or (measure.kind == 'counter' and value < 0):
-        return None
-    return round(value * factor, _DIGITS)
-
-
-def _number(item: Any) -> float | None:
-    value = item.get('value') if isinstance(item, dict) else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """The number in the measure's unit; a counter's is not below zero."""
+    value = amount(item, measure.unit)
+    return None if value is None or (measure.kind == 'counter' and value < 0) else value
 
 
 def _moment(item: Any) -> float | None:
@@ -229,22 +210,11 @@ def _devices(devices: Iterable[MbusDevice], *, identifiers: bool) -> list[Metric
     moments = Metric('dsmr_mbus_reading_timestamp_seconds', 'When the M-Bus device was read.', 'gauge')
     infos = Metric('dsmr_mbus', 'The M-Bus devices by their identifiers.', 'info')
     for each in devices:
-        labels = {'channel': str(each.channel), 'kind': _kind(each.kind)}
-        value, moment = _number(each.measured), _moment(each.measured)
+        labels = {'channel': str(each.channel), 'kind': each.kind_name.replace(' ', '_')}
+        value, moment = number(each.measured), _moment(each.measured)
         if each.measured and value is not None and moment is not None:
             _add(values, labels | {'unit': each.measured['unit'] or ''}, value)
             _add(moments, labels, moment)
         if identifiers:
             _add(infos, labels | {'identifier': str((each.identifier and each.identifier['value']) or '')}, 1)
     return [values, moments, infos]
-
-
-def _kind(number: int | None) -> str:
-    """The word for an M-Bus device type, as a label has it."""
-    return 'unknown' if number is None else KINDS.get(number, f'type {number}').replace(' ', '_')
-
-
-def _identifier(objects: Mapping[str, Any]) -> str | None:
-    """The number of the meter or of an M-Bus device; empty when it has none, None when it does not say."""
-    found = (item['value'] for key, item in objects.items() if _IDENTIFIER.match(key) and item)
-    return next((str(value or '') for value in found), None)

@@ -37,6 +37,26 @@ KINDS = {
 """M-Bus device types (EN 13757-3); for heat and cooling there is one each for a meter in the return and the flow."""
 NEVER = '1971'
 """Times before it are none: what was never read shows 1970."""
+FACTORS: dict[str, dict[str | None, float]] = {
+    'kWh': {'Wh': 0.001, 'kWh': 1, 'MWh': 1000},
+    'W': {'W': 1, 'kW': 1000, 'MW': 1e6},  # the Q3D sends W
+    'V': {'V': 1},
+    'A': {'mA': 0.001, 'A': 1},
+    'Hz': {'Hz': 1},
+    'm3': {'m3': 1},
+    '': {None: 1},
+}
+"""By a unit and one that meters send instead."""
+_DIGITS = 9
+"""Decimals that a conversion keeps: meters send 7 at most, and the binary fraction's noise is beyond them."""
+_IDENTIFIERS = (
+    'equipmentIdentifier',
+    'belgiumEquipmentIdentifier',
+    'luxembourgEquipmentIdentifier',
+    'equipmentSerialNumber',
+    'cosemLogicalDeviceName',
+    'q3dEquipmentIdentifier',
+)
 _CHANNEL = re.compile(r'0+-(\d*[1-9]\d*):')
 
 
@@ -60,6 +80,11 @@ class MbusDevice:
     kind: int | None
     identifier: Mapping[str, Any] | None
     measured: Mapping[str, Any] | None
+
+    @property
+    def kind_name(self) -> str:
+        """The kind in a word or two."""
+        return 'unknown' if self.kind is None else KINDS.get(self.kind, f'type {self.kind}')
 
 
 @dataclass(frozen=True)
@@ -96,9 +121,26 @@ class Reading:
         return item and item['value']
 
     @property
+    def identifier(self) -> str | None:
+        """The meter's own number, as it sends it."""
+        return next((self.document[name]['value'] for name in _IDENTIFIERS if name in self.document), None)
+
+    @property
     def devices(self) -> list[MbusDevice]:
         """The M-Bus devices in telegram order."""
         return [mbus_device(each) for each in self.document.get('mbusDevices', [])]
+
+
+def number(item: Any) -> float | None:
+    """The value of an item; None when it is no number."""
+    value = item.get('value') if isinstance(item, dict) else None
+    return value if isinstance(value, int | float) else None
+
+
+def amount(item: Any, unit: str) -> float | None:
+    """The number of an item in this unit; None when its own is not one of the same kind."""
+    value, factor = number(item), item and FACTORS[unit].get(item['unit'])
+    return None if value is None or factor is None else round(value * factor, _DIGITS)
 
 
 def render(value: Any) -> bytes:

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from dsmr_rest.telegram import crc16
+
 DUTCH = ZoneInfo('Europe/Amsterdam')
 EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -291,23 +293,6 @@ VERSIONS = {
     '2.2': Version(_dsmr_2_2, 10, 9600, checksum=False),
     'belgium': Version(_belgium, 1, 115200),
 }
-
-
-def _crc_of_byte(value: int) -> int:
-    for _ in range(8):
-        value = value >> 1 ^ 0xA001 * (value & 1)
-    return value
-
-
-CRC_TABLE = tuple(map(_crc_of_byte, range(256)))
-
-
-def crc16(data: bytes) -> int:
-    """CRC-16/ARC."""
-    crc = 0
-    for byte in data:
-        crc = crc >> 8 ^ CRC_TABLE[(crc ^ byte) & 0xFF]
-    return crc
 
 
 def with_checksum(text: str | bytes) -> bytes:

@@ -20,20 +20,8 @@ from dsmr_parser.objects import MBusObjectPeak
 from dsmr_parser.parsers import MaxDemandParser, ProfileGenericParser, ValueParser
 from dsmr_parser.value_types import timestamp as utc_timestamp
 
-NAMES = (
-    'V2_2',
-    'V3',
-    'V4',
-    'V5',
-    'BELGIUM_FLUVIUS',
-    'LUXEMBOURG_SMARTY',
-    'MSN',
-    'SWEDEN',
-    'EON_HUNGARY',
-    'ISKRA_IE',
-    'Q3D',
-    'SAGEMCOM_T210_D_R',
-    'AUSTRIA_ENERGIENETZE_STEIERMARK',
+NAMES = tuple(
+    name for name, made in vars(telegram_specifications).items() if isinstance(made, dict) and 'objects' in made
 )
 """All of dsmr_parser's. V3 is V2_2 and AUSTRIA_ENERGIENETZE_STEIERMARK is SAGEMCOM_T210_D_R by another name."""
 

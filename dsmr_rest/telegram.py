@@ -166,13 +166,13 @@ class Framer:
         slashes = [place for place, byte in enumerate(self._lines[0]) if byte == ord('/')]
         starts = [0, *(slashes[1:][-3:])]  # no header has more than one or two of its own
         if not checksum:
-            named = [start for start in starts if _IDENTIFICATION.match(raw, start)]
-            return Telegram(raw[(named or starts)[-1 if named else 0] :], None)
+            named = (start for start in starts if _IDENTIFICATION.match(raw, start))
+            return Telegram(raw[max(named, default=0) :], None)
         end = raw.rindex(b'!') + 1
         for start in starts:
             if crc16(raw[start:end]) == int(checksum, 16):
                 return Telegram(raw[start:], checksum_holds=True)
-        return Telegram(raw[starts[0] :], checksum_holds=False)
+        return Telegram(raw, checksum_holds=False)
 
     def _frames(self, data: bytes) -> Iterator[EncryptedFrame]:
         self._cipher += data

@@ -45,6 +45,12 @@ def new_meter(version: str = '5.0', **options: Any) -> SimulatedMeter:
     return SimulatedMeter(version, link=str(link), **options)
 
 
+def free_port() -> int:
+    """A port of loopback at which nobody listens."""
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
 def hush(meter: SimulatedMeter) -> None:
     """The meter says nothing more, not even the end of the telegram it was sending."""
     meter.silent = True

@@ -4,7 +4,6 @@ import http.client
 import itertools
 import json
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from conftest import ROOT, StartServer, hush, new_meter, wait_for
+from conftest import ROOT, StartServer, free_port, hush, new_meter, wait_for
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 from system_packages import program
@@ -42,14 +41,6 @@ OF_THE_SERVER = re.compile(
 )
 ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK')
 CHANNEL = '0-1:24.1.0({kind})', '0-1:96.1.0(4730)', '0-1:24.2.1({time})({value})'
-
-# Until README.md is there with its own block, which begins with the same line.
-SCRAPE_CONFIGURATION = """\
-scrape_configs:
-  - job_name: smart-meter
-    static_configs:
-      - targets: ['raspberrypi.local:8080']
-"""
 
 
 def text(reading: Reading | None, accept: str = '', *, identifiers: bool = False) -> str:
@@ -391,17 +382,10 @@ def test_a_slow_meter_scraped_often_is_always_up(start_server: StartServer) -> N
 
 def scrape_configuration() -> str:
     """The block of README.md that is to be copied into prometheus.yml."""
-    readme = ROOT / 'README.md'
-    if not readme.exists():
-        return SCRAPE_CONFIGURATION
-    blocks = re.findall(r'^```yaml\n(scrape_configs:\n.*?)^```$', readme.read_text(), re.MULTILINE | re.DOTALL)
+    readme = (ROOT / 'README.md').read_text()
+    blocks = re.findall(r'^```yaml\n(scrape_configs:\n.*?)^```$', readme, re.MULTILINE | re.DOTALL)
     (block,) = (block for block in blocks if 'job_name: smart-meter' in block)
     return str(block)
-
-
-def free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 class Prometheus:

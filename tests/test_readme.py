@@ -99,13 +99,6 @@ def test_each_setting_is_explained() -> None:
     assert [line.split()[0] for line in bare] == ['password', 'private_key']
 
 
-def test_the_errors_are_the_server_s() -> None:
-    """The table of errors has every code that a meter can be at fault with."""
-    source = (ROOT / 'dsmr_rest/p1_reader.py').read_text()
-    for code in re.findall(r"'((?:port|meter|line|telegram|checksum|decryption)_[a-z]+)'", source):
-        assert code in {'port_openings', 'port_losses'} or f'`{code}`' in README, code
-
-
 def test_the_page_of_another_website_may_listen(start_server: StartServer, meter: SimulatedMeter) -> None:
     """With cors_origin a page there may read /stream, as the example in JavaScript does."""
     server = start_server(meter.port, server={'cors_origin': 'https://example.org'})

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dsmr_rest.p1_reader import PUBLIC_AUTHENTICATION_KEY
 from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter, with_checksum
-from take_one_reading import ADVICE, kind, lasting_name, mask, serial_ports
+from take_one_reading import ADVICE, lasting_name, mask, serial_ports
 
 SCRIPT = ROOT / 'take_one_reading.py'
 ENVIRONMENT = os.environ | {'PYTHONWARNINGS': 'error'}
@@ -452,11 +452,6 @@ def test_mask_leaves_all_else_alone() -> None:
         'mbusDevices': [{'channelId': 1, 'mbusDeviceType': {'value': 3, 'unit': None}}],
     }
     assert mask(document) == document
-
-
-def test_kinds_of_devices_in_words() -> None:
-    """A device type has a word, or is named by its number."""
-    assert [kind(each) for each in (3, 4, 99, None)] == ['gas', 'heat', 'type 99', 'of unknown type']
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from conftest import (
     Reply,
     Server,
     StartServer,
+    free_port,
     hush,
     new_meter,
     processes_files,
@@ -232,11 +233,6 @@ class Launched(Server):
         with suppress(OSError), socket.create_connection(('127.0.0.1', self.port)):
             return True
         return False
-
-
-def free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @contextmanager
