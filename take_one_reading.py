@@ -184,6 +184,8 @@ def next_steps(code: str, reader: P1Reader, *, masked: bool = False) -> list[str
         facts = [f'Speeds tried: {", ".join(map(str, reader.speeds.tried))} baud.']
         sample = _PERSONAL_BYTES.sub(lambda part: b'X' * len(part[0]), reader.sample) if masked else reader.sample
         facts += [f'First bytes received: {sample!r}'] if sample else []
+    if code in ('checksum_failed', 'line_garbled') and reader.settings.specification != 'auto':
+        facts.append(f'Or these are no telegrams of {reader.settings.specification}: set [meter] specification = auto.')
     return [*facts, ADVICE[code]]
 
 
@@ -226,8 +228,10 @@ def mask(value: Any) -> Any:
 def _hidden(item: Any) -> Any:
     if isinstance(item, list):
         return [_hidden(each) for each in item]
-    value = item['value']
-    return item | {'value': value if value is None else re.sub(r'[^\W_]', 'X', str(value))}
+    # What looks like a unit is a part of the text behind a '*'.
+    return item | {
+        key: re.sub(r'[^\W_]', 'X', str(item[key])) for key in ('value', 'unit') if item.get(key) is not None
+    }
 
 
 if __name__ == '__main__':

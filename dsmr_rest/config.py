@@ -76,7 +76,7 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def _serial_port(text: str) -> str:
-    if text.startswith('/'):
+    if re.fullmatch(r'/\S{1,254}', text):
         return text
     try:
         url = urlsplit(text)
@@ -211,7 +211,9 @@ class _Place:
     def section(self, parser: configparser.ConfigParser, name: str, kind: type[Section]) -> Section:
         known = {each.name: each for each in fields(kind)}
         given = dict(parser.items(name)) if parser.has_section(name) else {}
-        for key in given:
+        for key, text in given.items():
+            if '\n' in text:
+                raise ConfigError(f'{self.path}: [{name}] {key}: must stand on one line; the next begins with a blank')
             if key not in known:
                 raise ConfigError(f'{self.path}: [{name}] {key}: unknown setting; there are: {", ".join(known)}')
         values: dict[str, Any] = {}

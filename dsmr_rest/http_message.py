@@ -22,10 +22,11 @@ METHODS = 'GET, HEAD, OPTIONS'
 
 HOST = re.compile(r'(?:\[([^\[\]/?#@\s]*)\]|([^\[\]:/?#@\s]*))(?::\d*)?')
 """The field Host: an address in brackets or a name, and perhaps a port."""
-_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.(\d)")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*")
-_MAX_AGE = re.compile(r'\bmax-age="?(\d{1,9})')
-_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})')
+_ABSOLUTE = re.compile(r'https?://([^/?]+)(/?.*)', re.IGNORECASE)
+_MAX_AGE = re.compile(r'(?:^|,)\s*max-age="?(\d{1,9})')
+_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})')
 
 _CODES = {
     HTTPStatus.BAD_REQUEST: 'bad_request',
@@ -125,21 +126,24 @@ def parse(head: bytes) -> Request:
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the request line is malformed')
     method, target, minor = match.groups()
     headers = _fields(fields)
-    if target.lower().startswith(('http://', 'https://')):  # absolute form: its host counts
-        headers['host'], _, target = target.partition('://')[2].partition('/')
-        target = f'/{target}'
-    if not target.startswith('/') and (method, target) != ('OPTIONS', '*'):
+    absolute = _ABSOLUTE.fullmatch(target)
+    if not (target.startswith('/') or absolute or (method, target) == ('OPTIONS', '*') or method == 'CONNECT'):
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the target of the request must be a path')
-    if minor == '1' and 'host' not in headers:
+    if minor != '0' and 'host' not in headers:
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is missing')
-    if not HOST.fullmatch(headers.get('host', '')):
+    hosts = [headers.get('host', '')]
+    if absolute:  # its host counts
+        headers['host'], target = absolute.groups()
+        hosts.append(headers['host'])
+        target = target if target.startswith('/') else f'/{target}'
+    if not all(map(HOST.fullmatch, hosts)):
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is malformed')
     length = headers.get('content-length', '0')
     if not (length.isascii() and length.isdigit()):
         raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Content-Length is malformed')
     has_body = 'transfer-encoding' in headers or length.strip('0') != ''
     # A body is not read, so nothing behind it can be; HTTP/1.0 clients would have to be told that they may go on.
-    keep_alive = minor == '1' and not has_body and 'close' not in headers.get('connection', '').lower()
+    keep_alive = minor != '0' and not has_body and 'close' not in headers.get('connection', '').lower()
     return Request(method, target.partition('?')[0], headers, keep_alive)
 
 

@@ -5,6 +5,7 @@ answer in one write. What an answer says is made by a route (routes.py).
 """
 
 import base64
+import errno
 import hmac
 import ipaddress
 import logging
@@ -14,12 +15,13 @@ import selectors
 import socket
 import ssl
 import time
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from socketserver import BaseRequestHandler
 from typing import Any
+from urllib.parse import unquote
 
 from dsmr_rest.config import ConfigError, ServerSettings
 from dsmr_rest.http_message import (
@@ -55,6 +57,8 @@ MOST_REFUSED = 64
 """Clients that are told at a time, in peace, that there are too many: each takes a thread and a file descriptor."""
 STOP_TIME = 0.4
 """Seconds for the last answers to go out; the meter's end takes up to 1 s of the 2 s that stopping may take."""
+OUT_OF_FILES_PAUSE = 0.1
+"""Seconds until the next client is accepted when there are no file descriptors left."""
 LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
 
 TOO_MANY = problem(
@@ -129,7 +133,7 @@ class HttpServer(ThreadingHTTPServer):
                 {'Allow': METHODS},
             )
         try:
-            return self.routes.get(request.path, part_of_reading)(self.service, request)
+            return self.routes.get(unquote(request.path), part_of_reading)(self.service, request)
         except MeterError as error:
             return meter_problem(error)
 
@@ -178,7 +182,12 @@ class HttpServer(ThreadingHTTPServer):
         )
 
     def get_request(self) -> tuple[Any, Any]:
-        connection, address = self.socket.accept()
+        try:
+            connection, address = self.socket.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # the client waits, and asking again at once does not help
+                time.sleep(OUT_OF_FILES_PAUSE)
+            raise
         if self.tls:  # the handshake comes in the connection's own thread
             connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
@@ -335,15 +344,17 @@ class Connection(BaseRequestHandler):
         self.request.settimeout(SEND_TIME)
         with_body = request is None or request.method != 'HEAD'
         head = self.server.head(answer, keep_alive=keep)
-        self.request.sendall(head + answer.body if with_body else head)
-        if answer.events and with_body:
-            with closing(answer.events) as events:
-                for event in events:
-                    self.request.sendall(event)
+        with closing(answer.events) if answer.events else nullcontext():
+            self.request.sendall(head + answer.body if with_body else head)
+            for event in (with_body and answer.events) or ():
+                self.request.sendall(event)
         return keep
 
     def _linger(self) -> None:
         self.request.settimeout(LINGER_TIME)
+        if self.server.tls:
+            with suppress(OSError):
+                self.request.unwrap()  # type: ignore[attr-defined] # says that this was all (RFC 9112 9.8)
         socket.socket.shutdown(self.request, socket.SHUT_WR)
         deadline = time.monotonic() + LINGER_TIME
         while time.monotonic() < deadline and socket.socket.recv(self.request, 8192):

@@ -25,6 +25,8 @@ SLOW = 2.0
 """Seconds between telegrams from which a meter is slow: up to DSMR 4 they speak every 10 s, later every 1 s."""
 POLL_PAUSE = 90.0
 """Seconds that a slow meter's port stays open behind a poll: Prometheus polls every minute unless told otherwise."""
+LONG = 3 * LONGEST_SILENCE
+"""Seconds of short waits in vain before the meter is called lost: a telegram may fall between two, not three."""
 CALM = 60.0
 """Seconds of telegrams with right checksums before checksum trouble is over."""
 
@@ -175,7 +177,7 @@ class Meter:
             try:
                 self._read_until_idle()
             except MeterError as error:
-                fault = error
+                fault = MeterError(error.code, error.detail)  # without the frames, which hold the port
             except Exception as error:
                 if not self._fault:  # an edge of it, as of all else
                     log.exception('reading failed')
@@ -228,6 +230,7 @@ class _Watch:
         self._patience = patience  # seconds without a reading before the meter is called lost: a client may wait less
         self._since: float | None = None
         self._lost = False
+        self._waited = self._waited_until = 0.0  # seconds that somebody waited since the last reading, and until when
         self._checked = Seen()  # at the last telegram
         self._trouble: Seen | None = None  # as it was when checksum failures began
         self._trouble_at = 0.0
@@ -243,7 +246,11 @@ class _Watch:
         """There was no reading: at once for a fault, from `began` on for a line that gave none."""
         now = time.monotonic()
         self._since = self._since or began or now
-        if not self._lost and (began is None or now - self._since >= self._patience):
+        in_vain = began is None or now - began >= self._patience
+        if began is not None:
+            self._waited += now - max(began, self._waited_until)
+            self._waited_until = now
+        if not self._lost and (in_vain or self._waited >= LONG):
             self._lost = True
             self._lines.append(f'meter lost: {error.code}: {error.detail}')
 
@@ -251,7 +258,7 @@ class _Watch:
         """There is a reading."""
         if self._lost and self._since is not None:
             self._lines.append(f'meter back after {reading.arrived - self._since:.0f} s: {reading.identification}')
-        self._since, self._lost = None, False
+        self._since, self._lost, self._waited = None, False, 0.0
         if seen.checksum_failures > self._checked.checksum_failures:
             self._trouble_at = reading.arrived
             if not self._trouble:

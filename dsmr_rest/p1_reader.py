@@ -98,12 +98,17 @@ class SpeedSearch:
         self.tried = [self.speed]
         self._confirmed = False
         self._hasty = True
-        self._silent = 0.0  # seconds at this speed without a byte, over all openings
-        self._since = 0.0  # the last telegram, or the last change
+        # Seconds at this speed, over all openings: without a byte, and listened to since the last telegram.
+        self._silent = self._listened = 0.0
+        self._listens_from = 0.0
+
+    def opened(self, now: float) -> None:
+        """The port was opened."""
+        self._listens_from = now
 
     def found(self, now: float) -> None:
         """A telegram arrived at this speed."""
-        self._confirmed, self._hasty, self._since = True, False, now
+        self._confirmed, self._hasty, self._listened, self._listens_from = True, False, 0.0, now
         self.tried = [self.speed]
 
     def silence(self, seconds: float, now: float) -> bool:
@@ -114,18 +119,19 @@ class SpeedSearch:
     def bytes_came(self, framer: Framer, now: float, *, burst_over: bool = False) -> bool:
         """Bytes came, and the framer counted them. True when it changed the speed."""
         self._silent = 0.0
-        odd = framer.unprintable * 5 > framer.unexplained  # a foreign letter in a text is no wrong speed
+        self._listened, self._listens_from = self._listened + now - self._listens_from, now
+        odd = not framer.inside and framer.unprintable * 5 > framer.unexplained  # a text may have foreign letters
         if framer.unexplained < STRANGE or not (odd or burst_over):
             return False
         patience = LONGEST_SILENCE if self._confirmed or not burst_over else 0
-        return (self._hasty or now - self._since > patience) and self._change(now, hasty=False)
+        return (self._hasty or self._listened > patience) and self._change(now, hasty=False)
 
     def refused(self, now: float) -> bool:
         """The port cannot have this speed. True when there is another."""
         return self._change(now, hasty=True)
 
     def _change(self, now: float, *, hasty: bool) -> bool:
-        self._silent, self._since = 0.0, now
+        self._silent, self._listened, self._listens_from = 0.0, 0.0, now
         if len(self._speeds) == 1:
             return False
         self.speed = next(speed for speed in self._speeds if speed != self.speed)
@@ -228,6 +234,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
 
     def _read_port(self, port: Any) -> Iterator[Reading | None]:
         heard = time.monotonic()
+        self.speeds.opened(heard)
         burst_over = True
         while True:
             data = self._arrived(port)

@@ -173,7 +173,7 @@ def make_reading(
     if telegram.checksum_holds is not True and not _needs_no_checksum(telegram, choice.specification):
         raise UnusableTelegramError('checksum_failed', 'the checksum is wrong or missing')
     objects, unreadable = choice.specification.parse(lines, choice.plan)
-    document = _document(objects, lines)
+    document = _document(objects, lines, choice.specification.name)
     if not document:
         raise UnusableTelegramError('line_garbled', 'no line of the telegram can be read')
     return Reading(
@@ -193,13 +193,15 @@ def _needs_no_checksum(telegram: Telegram, chosen: Specification) -> bool:
     return not chosen.has_checksum and (telegram.checksum_holds is None or chosen.name == 'ISKRA_IE')
 
 
-def _document(objects: list[tuple[str, Any]], lines: list[str]) -> dict[str, Any]:
+def _document(objects: list[tuple[str, Any]], lines: list[str], specification: str) -> dict[str, Any]:
     document: dict[str, Any] = {}
     devices: dict[int, dict[str, Any]] = {int(match[1]): {} for line in lines if (match := _CHANNEL.match(line))}
     for name, item in objects:
         # A pattern for the meter's own line may match a device's too, which is the device's then.
         of_device = isinstance(item, DSMRObject) and item.is_mbus_reading
         (devices[item.obis_id_code[1]] if of_device else document)[camel_case(name)] = _item(item)
+    if specification != 'ISKRA_IE':  # which calls the meter's own number so
+        document.pop('equipmentIdentifierGas', None)
     known = [{'channelId': channel} | device for channel, device in devices.items() if device]
     if known:
         document['mbusDevices'] = known

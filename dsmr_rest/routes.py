@@ -163,25 +163,30 @@ def health(service: Service, request: Request) -> Answer:
 
 def stream(service: Service, _: Request) -> Answer:
     """GET /stream: server-sent events, a reading each; `event: problem` when the meter is lost."""
-    if len(service.streams) >= min(service.settings.max_streams, service.settings.max_connections - 1):
+    events = _events(service)
+    first = next(events)  # with which it takes its place, so that no two can take the same
+    if len(service.streams) > min(service.settings.max_streams, service.settings.max_connections - 1):
+        events.close()
         return problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             'too_many_connections',
             'as many streams as [server] max_streams allows are open: try again, or set it higher',
         )
-    return Answer(b'', 'text/event-stream', headers={'Cache-Control': 'no-store'}, events=_events(service))
+    return Answer(first, 'text/event-stream', headers={'Cache-Control': 'no-store'}, events=events)
 
 
 def _events(service: Service) -> Generator[bytes, None, None]:
     mark, reading, trouble = object(), None, ''
+    keep_open = max(STREAM_RETRY, service.meter.reader.settings.keep_open)
     service.streams.add(mark)
     try:
         yield b': readings follow\n\n'
         spoke = time.monotonic()
         while not service.stopping:
             try:
-                wait = min(STREAM_BEAT, service.timeout)
-                reading = service.meter.read(time.monotonic() + wait, 0, after=reading, keep_open=STREAM_RETRY)
+                until = min(time.monotonic() + service.timeout, spoke + STREAM_BEAT)
+                until = max(until, time.monotonic() + STREAM_RETRY)
+                reading = service.meter.read(until, 0, after=reading, keep_open=keep_open)
                 event, trouble = b'id: %.3f\ndata: %s\n\n' % (reading.received, reading.line), ''
             except MeterError as error:
                 event = b': no reading\n\n'

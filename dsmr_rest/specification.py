@@ -36,6 +36,7 @@ _NUMBER = re.compile(r'-?\d{1,30}(\.\d{0,30})?', re.ASCII)
 _INTEGER = re.compile(r'-?\d{1,30}', re.ASCII)
 _VALUES = re.compile(r'\(([^()]*)\)')
 _CODE = re.compile(r'(\d+)-(\d+):[^(\r]+')
+_CODE_ALONE = re.compile(r'\d{1,3}-\d{1,3}:(\d{1,3}(\.\d{1,3}){0,2}(\*\d{1,3})?)?')  # what follows may be personal
 _TWO_LINES = re.compile(r'\d+-\d+:24\.3\.0\(')
 _VERSION = re.compile(r'1-3:0\.2\.8\(([45])\d\)')
 _CENTURY_PIVOT = 69  # POSIX: 69 to 99 are 19xx; meters without a reading send 700101
@@ -71,6 +72,12 @@ def _integer(text: str | int) -> int:  # an int: the library's own count of an e
 
 
 _COERCIONS: dict[Any, Callable[[Any], Any]] = {utc_timestamp: local_timestamp, Decimal: _decimal, int: _integer}
+
+
+def code_of(line: str) -> str:
+    """The OBIS code at the beginning of a line, and nothing else of it."""
+    match = _CODE_ALONE.match(line)
+    return match[0] if match else ''
 
 
 def _channel(line: str) -> tuple[int, int]:
@@ -121,7 +128,10 @@ class _Tolerant:
             value.coerce_type = _COERCIONS.get(value.coerce_type, value.coerce_type)
 
     def _values(self, line: str) -> Any:
-        values = _VALUES.findall(line)
+        groups = line[line.find('(') :]
+        values = [value.rstrip(' \t') for value in _VALUES.findall(groups)]
+        if ')' in _VALUES.sub('', groups):
+            raise ParseError(f'brackets within a value: {line}')
         if not self._parser._is_line_wellformed(line, values):  # noqa: SLF001
             raise ParseError(f'wrong number of values: {line}')
         return self._parser._parse_values([value or None for value in values])  # noqa: SLF001
@@ -130,7 +140,7 @@ class _Tolerant:
         try:
             return self._parser.parse(line)
         except Exception as error:
-            self._unreadable.append(line.partition('(')[0])
+            self._unreadable.append(code_of(line))
             raise ParseError(str(error)) from error
         finally:
             if isinstance(self._parser, ProfileGenericParser):
@@ -240,7 +250,7 @@ class Chooser:
         plans = {name: self._get(name).plan(lines) for name in names}
         known = {name: {index for _, index in plan} for name, plan in plans.items()}
         name = max(known, key=lambda name: len(known[name]))  # the first of them on a tie
-        unknown = tuple(code.rstrip('( ') for index, code in enumerate(codes) if index not in known[name])
+        unknown = tuple(code_of(line) for index, line in enumerate(lines) if index not in known[name])
         return Choice(self._get(name), plans[name], len(unknown) * 2 > len(lines), unknown)
 
     def _get(self, name: str) -> Specification:
@@ -252,11 +262,12 @@ class Chooser:
 def object_lines(text: str) -> list[str]:
     """The lines of a telegram that begin with an OBIS code; a value alone on a line (DSMR 2.2) joined to its code's."""
     lines: list[str] = []
-    for line in text.split('\n'):
+    for each in text.split('\n'):
+        line = each.strip(' \t\r')
         if _CODE.match(line):
-            lines.append(line.rstrip('\r'))
+            lines.append(line)
         elif line.startswith('(') and lines and _TWO_LINES.match(lines[-1]):
-            lines[-1] += line.rstrip('\r')
+            lines[-1] += line
     return lines
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 TELEGRAM_LIMIT = 16 * 1024
 """Bytes. The longest telegrams known (Belgian, 13 months; Luxembourg) are under 3 kB; a text message adds 2 kB."""
-FRAME_LIMIT = 4 * 1024
+FRAME_LIMIT = TELEGRAM_LIMIT + 64
 """Bytes in one encrypted frame: it holds one telegram."""
 HEADER_LIMIT = 256
 """Bytes kept of a line without end: a header (at most 16 characters of identification) may come at its end."""
@@ -96,6 +96,7 @@ class Framer:
         self._size = 0
         self._has_objects = False
         self._cipher = bytearray()
+        self._end = self._searched = 0
 
     @property
     def inside(self) -> bool:
@@ -125,8 +126,11 @@ class Framer:
 
     def _line(self, line: bytes) -> Iterator[Telegram]:
         # A header may come in the middle of a line, behind noise or behind a telegram that was cut short. A '/'
-        # within a value is none: it has a ')' behind it.
+        # within a value is none: it has a ')' behind it, or no identification.
         start = 0 if line.startswith(b'/') else line.find(b'/', line.rfind(b')') + 1)
+        if start > 0 and self._lines and _OBIS_LINE.match(line):
+            named = _IDENTIFICATION.search(line, start)
+            start = named.start() if named else -1
         if start >= 0 and len(line) - start > HEADER_LIMIT:
             line = line[-HEADER_LIMIT:]
             start = line.find(b'/')
@@ -175,20 +179,30 @@ class Framer:
         return Telegram(raw, checksum_holds=False)
 
     def _frames(self, data: bytes) -> Iterator[EncryptedFrame]:
+        """The frames that end within `data`. `_cipher` begins with the one that has not, if any, and `_end` is its end.
+
+        A head within a frame means that the frame was cut short: by chance it stands in one of a million.
+        """
         self._cipher += data
-        start, waiting = 0, -1
-        while match := _FRAME.search(self._cipher, start):
-            # The search goes on behind the tag, not behind the frame: one that was cut short must not hide the next.
-            start = match.start() + 1
-            end = match.end() + int.from_bytes(match[1] or match[2], 'big')
-            if end - match.start() > FRAME_LIMIT:
-                continue
+        while True:
+            head = next(self._heads(), None)
+            if self._end and self._end <= (head.start() if head else len(self._cipher)):
+                yield EncryptedFrame(bytes(self._cipher[: self._end]))
+                self._end = 0
+            if not head:
+                break
             self.unexplained = self.unprintable = 0
-            if len(self._cipher) < end:
-                waiting = match.start() if waiting < 0 else waiting
-                continue
-            yield EncryptedFrame(bytes(self._cipher[match.start() : end]))
-            waiting = -1  # what began before this one was cut short
-        if waiting < 0:
-            waiting = self._cipher.find(b'\xdb', max(start, len(self._cipher) - _FRAME_HEAD + 1))
-        del self._cipher[: waiting if waiting >= 0 else len(self._cipher)]
+            self._end, self._searched = _frame_end(head) - head.start(), 1
+            del self._cipher[: head.start()]
+        self._searched = max(0, len(self._cipher) - _FRAME_HEAD + 1)
+        if not self._end:
+            del self._cipher[: self._searched]
+            self._searched = 0
+
+    def _heads(self) -> Iterator[re.Match[bytes]]:
+        found = _FRAME.finditer(self._cipher, self._searched)
+        return (head for head in found if _frame_end(head) - head.start() <= FRAME_LIMIT)
+
+
+def _frame_end(head: re.Match[bytes]) -> int:
+    return head.end() + int.from_bytes(head[1] or head[2], 'big')

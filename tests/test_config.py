@@ -77,6 +77,8 @@ def test_a_right_value_is_taken(section: str, key: str, text: str, value: Any) -
     ('section', 'key', 'text'),
     [
         ('meter', 'port', 'ttyUSB0'),
+        ('meter', 'port', '/dev/ttyUSB0 ; the cable'),
+        ('meter', 'port', '/' + 'x' * 300),
         ('meter', 'port', 'nonsense://host:1'),
         ('meter', 'port', 'socket://host'),
         ('meter', 'port', 'socket://host:0'),
@@ -136,6 +138,8 @@ def test_a_wrong_value_is_refused(section: str, key: str, text: str) -> None:
         ('port = 8080\n', '1'),
         ('[meter]\nport\n', '2'),
         ('[meter\nport = /dev/ttyUSB0\n', '1'),
+        ('[meter]\nport = /dev/ttyUSB0\n  line = auto\n', '[meter] port'),
+        ('[server]\nhost = 127.0.0.1\n  port = 80\n', '[server] host'),
     ],
 )
 def test_what_is_unknown_or_no_setting_is_refused(text: str, named: str) -> None:

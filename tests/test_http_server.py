@@ -148,6 +148,8 @@ def test_every_value_is_at_its_pointer(served: Server) -> None:
         ('/powerEventFailureLog/buffer/%30/value', '/powerEventFailureLog/buffer/0/value'),
         ('/currentElectricityUsage?a=b/c', '/currentElectricityUsage'),
         ('http://localhost/currentElectricityUsage', '/currentElectricityUsage'),
+        ('HTTP://localhost?x=1', '/'),
+        ('/%74elegram', '/telegram'),
         ('HTTP://192.168.1.1:80/telegram?', '/telegram'),
     ],
 )
@@ -242,7 +244,9 @@ def test_a_client_says_how_old_a_reading_may_be(start_server: StartServer, meter
         reply = server.get('/', {'Cache-Control': control})
         assert (reply.body, reply.headers['Last-Modified']) == (first.body, first.headers['Last-Modified'])
     assert server.openings == 1
-    for number, control in enumerate(('no-cache', 'max-age=0', 'no-cache, max-age=60', 'only-if-cached'), 2):
+    for number, control in enumerate(
+        ('no-cache', 'max-age=0', 'no-cache, max-age=60', 'only-if-cached', 'x-max-age=60', 'private="max-age=60"'), 2
+    ):
         server.get('/', {'Cache-Control': control})
         assert server.openings == number
 
@@ -313,6 +317,21 @@ def test_a_silent_meter_is_504_when_the_wait_is_over(timeout: float, prefer: str
 
 
 # HTTP/1.1 on the wire
+
+
+def test_streams_leave_room_however_many_come_at_once(start_server: StartServer, meter: SimulatedMeter) -> None:
+    """Of streams that are asked for together no more are opened than max_streams, and HEAD takes no place."""
+    server = start_server(meter.port, server={'max_streams': 4})
+    for _ in range(6):
+        assert server.get('/stream', method='HEAD').status == 200
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(30)]
+        for each in clients:
+            each.sendall(f'GET /stream HTTP/1.1\r\n{HOST}\r\n'.encode())
+        statuses = [each.recv(12)[-3:] for each in clients]
+        assert 1 <= statuses.count(b'200') <= 4
+        assert statuses.count(b'503') == 30 - statuses.count(b'200')
+        assert server.get('/').status == 200
 
 
 def test_a_connection_is_kept(served: Server) -> None:
@@ -398,6 +417,9 @@ SECOND = f'GET /telegram HTTP/1.0\r\n{HOST}\r\n'
         f'GET /\x1b[2J HTTP/1.1\r\n{HOST[:-2]}',
         f'GET /\x7f HTTP/1.1\r\n{HOST[:-2]}',
         f'GET /é HTTP/1.1\r\n{HOST[:-2]}',
+        'GET http://localhost/nothing HTTP/1.1',
+        'GET http://localhost/nothing HTTP/1.1\r\nHost: [bad',
+        f'GET http:///nothing HTTP/1.1\r\n{HOST[:-2]}',
         'GET /nothing HTTP/1.1\r\nHost: [::1',
         'GET /nothing HTTP/1.1\r\nHost: [',
         'GET /nothing HTTP/1.1\r\nHost: []evil.example',
@@ -696,6 +718,11 @@ def test_tls(start_server: StartServer, meter: SimulatedMeter, certificate: Mapp
             assert (answer.status, answer.read()[:1]) == (200, b'/')
             connection.close()
         assert [speaks(version) for version in ('tls1', 'tls1_1', 'tls1_2', 'tls1_3')] == [False, False, True, True]
+    raw = context.wrap_socket(connect(server), server_hostname='127.0.0.1', suppress_ragged_eofs=False)
+    with raw:  # whose end is told, not only cut off
+        raw.sendall(f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n'.encode())
+        while raw.recv(8192):
+            pass
     assert server.stop() == 0
     assert server.log == ''
 

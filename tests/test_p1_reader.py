@@ -21,7 +21,7 @@ from dsmr_rest import p1_reader
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.p1_reader import LONGEST_SILENCE, TICK, MeterError, P1Reader, Seen, SpeedSearch, cannot_open
 from dsmr_rest.reading import Reading
-from dsmr_rest.simulated_meter import SimulatedMeter, misread
+from dsmr_rest.simulated_meter import SimulatedMeter, misread, with_checksum
 from dsmr_rest.telegram import Framer
 
 PATIENCE = 20.0
@@ -302,6 +302,20 @@ def test_faults_between_good_telegrams_cost_themselves() -> None:
     assert source.seen.checksum_failures
     assert source.seen.incomplete_telegrams
     assert source.seen.telegrams == len(found)
+
+
+@pytest.mark.parametrize('odd', [b'0-0:96.13.0(' + b'\xff' * 1024 + b')\r\n', b''], ids=['text', 'noise'])
+def test_bytes_that_are_no_text_do_not_change_a_speed_that_works(odd: bytes) -> None:
+    """A meter whose texts are no text, or that has noise before its telegrams, is read at once at each opening."""
+    data = with_checksum(of_version('5.0').rpartition(b'!')[0] + odd)
+    with new_meter(interval=0.3, source=lambda: data) as meter:
+        source = reader(meter.port)
+        for _ in range(3):
+            meter.noise = b'' if odd else b'\xff' * 20
+            assert len(read_until(source, len)) == 1
+            source.speeds._listened = 0.0
+            source.speeds._listens_from = -1000.0  # as if the port had been closed since
+    assert source.speeds.tried == [115200]
 
 
 def test_a_kind_of_problem_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ import pytest
 import serial
 from conftest import ROOT, hush, new_meter, wait_for
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from telegrams import from_lines
 
 from dsmr_rest.p1_reader import PUBLIC_AUTHENTICATION_KEY
 from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter, with_checksum
@@ -416,6 +417,31 @@ def test_mask_hides_numbers_from_a_failure(data: bytes, tmp_path: Path) -> None:
     read = ast.literal_eval(sample[1])
     assert b'X' in read and TITLE[3:] not in read
     assert not re.search(rb'\d', bytes(byte & 0x7F for byte in read.partition(b'\xdb')[0]))
+
+
+def test_mask_hides_a_number_that_a_damaged_line_shows(tmp_path: Path) -> None:
+    """Of a line that is not understood --mask leaves the code, of a value with a '*' nothing on either side of it."""
+    lines = (
+        '0-0:96.1.1h4530303031',
+        '0-0:96.13.0(4530*4530)',
+        '1-0:1.8.1(000001.000*kWh)',
+        '1-0:1.8.2(000002.000*kWh)',
+    )
+    with new_meter(interval=0.2, source=lambda: from_lines(*lines, checksum=False)) as meter:
+        result = run(tmp_path, '--mask', port=meter.port)
+    assert json.loads(result.stdout)['textMessage'] == {'value': 'XXXX', 'unit': 'XXXX'}
+    assert '0-0:96.1.1\n' in result.stderr
+    assert '4530' not in result.stdout + result.stderr
+
+
+def test_a_wrong_specification_is_named(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """Where the cause may be the specification that is set, the next step says so."""
+    with new_meter('2.2', interval=0.2) as old:
+        result = run(tmp_path, port=old.port, specification='V5', timeout=2)
+    assert failure(result) == 'checksum_failed'
+    assert 'set [meter] specification = auto' in result.stderr
+    meter.corrupt_every = 1
+    assert 'specification = auto' not in run(tmp_path, port=meter.port, timeout=1).stderr
 
 
 MASKED = {

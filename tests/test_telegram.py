@@ -222,6 +222,15 @@ def test_frames_are_found_among_all_else() -> None:
         assert sorted(each.raw for each in found) == sorted([frame, PLAIN, frame])
 
 
+def test_a_frame_as_long_as_a_telegram_may_be_is_found() -> None:
+    """Texts of their full length make a frame long, and it comes out whole."""
+    line = b'0-0:96.13.0(' + b'4C' * 1024 + b')\r\n'
+    body = PLAIN[: PLAIN.rindex(b'!')] + line * 6
+    frame = cipher_frame(with_checksum(body))
+    framer = Framer()
+    assert [each.raw for byte in each_byte(frame) for each in framer.feed(byte)] == [frame]
+
+
 def test_a_frame_that_was_cut_short_does_not_hide_the_next() -> None:
     """The frame behind half a frame comes out with its own last byte."""
     frame = cipher_frame(PLAIN)
