@@ -226,7 +226,7 @@ class HttpServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the signature is the library's
-        """An edge of the design: a connection that fails is its own affair."""
+        """Where errors of a connection end: one that fails is its own affair."""
         log.exception('a connection failed')  # noqa: LOG004 called where the exception is handled
 
     def serve_forever(self, poll_interval: float = 0) -> None:  # noqa: ARG002 the library's, which wakes to look around

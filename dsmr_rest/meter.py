@@ -171,7 +171,7 @@ class Meter:
             self._thread = thread
 
     def _run(self) -> None:
-        """The reading thread, one of the edges of the design: whatever fails, those who wait are told."""
+        """The reading thread, and where its errors end: whatever fails, those who wait are told."""
         while True:
             fault = None
             try:

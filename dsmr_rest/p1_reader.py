@@ -35,7 +35,10 @@ log = logging.getLogger(__name__)
 TICK = 0.25
 """Seconds that a read waits for the first byte: how soon the caller can end the reading of a silent line."""
 END_IN_SIGHT = 48
-"""Bytes before the expected end of a telegram from which each arrival is looked at; before that they gather."""
+"""Bytes before the expected end of a telegram from which each arrival is looked at; before that they gather.
+
+Weighed by `python -m benchmarks`, which has arrivals of 16 and of 180 bytes: delay on one side, CPU on the other.
+"""
 LINE_CHUNK = 512
 """Bytes: more at a time than a serial adapter hands over, so it comes from something faster than a line."""
 BITS_PER_BYTE = 10

@@ -22,7 +22,7 @@ from dsmr_rest.simulated_meter import SimulatedMeter, with_checksum
 
 MANY = 64
 PROMPTLY = 0.5
-"""Seconds: how much later than its deadline a wait may end (issue of the main job)."""
+"""Seconds: how much later than its deadline a wait may end."""
 
 StartMeter = Callable[..., Meter]
 

@@ -355,7 +355,7 @@ def test_what_the_meter_says_of_itself(version: str, told: str | None) -> None:
     [('EQUIPMENT_IDENTIFIER_GAS', 'equipmentIdentifierGas'), ('P1_MESSAGE_HEADER', 'p1MessageHeader')],
 )
 def test_names_are_camel_case(name: str, key: str) -> None:
-    """The seed's keys."""
+    """dsmr_parser's names in camelCase."""
     assert camel_case(name) == key
 
 
