@@ -196,6 +196,29 @@ def test_ser2net_hangs_without_closing(start_server: StartServer, ser2net: Ser2n
     assert wait_for(lambda: result(server) == (200, None))
 
 
+def test_a_peer_that_resets_leaves_nothing_behind(
+    start_server: StartServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection to the meter's port that is reset is told at once, and its socket is gone with it."""
+    monkeypatch.setenv('PYTHONWARNINGS', 'ignore')  # pyserial leaves it to Python to close such a socket
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+
+        def reset_all() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+                    client.close()
+
+        resetting = pool.submit(reset_all)
+        server = start_server('socket://{}:{}'.format(*listener.getsockname()))
+        codes = {result(server) for _ in range(8)}
+        wait_for(lambda: sockets(server.process.pid) == 1)  # the one that listens
+        assert codes <= {(503, 'port_lost'), (503, 'port_missing')}
+        listener.shutdown(socket.SHUT_RDWR)
+        resetting.result()
+
+
 def test_a_peer_that_went_away_without_a_word(start_server: StartServer, pool: ThreadPoolExecutor) -> None:
     """A request that waits on a connection gone silent is answered over a new one, within its own time."""
     sent = from_lines('1-0:1.7.0(00.355*kW)')
