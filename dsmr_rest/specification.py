@@ -77,7 +77,7 @@ _COERCIONS: dict[Any, Callable[[Any], Any]] = {utc_timestamp: local_timestamp, D
 def code_of(line: str) -> str:
     """The OBIS code at the beginning of a line, and nothing else of it."""
     match = _CODE_ALONE.match(line)
-    return match[0] if match else ''
+    return match[0] if match else '?'
 
 
 def _channel(line: str) -> tuple[int, int]:
