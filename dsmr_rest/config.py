@@ -212,7 +212,7 @@ class _Place:
         known = {each.name: each for each in fields(kind)}
         given = dict(parser.items(name)) if parser.has_section(name) else {}
         for key, text in given.items():
-            if '\n' in text:
+            if '\n' in text and key != 'hosts':  # which is a list
                 raise ConfigError(f'{self.path}: [{name}] {key}: must stand on one line; the next begins with a blank')
             if key not in known:
                 raise ConfigError(f'{self.path}: [{name}] {key}: unknown setting; there are: {", ".join(known)}')

@@ -126,11 +126,11 @@ class Framer:
 
     def _line(self, line: bytes) -> Iterator[Telegram]:
         # A header may come in the middle of a line, behind noise or behind a telegram that was cut short. A '/'
-        # within a value is none: it has a ')' behind it, or no identification.
+        # within a value is none: it has a ')' behind it, or neither an identification nor this meter's header.
         start = 0 if line.startswith(b'/') else line.find(b'/', line.rfind(b')') + 1)
         if start > 0 and self._lines and _OBIS_LINE.match(line):
             named = _IDENTIFICATION.search(line, start)
-            start = named.start() if named else -1
+            start = named.start() if named else line.find(self._lines[0], start)
         if start >= 0 and len(line) - start > HEADER_LIMIT:
             line = line[-HEADER_LIMIT:]
             start = line.find(b'/')
@@ -188,14 +188,15 @@ class Framer:
             head = next(self._heads(), None)
             if self._end and self._end <= (head.start() if head else len(self._cipher)):
                 yield EncryptedFrame(bytes(self._cipher[: self._end]))
-                self._end = 0
+                self._end = self.unexplained = self.unprintable = 0
             if not head:
                 break
-            self.unexplained = self.unprintable = 0
             self._end, self._searched = _frame_end(head) - head.start(), 1
             del self._cipher[: head.start()]
         self._searched = max(0, len(self._cipher) - _FRAME_HEAD + 1)
-        if not self._end:
+        if self._end:  # what comes is a frame's
+            self.unexplained = self.unprintable = 0
+        else:
             del self._cipher[: self._searched]
             self._searched = 0
 

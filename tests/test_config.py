@@ -59,6 +59,7 @@ def test_what_is_not_said_has_its_default(text: str) -> None:
         ('server', 'host', '::1', '::1'),
         ('server', 'port', '0', 0),
         ('server', 'port', '65535', 65535),
+        ('server', 'hosts', '\n  a.example.org\n  b.example.org', ('a.example.org', 'b.example.org')),
         ('server', 'hosts', 'meter.example.org, P1.example.org', ('meter.example.org', 'p1.example.org')),
         ('server', 'cors_origin', '*', '*'),
         ('server', 'cors_origin', 'https://example.org:8443', 'https://example.org:8443'),

@@ -231,6 +231,23 @@ def test_a_frame_as_long_as_a_telegram_may_be_is_found() -> None:
     assert [each.raw for byte in each_byte(frame) for each in framer.feed(byte)] == [frame]
 
 
+@pytest.mark.parametrize('size', [8, 16, 180, 4096])
+def test_the_bytes_of_a_frame_are_no_sign_of_a_wrong_speed(size: int) -> None:
+    """While a frame comes in, in whatever pieces, fewer bytes are unexplained than its head has."""
+    framer, frame = Framer(), cipher_frame(PLAIN)
+    for at in range(0, len(frame) * 3, size):
+        framer.feed((frame * 3)[at : at + size])
+        assert framer.unprintable <= framer.unexplained < 14
+
+
+@pytest.mark.parametrize('header', [b'/ISK5\\2M550T-1012', b'/NWB-WARMTELINK'])
+def test_a_telegram_cut_anywhere_does_not_hide_the_same_meter_s_next(header: bytes) -> None:
+    """Wherever a telegram is cut, in the middle of a line too, the next one of that meter comes out whole."""
+    whole = with_checksum(header + b'\r\n\r\n1-3:0.2.8(50)\r\n1-0:1.8.1(000123.456*kWh)\r\n0-0:96.13.0()\r\n')
+    for cut in range(len(whole) - 6):
+        assert whole in raws(whole[:cut] + whole), cut
+
+
 def test_a_frame_that_was_cut_short_does_not_hide_the_next() -> None:
     """The frame behind half a frame comes out with its own last byte."""
     frame = cipher_frame(PLAIN)
