@@ -249,4 +249,5 @@ class _Place:
         try:
             return source.read_text(encoding='utf-8').strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f'{self.path}: [{section}] {key}: {source} cannot be read as text') from error
+            reason = getattr(error, 'strerror', None) or 'is not UTF-8'
+            raise ConfigError(f'{self.path}: [{section}] {key}: {source}: {reason}') from error

@@ -111,14 +111,14 @@ def _energy(reading: Reading, direction: str, tariff: str, total: str, code: str
     tariff for it, and their statistics would jump by thousands.
     """
     document = reading.document
-    tariffs = {number: amount(document.get(f'{tariff}{number}'), 'kWh') for number in _TARIFFS}
-    known = {number: kwh for number, kwh in tariffs.items() if kwh is not None}
-    unreadable = any(f':{code}.{number}' in each for number in _TARIFFS for each in reading.not_understood)
+    tariffs = {n: amount(document.get(f'{tariff}{n}'), 'kWh') for n in _TARIFFS}
+    known = {n: kwh for n, kwh in tariffs.items() if kwh is not None}
+    unreadable = any(f':{code}.{n}' in each for n in _TARIFFS for each in reading.not_understood)
     whole = round(sum(known.values()), 3) if known and not unreadable else amount(document.get(total), 'kWh')
     if whole is None:
         return {}
     prefix = f'total_power_{direction}'
-    return {f'{prefix}_kwh': whole} | {f'{prefix}_t{number}_kwh': kwh for number, kwh in known.items()}
+    return {f'{prefix}_kwh': whole} | {f'{prefix}_t{n}_kwh': kwh for n, kwh in known.items()}
 
 
 def _net_power(document: Mapping[str, Any], used: str, delivered: str) -> int | None:
@@ -183,7 +183,7 @@ def _external(reading: Reading) -> Iterator[dict[str, Any]]:
         stamp, value = _stamp(each.measured), number(each.measured)
         if name and stamp and each.measured and each.measured['unit'] in EXTERNAL_UNITS and value is not None:
             yield {
-                'unique_id': str((each.identifier and each.identifier['value']) or ''),
+                'unique_id': each.own_number,
                 'type': name,
                 'timestamp': stamp,
                 'value': value,

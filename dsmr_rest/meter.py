@@ -167,7 +167,7 @@ class Meter:
     def _start(self) -> None:
         if not self._thread:
             thread = threading.Thread(target=self._run, name='meter', daemon=True)
-            thread.start()
+            thread.start()  # may fail: what has not started must not stand for what reads
             self._thread = thread
 
     def _run(self) -> None:

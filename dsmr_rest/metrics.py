@@ -216,5 +216,5 @@ def _devices(devices: Iterable[MbusDevice], *, identifiers: bool) -> list[Metric
             _add(values, labels | {'unit': each.measured['unit'] or ''}, value)
             _add(moments, labels, moment)
         if identifiers:
-            _add(infos, labels | {'identifier': str((each.identifier and each.identifier['value']) or '')}, 1)
+            _add(infos, labels | {'identifier': each.own_number}, 1)
     return [values, moments, infos]

@@ -86,6 +86,11 @@ class MbusDevice:
         """The kind in a word or two."""
         return 'unknown' if self.kind is None else KINDS.get(self.kind, f'type {self.kind}')
 
+    @property
+    def own_number(self) -> str:
+        """What `identifier` says, as text; empty when there is none."""
+        return str((self.identifier and self.identifier['value']) or '')
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -244,12 +249,12 @@ def mbus_device(device: Mapping[str, Any]) -> MbusDevice:
 
     kind, measured = ending('devicetype'), ending('meterreading')
     identifier = ending('mbusequipmentidentifier') or ending('equipmentidentifiergas') or ending('equipmentidentifier')
-    number = str(kind['value'] if kind else '')
+    said = str(kind['value'] if kind else '')
     read = measured and measured['value'] is not None and measured['datetime'] and measured['datetime'] >= NEVER
     left_behind = identifier and not str(identifier['value'] or '').strip('0') and not (read and measured['value'])
     return MbusDevice(
         device['channelId'],
-        int(number) if number.isdecimal() else None,
+        int(said) if said.isdecimal() else None,
         identifier,
         measured if read and not left_behind else None,
     )

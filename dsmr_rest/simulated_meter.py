@@ -1,8 +1,9 @@
 """A house with a smart meter, whose P1 port is a pseudo-terminal: for --demo, for the tests, and by hand.
 
 The law: it behaves as a meter on a wire does. It talks whether or not anybody listens, at the speed of its
-line; what finds no room is lost, and a reader at another speed hears garbage. It shares no code with what it
-tests. House thinks and has no clock; telegram() renders; SimulatedMeter alone has clock, thread and line.
+line; what finds no room is lost, and a reader at another speed hears garbage. It shares with what it tests only
+the checksum, which is tested against the library's. House thinks and has no clock; telegram() renders;
+SimulatedMeter alone has clock, thread and line.
 """
 # ruff: noqa: S311 - its chance has to be repeatable and hides nothing
 

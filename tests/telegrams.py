@@ -18,6 +18,7 @@ from dsmr_rest.telegram import Framer, Telegram
 HEADER = '/TST5\\2TELEGRAM'
 NOON = datetime(2024, 6, 21, 12, tzinfo=DUTCH)
 KEY = bytes(range(16))
+TITLE = b'TST\x00\x01\x02\x03\x04'
 PUBLIC_KEY = bytes.fromhex('00112233445566778899AABBCCDDEEFF')  # Luxmetering P1 specification 3.2.5
 STAMP, TIME = '240115103000W', '2024-01-15T10:30:00+01:00'
 
@@ -67,10 +68,10 @@ def cipher_frame(
     plain: bytes, key: bytes = KEY, authentication_key: bytes = PUBLIC_KEY, counter: int = 1, *, control: int = 0x30
 ) -> bytes:
     """A DLMS general-global-cipher frame of security suite 0 (IEC 62056-5-3)."""
-    title, count = b'TST\x00\x01\x02\x03\x04', counter.to_bytes(4, 'big')
-    sealed = AESGCM(key).encrypt(title + count, plain, bytes([control]) + authentication_key)
+    count = counter.to_bytes(4, 'big')
+    sealed = AESGCM(key).encrypt(TITLE + count, plain, bytes([control]) + authentication_key)
     content = bytes([control]) + count + sealed[: len(plain) + 12]  # of the tag, twelve bytes are sent
-    return b'\xdb\x08' + title + b'\x82' + len(content).to_bytes(2, 'big') + content
+    return b'\xdb\x08' + TITLE + b'\x82' + len(content).to_bytes(2, 'big') + content
 
 
 def _code(item: dict[str, Any], name: str) -> str:

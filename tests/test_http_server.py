@@ -301,12 +301,6 @@ def test_a_busy_port_is_503_until_it_is_free(start_server: StartServer, meter: S
     assert server.get('/').status == 200
 
 
-def wait_for_health(server: Server) -> Reply:
-    """/health when it has had its reading."""
-    reply: Reply = wait_for(lambda: (each := server.get('/health')).status == 200 and each)
-    return reply
-
-
 @pytest.mark.parametrize(('timeout', 'prefer'), [(0.5, ''), (3600, 'respond-async, WAIT=1; x=y'), (0.5, 'wait=3600')])
 def test_a_silent_meter_is_504_when_the_wait_is_over(timeout: float, prefer: str, start_server: StartServer) -> None:
     """The wait ends with the timeout or, with Prefer: wait, before it, and never behind it."""

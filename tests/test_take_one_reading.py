@@ -16,10 +16,8 @@ from pathlib import Path
 import pytest
 import serial
 from conftest import ROOT, hush, new_meter, wait_for
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from telegrams import from_lines
+from telegrams import TITLE, at_8n1, cipher_frame, from_lines
 
-from dsmr_rest.p1_reader import PUBLIC_AUTHENTICATION_KEY
 from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter, with_checksum
 from take_one_reading import ADVICE, lasting_name, mask, serial_ports
 
@@ -29,17 +27,9 @@ LIMIT = 60
 """Seconds for a process; every one ends by itself long before."""
 HIDDEN = b'4530303132333435363738393031323334'
 NUMBERED = with_checksum(b'/XYZ5\\987654321\r\n\r\n0-0:96.1.1(' + HIDDEN + b')\r\n1-0:1.7.0(00.123*kW)\r\n')
-KEY, WRONG_KEY, TITLE = 'A1' * 16, 'B2' * 16, b'SAG\x67\x70\x12\x34\x56'
+KEY, WRONG_KEY = 'A1' * 16, 'B2' * 16
 
 Result = subprocess.CompletedProcess[str]
-
-
-def encrypted(plain: bytes) -> bytes:
-    """A DLMS general-global-cipher frame, security suite 0, authenticated and encrypted (Luxembourg P1 3.2.5)."""
-    counter, authentication = b'\0\0\0\x01', b'\x30' + bytes.fromhex(PUBLIC_AUTHENTICATION_KEY)
-    sealed = AESGCM(bytes.fromhex(KEY)).encrypt(TITLE + counter, plain, authentication)[:-4]  # the tag has 12 bytes
-    body = b'\x30' + counter + sealed
-    return b'\xdb\x08' + TITLE + b'\x82' + len(body).to_bytes(2, 'big') + body
 
 
 def without(*capabilities: str) -> list[str]:
@@ -280,7 +270,7 @@ def test_wrong_checksums(meter: SimulatedMeter, tmp_path: Path) -> None:
 @pytest.mark.parametrize('key', ['', WRONG_KEY])
 def test_a_meter_that_encrypts(key: str, tmp_path: Path) -> None:
     """Encrypted telegrams without their key or with another: decryption_failed, and the key is not shown."""
-    with new_meter(interval=0.5, source=lambda: encrypted(NUMBERED)) as meter:
+    with new_meter(interval=0.5, source=lambda: cipher_frame(NUMBERED, bytes.fromhex(KEY))) as meter:
         result = run(tmp_path, port=meter.port, decryption_key=key)
     assert failure(result) == 'decryption_failed'
     assert WRONG_KEY not in result.stderr
@@ -288,7 +278,7 @@ def test_a_meter_that_encrypts(key: str, tmp_path: Path) -> None:
 
 def test_a_meter_that_encrypts_with_a_known_key(tmp_path: Path) -> None:
     """With the right key an encrypted telegram is a reading as any other."""
-    with new_meter(interval=0.5, source=lambda: encrypted(NUMBERED)) as meter:
+    with new_meter(interval=0.5, source=lambda: cipher_frame(NUMBERED, bytes.fromhex(KEY))) as meter:
         result = run(tmp_path, port=meter.port, decryption_key=KEY)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)['currentElectricityUsage']['value'] == 0.123
@@ -393,17 +383,12 @@ def test_mask_hides_numbers_from_a_reading(any_meter: tuple[str, SimulatedMeter]
     assert json.loads(result.stdout)['hourlyGasMeterReading']['value'] > 0
 
 
-def with_even_parity(data: bytes) -> bytes:
-    """As a 7E1 line shows at 8N1."""
-    return bytes(byte | (byte.bit_count() % 2) << 7 for byte in data)
-
-
 @pytest.mark.parametrize(
     'data',
     [
         NUMBERED[:60],
-        with_even_parity(NUMBERED[:60]),
-        encrypted(NUMBERED)[:20],
+        at_8n1(NUMBERED[:60]),
+        cipher_frame(NUMBERED, bytes.fromhex(KEY))[:20],
         b'\xff' * 50 + NUMBERED[:60],
     ],
 )
