@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dsmr_rest.config import ConfigError
-from dsmr_rest.p1_reader import MeterError, P1Reader
+from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.reading import Reading, render
 from dsmr_rest_server import arguments, configuration
 
@@ -29,35 +30,6 @@ PROGRESS_PAUSE = 0.2
 _PERSONAL = re.compile('quipmentIdentifier|Serial[Nn]umber|ogicalDeviceName|extMessage')
 # Digits, also as a 7E1 line shows them at 8N1, and the system title of an encrypted frame: it has the meter's number.
 _PERSONAL_BYTES = re.compile(rb'(?<=\xdb\x08).{1,8}|[0-9\xb1\xb2\xb4\xb7\xb8]', re.DOTALL)
-
-ADVICE = {
-    'port_missing': (
-        'Plug the cable in, set [meter] port to its name here, and try again. `dmesg | tail` shows what Linux saw.'
-    ),
-    'port_denied': 'A group counts from the next login on: log out and in again; `id -nG` shows the groups you have.',
-    'port_busy': 'Stop that program, or let it read the meter and not this one: a serial port has one reader.',
-    'port_lost': 'Plug the cable in again; `dmesg | tail` shows whether it drops out: another USB port may help.',
-    'meter_silent': """Check, in this order:
-1. The cable is in the P1 port of the meter, not in another that it fits, and in USB.
-2. The P1 port is switched on: the grid operator does that; in Belgium you do it yourself on its website.
-3. [meter] port is this cable and not another serial port.
-4. Another cable: a P1 cable holds the data request line (pin 2) high and inverts the signal (pin 5).
-5. An old meter (DSMR 2.2, 3) speaks at 9600 baud: set [meter] line = 9600 7E1; auto tries it after 11 s of silence.""",
-    'line_garbled': (
-        'Set [meter] line = auto to have both speeds tried. When both were, the cable does not invert the signal or is'
-        ' damaged: take one that is made for P1.'
-    ),
-    'telegram_incomplete': (
-        'Check that the plugs sit well, that no other program reads the port, and that [meter] timeout is longer than'
-        ' the time from one telegram to the next (10 s before DSMR 5) and [meter] line is auto or right.'
-    ),
-    'checksum_failed': 'Check that the plugs sit well, take a shorter cable, and stop other programs on the port.',
-    'decryption_failed': (
-        'The grid operator gives out the keys of a meter: 32 hexadecimal digits for [meter] decryption_key, and for'
-        ' authentication_key where it is not the one that all meters in Luxembourg share.'
-    ),
-}
-"""The next step, by the code of a MeterError."""
 
 
 def main() -> int:
@@ -86,7 +58,7 @@ def _take_and_tell(reader: P1Reader, *, masked: bool, demo: bool) -> int:
     try:
         reading = take(reader)
     except MeterError as error:
-        tell(f'{error.code}: {error.detail}', *next_steps(error.code, reader, masked=masked))
+        tell(f'{error.fault.code}: {error.detail}', *next_steps(error.fault, reader, masked=masked))
         return NO_READING
     tell(*found(reading, reader.line, masked=masked))
     if not demo:
@@ -116,7 +88,7 @@ def put_out(data: bytes) -> int:
 
 def take(reader: P1Reader) -> Reading:
     """The first reading to come. Raises MeterError when there is none within the timeout of the settings."""
-    began, before, due = time.monotonic(), reader.seen.copy(), 0.0
+    began, before, due = time.monotonic(), reader.counters, 0.0
     try:
         with closing(reader.read()) as readings:
             for reading in readings:
@@ -126,7 +98,7 @@ def take(reader: P1Reader) -> Reading:
                 if waited >= reader.settings.timeout:
                     break
                 if waited >= due:
-                    due, seen = waited + PROGRESS_PAUSE, reader.seen
+                    due, seen = waited + PROGRESS_PAUSE, reader.counters
                     _progress(f'{waited:.0f} s, {seen.received_bytes} bytes, {seen.checksum_failures} bad checksums')
     finally:
         _progress('')
@@ -171,22 +143,22 @@ def pinned_down(reading: Reading, reader: P1Reader) -> list[str]:
     ]
 
 
-def next_steps(code: str, reader: P1Reader, *, masked: bool = False) -> list[str]:
+def next_steps(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str]:
     """What else is known of a failure, and what to do, a line each."""
     port, facts = reader.settings.port, []
-    if code == 'port_missing' and '://' in port:
+    if fault is Fault.PORT_MISSING and '://' in port:
         return ['Check that ser2net, or what else offers the port, runs there, and that no firewall is in between.']
-    if code == 'port_missing':
+    if fault is Fault.PORT_MISSING:
         facts = ['Serial ports here:', *(serial_ports() or ['none: Linux sees no cable'])]
-    elif code in ('port_busy', 'checksum_failed') and '://' not in port:
+    elif fault in (Fault.PORT_BUSY, Fault.CHECKSUM_FAILED) and '://' not in port:
         facts = holders(port)
-    elif code in ('meter_silent', 'line_garbled', 'telegram_incomplete'):
+    elif fault in (Fault.METER_SILENT, Fault.LINE_GARBLED, Fault.TELEGRAM_INCOMPLETE):
         facts = [f'Speeds tried: {", ".join(map(str, reader.speeds.tried))} baud.']
         sample = _PERSONAL_BYTES.sub(lambda part: b'X' * len(part[0]), reader.sample) if masked else reader.sample
         facts += [f'First bytes received: {sample!r}'] if sample else []
-    if code in ('checksum_failed', 'line_garbled') and reader.settings.specification != 'auto':
+    if fault in (Fault.CHECKSUM_FAILED, Fault.LINE_GARBLED) and reader.settings.specification != 'auto':
         facts.append(f'Or these are no telegrams of {reader.settings.specification}: set [meter] specification = auto.')
-    return [*facts, ADVICE[code]]
+    return [*facts, fault.advice]
 
 
 def serial_ports(dev: Path = Path('/dev')) -> list[str]:

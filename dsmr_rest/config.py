@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from dsmr_rest.serial_line import BAUD_RATES
 from dsmr_rest.specification import NAMES
 
-SPEEDS = {'115200 8N1': 115200, '115200 7E1': 115200, '9600 7E1': 9600}
 SCHEMES = ('socket', 'rfc2217')
 MOST_CONNECTIONS = 900
 """pyserial waits with select(), which knows no file descriptor above 1023."""
@@ -118,7 +118,7 @@ class MeterSettings:
     """The section [meter]: where the meter is and how it is read. Times in seconds."""
 
     port: str = _setting('/dev/ttyUSB0', _serial_port)
-    line: str = _setting('auto', _one_of('auto', *SPEEDS))
+    line: str = _setting('auto', _one_of('auto', *BAUD_RATES))
     specification: str = _setting('auto', _one_of('auto', *NAMES))
     timeout: float = _setting(30.0, _seconds(0.1))
     max_age: float = _setting(0.0, _seconds(0))

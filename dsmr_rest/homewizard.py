@@ -12,7 +12,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from dsmr_rest.reading import Reading, amount, number
+from dsmr_rest.quantities import amount, number
+from dsmr_rest.reading import Reading
 
 PRODUCT_NAME = 'dsmr-rest-server'
 """In place of a Wi-Fi network's name: without the key wifi_ssid clients take the answer for version 2."""

@@ -1,14 +1,15 @@
-"""HTTP messages (RFC 9112): a request's head to Request, an Answer to bytes. Pure: no sockets, no clock, no meter.
+"""HTTP messages (RFC 9112): a request's head to Request, an Response to bytes. Pure: no sockets, no clock, no meter.
 
 Errors are problem details (RFC 9457) with a stable `code`.
 """
 
+import json
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from dsmr_rest.reading import render
+from dsmr_rest.faults import Fault
 
 LINE_LIMIT = 4 * 1024
 """Bytes of a request line; the longest path that is served has under 200."""
@@ -28,25 +29,13 @@ _ABSOLUTE = re.compile(r'https?://([^/?]+)(/?.*)', re.IGNORECASE)
 _MAX_AGE = re.compile(r'(?:^|,)\s*max-age="?(\d{1,9})')
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})')
 
-_CODES = {
-    HTTPStatus.BAD_REQUEST: 'bad_request',
-    HTTPStatus.UNAUTHORIZED: 'unauthorized',
-    HTTPStatus.NOT_FOUND: 'not_found',
-    HTTPStatus.METHOD_NOT_ALLOWED: 'method_not_allowed',
-    HTTPStatus.REQUEST_TIMEOUT: 'request_timeout',
-    HTTPStatus.REQUEST_URI_TOO_LONG: 'uri_too_long',
-    HTTPStatus.MISDIRECTED_REQUEST: 'misdirected_request',
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: 'headers_too_large',
-    HTTPStatus.INTERNAL_SERVER_ERROR: 'internal_error',
-}
-
 
 class HttpError(Exception):
     """A request that gets a problem detail instead of what it asked for."""
 
-    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, fault: Fault, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
-        self.answer = problem(status, _CODES[status], detail, headers)
+        self.answer = problem(fault, detail, headers)
 
 
 @dataclass(frozen=True)
@@ -75,7 +64,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What a route answers; `events` instead of a body for an answer without end."""
 
     body: bytes
@@ -96,22 +85,24 @@ class Answer:
         return '\r\n'.join([*lines, '', '']).encode('latin-1')
 
 
-def problem(status: HTTPStatus, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Answer:
+def problem(fault: Fault, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """A problem detail (RFC 9457)."""
-    body = render({'title': status.phrase, 'status': status.value, 'detail': detail, 'code': code})
+    status = fault.status
+    document = {'title': status.phrase, 'status': status.value, 'detail': detail, 'code': fault.code}
+    body = json.dumps(document, indent=3).encode() + b'\n'
     extra = {'Retry-After': str(RETRY_AFTER)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return Answer(body, 'application/problem+json', status, {'Cache-Control': 'no-store', **extra, **(headers or {})})
+    return Response(body, 'application/problem+json', status, {'Cache-Control': 'no-store', **extra, **(headers or {})})
 
 
 def line_too_long() -> HttpError:
     """The error for a request line above LINE_LIMIT."""
-    return HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f'a request line has at most {LINE_LIMIT} bytes')
+    return HttpError(Fault.URI_TOO_LONG, f'a request line has at most {LINE_LIMIT} bytes')
 
 
 def head_too_long() -> HttpError:
     """The error for a head above HEAD_LIMIT or FIELD_LIMIT."""
     return HttpError(
-        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Fault.HEADERS_TOO_LARGE,
         f'the head of a request has at most {HEAD_LIMIT} bytes and {FIELD_LIMIT} fields',
     )
 
@@ -123,24 +114,24 @@ def parse(head: bytes) -> Request:
     if len(line) > LINE_LIMIT:
         raise line_too_long()
     if not match:
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the request line is malformed')
+        raise HttpError(Fault.BAD_REQUEST, 'the request line is malformed')
     method, target, minor = match.groups()
     headers = _fields(fields)
     absolute = _ABSOLUTE.fullmatch(target)
     if not (target.startswith('/') or absolute or (method, target) == ('OPTIONS', '*') or method == 'CONNECT'):
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the target of the request must be a path')
+        raise HttpError(Fault.BAD_REQUEST, 'the target of the request must be a path')
     if minor != '0' and 'host' not in headers:
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is missing')
+        raise HttpError(Fault.BAD_REQUEST, 'the header field Host is missing')
     hosts = [headers.get('host', '')]
     if absolute:  # its host counts
         headers['host'], target = absolute.groups()
         hosts.append(headers['host'])
         target = target if target.startswith('/') else f'/{target}'
     if not all(map(HOST.fullmatch, hosts)):
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Host is malformed')
+        raise HttpError(Fault.BAD_REQUEST, 'the header field Host is malformed')
     length = headers.get('content-length', '0')
     if not (length.isascii() and length.isdigit()):
-        raise HttpError(HTTPStatus.BAD_REQUEST, 'the header field Content-Length is malformed')
+        raise HttpError(Fault.BAD_REQUEST, 'the header field Content-Length is malformed')
     has_body = 'transfer-encoding' in headers or length.strip('0') != ''
     # A body is not read, so nothing behind it can be; HTTP/1.0 clients would have to be told that they may go on.
     keep_alive = minor != '0' and not has_body and 'close' not in headers.get('connection', '').lower()
@@ -154,9 +145,9 @@ def _fields(lines: list[str]) -> dict[str, str]:
     for line in lines:
         match = _FIELD.fullmatch(line)
         if not match:
-            raise HttpError(HTTPStatus.BAD_REQUEST, 'a header field is malformed')
+            raise HttpError(Fault.BAD_REQUEST, 'a header field is malformed')
         name = match[1].lower()
         if name in headers and name in ('host', 'content-length', 'authorization'):
-            raise HttpError(HTTPStatus.BAD_REQUEST, f'the header field {name} comes twice')
+            raise HttpError(Fault.BAD_REQUEST, f'the header field {name} comes twice')
         headers[name] = f'{headers[name]}, {match[2]}' if name in headers else match[2]
     return headers

@@ -24,21 +24,21 @@ from typing import Any
 from urllib.parse import unquote
 
 from dsmr_rest.config import ConfigError, ServerSettings
+from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http_message import (
     HEAD_LIMIT,
     HOST,
     LINE_LIMIT,
     METHODS,
-    Answer,
     HttpError,
     Request,
+    Response,
     head_too_long,
     line_too_long,
     parse,
     problem,
 )
 from dsmr_rest.meter import Meter
-from dsmr_rest.p1_reader import MeterError
 from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES, Service, meter_problem, part_of_reading
 
 log = logging.getLogger(__name__)
@@ -62,8 +62,7 @@ OUT_OF_FILES_PAUSE = 0.1
 LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
 
 TOO_MANY = problem(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    'too_many_connections',
+    Fault.TOO_MANY_CONNECTIONS,
     'as many clients as [server] max_connections allows are connected: try again, or set it higher',
 )
 
@@ -120,15 +119,15 @@ class HttpServer(ThreadingHTTPServer):
         names = [f'[{host}]' if ':' in host else host] if host else ['localhost', socket.gethostname()]
         return [f'{scheme}://{name}:{port}/' for name in names]
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         """What a request gets; raises HttpError."""
         self._check_host(request.headers.get('host', ''))
         if request.method == 'OPTIONS':
-            return Answer(b'', '', HTTPStatus.NO_CONTENT, {'Allow': METHODS} | self._preflight())
+            return Response(b'', '', HTTPStatus.NO_CONTENT, {'Allow': METHODS} | self._preflight())
         self._check_credentials(request.headers.get('authorization', ''))
         if request.method not in ('GET', 'HEAD'):
             raise HttpError(
-                HTTPStatus.METHOD_NOT_ALLOWED,
+                Fault.METHOD_NOT_ALLOWED,
                 f'{request.method} is not served: this server only reads',
                 {'Allow': METHODS},
             )
@@ -137,7 +136,7 @@ class HttpServer(ThreadingHTTPServer):
         except MeterError as error:
             return meter_problem(error)
 
-    def head(self, answer: Answer, *, keep_alive: bool) -> bytes:
+    def head(self, answer: Response, *, keep_alive: bool) -> bytes:
         """An answer's head with what all answers have."""
         fields = {'Date': formatdate(usegmt=True), 'Server': 'dsmr-rest-server', 'X-Content-Type-Options': 'nosniff'}
         if self.settings.cors_origin:
@@ -166,7 +165,7 @@ class HttpServer(ThreadingHTTPServer):
             ipaddress.ip_address((address or name).partition('%')[0])
         except ValueError:
             raise HttpError(
-                HTTPStatus.MISDIRECTED_REQUEST, 'this server is not known by that name: add it to [server] hosts'
+                Fault.MISDIRECTED_REQUEST, 'this server is not known by that name: add it to [server] hosts'
             ) from None
 
     def _check_credentials(self, authorization: str) -> None:
@@ -176,7 +175,7 @@ class HttpServer(ThreadingHTTPServer):
         if scheme.lower() == 'basic' and hmac.compare_digest(given.strip().encode(), self._credentials):
             return
         raise HttpError(
-            HTTPStatus.UNAUTHORIZED,
+            Fault.UNAUTHORIZED,
             'user and password are needed',
             {'WWW-Authenticate': 'Basic realm="smart meter", charset="UTF-8"'},
         )
@@ -293,7 +292,7 @@ class Connection(BaseRequestHandler):
             raise  # the client hung up
         except Exception:
             log.exception('a request failed')
-            answer = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, 'an error of this server; its log has it').answer
+            answer = HttpError(Fault.INTERNAL_ERROR, 'an error of this server; its log has it').answer
         return self._send(request, answer)
 
     def _head(self) -> bytes | None:
@@ -315,7 +314,7 @@ class Connection(BaseRequestHandler):
                 deadline = min(deadline, time.monotonic() + REQUEST_TIME)
             self._received = (self._received + data).lstrip(b'\r\n')  # RFC 9112 2.2: empty lines before a request
             if self._received and not self._received[:1].isalpha():  # TLS to a port without it, for one
-                raise HttpError(HTTPStatus.BAD_REQUEST, 'the request line is malformed')
+                raise HttpError(Fault.BAD_REQUEST, 'the request line is malformed')
         if end > HEAD_LIMIT:
             raise head_too_long()
         server.connections[self.request] = math.inf
@@ -331,10 +330,10 @@ class Connection(BaseRequestHandler):
             if not self._received:
                 return b''
             raise HttpError(
-                HTTPStatus.REQUEST_TIMEOUT, f'the head of a request must come within {REQUEST_TIME:g} s'
+                Fault.REQUEST_TIMEOUT, f'the head of a request must come within {REQUEST_TIME:g} s'
             ) from None
 
-    def _send(self, request: Request | None, answer: Answer) -> bool:
+    def _send(self, request: Request | None, answer: Response) -> bool:
         """Sends an answer; True when the connection can have another request."""
         keep = request is not None and request.keep_alive and not (answer.events or self.server.service.stopping)
         self.server.service.answers.add(str(answer.status.value))

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
 
-from dsmr_rest.p1_reader import LONGEST_SILENCE, MeterError, P1Reader, Seen
+from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.p1_reader import LONGEST_SILENCE, P1Reader
 from dsmr_rest.reading import Reading
+from dsmr_rest.serial_line import LineCounters
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +102,9 @@ class Meter:
             outcome = self._wait(began, deadline)
         if isinstance(outcome, Reading):
             return outcome
-        self.errors.add(outcome.code)
+        self.errors.add(outcome.fault.code)
         self._watch.tell()
-        raise MeterError(outcome.code, outcome.detail)  # one of its own: many may wait for the same fault
+        raise MeterError(outcome.fault, outcome.detail)  # one of its own: many may wait for the same fault
 
     def poll(self, deadline: float) -> Reading:
         """A reading for a client that asks again and again, perhaps more often than the meter speaks.
@@ -123,7 +125,7 @@ class Meter:
             self._start()
 
     def _wait(self, began: float, deadline: float) -> Reading | MeterError:
-        seen = self.reader.seen.copy()
+        seen = self.reader.counters
         while not self._stopping and (left := deadline - time.monotonic()) > 0:
             event = self._event
             self._start()
@@ -136,14 +138,14 @@ class Meter:
             elif self._latest and self._latest.arrived >= began:
                 return self._latest
         if self._stopping:
-            return MeterError('stopping', 'the server is stopping')
+            return MeterError(Fault.STOPPING, 'the server is stopping')
         error = self.reader.nothing_usable(seen, time.monotonic() - began)
         self._watch.failed(error, began)
         return error
 
     def counters(self) -> dict[str, Any]:
         """What happened since the start, by name; errors by code."""
-        seen = self.reader.seen
+        seen = self.reader.counters
         return {
             'telegrams': seen.telegrams,
             'checksumFailures': seen.checksum_failures,
@@ -177,11 +179,11 @@ class Meter:
             try:
                 self._read_until_idle()
             except MeterError as error:
-                fault = MeterError(error.code, error.detail)  # without the frames, which hold the port
+                fault = MeterError(error.fault, error.detail)  # without the frames, which hold the port
             except Exception as error:
                 if not self._fault:  # an edge of it, as of all else
                     log.exception('reading failed')
-                fault = MeterError('port_lost', f'{self._settings.port} could not be read: {error}')
+                fault = MeterError(Fault.PORT_LOST, f'{self._settings.port} could not be read: {error}')
             with self._changed:
                 if fault:
                     self._watch.failed(fault)
@@ -200,7 +202,7 @@ class Meter:
                 first = self._latest is None
                 with self._changed:
                     if reading:
-                        self._watch.works(reading, self.reader.seen)
+                        self._watch.works(reading, self.reader.counters)
                         self._interval = reading.arrived - before.arrived if before else self._interval
                         self._latest = before = reading
                         self._open_until = max(self._open_until, time.monotonic() + self._keep_open)
@@ -231,8 +233,8 @@ class _Watch:
         self._since: float | None = None
         self._lost = False
         self._waited = self._waited_until = 0.0  # seconds that somebody waited since the last reading, and until when
-        self._checked = Seen()  # at the last telegram
-        self._trouble: Seen | None = None  # as it was when checksum failures began
+        self._checked = LineCounters()  # at the last telegram
+        self._trouble: LineCounters | None = None  # as it was when checksum failures began
         self._trouble_at = 0.0
         self._lines: deque[str] = deque()
 
@@ -252,9 +254,9 @@ class _Watch:
             self._waited_until = now
         if not self._lost and (in_vain or self._waited >= LONG):
             self._lost = True
-            self._lines.append(f'meter lost: {error.code}: {error.detail}')
+            self._lines.append(f'meter lost: {error.fault.code}: {error.detail}')
 
-    def works(self, reading: Reading, seen: Seen) -> None:
+    def works(self, reading: Reading, seen: LineCounters) -> None:
         """There is a reading."""
         if self._lost and self._since is not None:
             self._lines.append(f'meter back after {reading.arrived - self._since:.0f} s: {reading.identification}')
@@ -270,4 +272,4 @@ class _Watch:
                 f'checksum trouble is over: {during.checksum_failures} telegrams were damaged, {during.telegrams} good'
             )
             self._trouble = None
-        self._checked = seen.copy()
+        self._checked = seen

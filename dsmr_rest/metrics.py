@@ -15,7 +15,9 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from dsmr_rest.reading import NEVER, MbusDevice, Reading, amount, number
+from dsmr_rest.mbus import NEVER, MbusDevice
+from dsmr_rest.quantities import amount, number
+from dsmr_rest.reading import Reading
 
 _GAS_AGAIN = {'deviceType', 'equipmentIdentifierGas', 'hourlyGasMeterReading'}
 """Stand at the top of a reading for convenience; they are those of an M-Bus device."""

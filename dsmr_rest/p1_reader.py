@@ -15,7 +15,6 @@ import time
 from array import array
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,10 @@ from dsmr_parser import telegram_specifications
 from dsmr_parser.clients.serial_ import SerialReader
 from dsmr_parser.clients.settings import SERIAL_SETTINGS_V5
 
-from dsmr_rest.config import SPEEDS, MeterSettings
+from dsmr_rest.config import MeterSettings
+from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.reading import Reading, UnusableTelegramError, make_reading
+from dsmr_rest.serial_line import BAUD_RATES, BITS_PER_BYTE, LineCounters
 from dsmr_rest.specification import Chooser
 from dsmr_rest.telegram import EncryptedFrame, Framer, Telegram
 
@@ -41,8 +42,6 @@ Weighed by `python -m benchmarks`, which has arrivals of 16 and of 180 bytes: de
 """
 LINE_CHUNK = 512
 """Bytes: more at a time than a serial adapter hands over, so it comes from something faster than a line."""
-BITS_PER_BYTE = 10
-"""On the line: 8N1 and 7E1 add a start and a stop bit each."""
 LONGEST_SILENCE = 11.0
 """Seconds. Meters speak at least every 10 s (DSMR 2.2 to 4.x), so a longer silence means another speed, or no peer."""
 STRANGE = 16
@@ -56,35 +55,6 @@ PUBLIC_AUTHENTICATION_KEY: str = telegram_specifications.MSN['authentication_key
 """Luxmetering E-Meter P1 specification 3.2.5: the same for all its meters; others use their own."""
 
 EIGHT_BITS = (serial.EIGHTBITS, serial.PARITY_NONE)
-
-
-class MeterError(Exception):
-    """Why there is no reading: a stable `code` and a sentence with the port and what to do."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-
-
-@dataclass
-class Seen:
-    """What was seen on the line since the start. Written by the reading thread alone."""
-
-    received_bytes: int = 0
-    telegrams: int = 0
-    checksum_failures: int = 0
-    incomplete_telegrams: int = 0
-    decryption_failures: int = 0
-    port_openings: int = 0
-    port_losses: int = 0
-
-    def since(self, before: 'Seen') -> 'Seen':
-        """What came after `before`."""
-        return Seen(**{key: value - getattr(before, key) for key, value in vars(self).items()})
-
-    def copy(self) -> 'Seen':
-        return replace(self)
 
 
 class SpeedSearch:
@@ -150,9 +120,9 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         # A copy of the serial settings: the library writes the device into what is a global of its module.
         super().__init__(settings.port, dict(SERIAL_SETTINGS_V5), telegram_specifications.V5)
         self.settings = settings
-        self.seen = Seen()
+        self.counters = LineCounters()
         self.sample = b''
-        self.speeds = SpeedSearch(*((115200, 9600) if settings.line == 'auto' else (SPEEDS[settings.line],)))
+        self.speeds = SpeedSearch(*((115200, 9600) if settings.line == 'auto' else (BAUD_RATES[settings.line],)))
         self._framer = Framer()
         self._length = 0  # of the last telegram
         self._chooser = Chooser(settings.specification)
@@ -166,7 +136,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         """The line settings in use, as config.ini names them; 7E1 is read at 8N1 too, so 9600 has its usual name."""
         if self.settings.line != 'auto':
             return self.settings.line
-        return '115200 8N1' if self.speeds.speed == SPEEDS['115200 8N1'] else '9600 7E1'
+        return '115200 8N1' if self.speeds.speed == BAUD_RATES['115200 8N1'] else '9600 7E1'
 
     def read(self) -> Generator[Reading | None, None, None]:
         """Opens the port and generates a reading per usable telegram, and None whenever there was none for a moment.
@@ -179,32 +149,34 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
                 try:
                     yield from self._read_port(port)
                 except OSError as error:
-                    self.seen.port_losses += 1
+                    self.counters = self.counters.plus(port_losses=1)
                     detail = f'{self.settings.port} was lost while it was read ({error}): check the cable'
-                    raise MeterError('port_lost', detail) from error
+                    raise MeterError(Fault.PORT_LOST, detail) from error
 
-    def nothing_usable(self, before: Seen, waited: float) -> MeterError:
+    def nothing_usable(self, before: LineCounters, waited: float) -> MeterError:
         """Why there was no reading for so many seconds, by what was seen since `before`."""
-        seen, where = self.seen.since(before), f'on {self.settings.port} in {waited:.1f} s'
+        seen, where = self.counters.since(before), f'on {self.settings.port} in {waited:.1f} s'
         if seen.decryption_failures:
             return MeterError(
-                'decryption_failed', f'{seen.decryption_failures} telegrams could not be decrypted {where}'
+                Fault.DECRYPTION_FAILED, f'{seen.decryption_failures} telegrams could not be decrypted {where}'
             )
         if seen.checksum_failures:
             return MeterError(
-                'checksum_failed',
+                Fault.CHECKSUM_FAILED,
                 f'{seen.checksum_failures} telegrams with a wrong or missing checksum {where}, none with a right one:'
                 ' check the cable, and that no other program reads the port',
             )
         if seen.incomplete_telegrams or (seen.received_bytes and self._framer.inside):
-            return MeterError('telegram_incomplete', f'{seen.received_bytes} bytes but no telegram that ended {where}')
+            return MeterError(
+                Fault.TELEGRAM_INCOMPLETE, f'{seen.received_bytes} bytes but no telegram that ended {where}'
+            )
         if seen.received_bytes:
             return MeterError(
-                'line_garbled',
+                Fault.LINE_GARBLED,
                 f'{seen.received_bytes} bytes but no telegram {where}: check [meter] line (now {self.line}) and whether'
                 ' the cable inverts the signal',
             )
-        return MeterError('meter_silent', f'no byte {where}: check the cable, and that the P1 port is switched on')
+        return MeterError(Fault.METER_SILENT, f'no byte {where}: check the cable, and that the P1 port is switched on')
 
     def _open(self, *, again: bool = True) -> Any:
         framing = (serial.SEVENBITS, serial.PARITY_EVEN) if self.settings.line.endswith('7E1') else EIGHT_BITS
@@ -217,7 +189,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             if isinstance(error, ValueError) and again and self.speeds.refused(time.monotonic()):
                 return self._open(again=False)
             raise cannot_open(self.settings.port, error) from error
-        self.seen.port_openings += 1
+        self.counters = self.counters.plus(port_openings=1)
         self.sample = b''
         self._framer = Framer()
         return port
@@ -281,11 +253,11 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             time.sleep(min(TICK, missing * BITS_PER_BYTE / self.speeds.speed))
 
     def _readings(self, data: bytes, now: float) -> Iterator[Reading]:
-        self.seen.received_bytes += len(data)
+        self.counters = self.counters.plus(received_bytes=len(data))
         self.sample = (self.sample + data)[:SAMPLE] if len(self.sample) < SAMPLE else self.sample
         incomplete = self._framer.incomplete
         found = self._framer.feed(data)
-        self.seen.incomplete_telegrams += self._framer.incomplete - incomplete
+        self.counters = self.counters.plus(incomplete_telegrams=self._framer.incomplete - incomplete)
         received = time.time()
         for item in found:
             self.speeds.found(now)
@@ -295,9 +267,9 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
                 try:
                     reading = make_reading(telegram, self._chooser, received, now, encrypted=encrypted)
                 except UnusableTelegramError as error:
-                    self.seen.checksum_failures += error.code == 'checksum_failed'
+                    self.counters = self.counters.plus(checksum_failures=error.fault is Fault.CHECKSUM_FAILED)
                     continue
-                self.seen.telegrams += 1
+                self.counters = self.counters.plus(telegrams=1)
                 self._log_once(reading)
                 yield reading
 
@@ -305,7 +277,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         settings = self.settings
         if not settings.decryption_key:
             raise MeterError(
-                'decryption_failed',
+                Fault.DECRYPTION_FAILED,
                 f'the meter at {settings.port} sends encrypted telegrams: ask the grid operator for its key and set'
                 ' [meter] decryption_key',
             )
@@ -316,12 +288,12 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
                 bytes.fromhex(settings.authentication_key or PUBLIC_AUTHENTICATION_KEY),
             )
         except Exception as error:
-            self.seen.decryption_failures += 1
+            self.counters = self.counters.plus(decryption_failures=1)
             # One may have been damaged on its way; when the keys have worked, any.
-            if self._has_decrypted or self.seen.decryption_failures == 1:
+            if self._has_decrypted or self.counters.decryption_failures == 1:
                 return []
             raise MeterError(
-                'decryption_failed',
+                Fault.DECRYPTION_FAILED,
                 f'the telegrams of the meter at {settings.port} cannot be decrypted with [meter] decryption_key and'
                 ' authentication_key: check both',
             ) from error
@@ -341,11 +313,11 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             )
 
 
-_CODES = {
-    errno.EACCES: 'port_denied',
-    errno.EPERM: 'port_denied',
-    errno.EAGAIN: 'port_busy',  # another has locked it
-    errno.EBUSY: 'port_busy',
+_FAULTS = {
+    errno.EACCES: Fault.PORT_DENIED,
+    errno.EPERM: Fault.PORT_DENIED,
+    errno.EAGAIN: Fault.PORT_BUSY,  # another has locked it
+    errno.EBUSY: Fault.PORT_BUSY,
 }
 
 
@@ -358,14 +330,14 @@ def _in_socket(port: Any) -> int:
 
 def cannot_open(port: str, error: Exception) -> MeterError:
     """The error of opening as a MeterError with what to do."""
-    code = _CODES.get(getattr(error, 'errno', None) or 0, 'port_missing')
-    if code == 'port_denied':
+    fault = _FAULTS.get(getattr(error, 'errno', None) or 0, Fault.PORT_MISSING)
+    if fault is Fault.PORT_DENIED:
         user, group = 'this user', 'dialout'  # the group that Debian gives serial ports to
         with suppress(KeyError, OSError):  # there may be no names for the numbers
             user = getpass.getuser()
             group = grp.getgrgid(Path(port).stat().st_gid).gr_name
         advice = f'may not be opened by {user}: sudo usermod -a -G {group} {user}, then log in again'
-    elif code == 'port_busy':
+    elif fault is Fault.PORT_BUSY:
         advice = 'is in use by another program'
     elif '://' in port:
         advice = f'does not answer ({error}): check [meter] port and that a server listens there'
@@ -373,4 +345,4 @@ def cannot_open(port: str, error: Exception) -> MeterError:
         advice = 'is not there: check the cable and [meter] port'
     else:
         advice = f'cannot be used as a serial port ({error}): check [meter] port'
-    return MeterError(code, f'{port} {advice}')
+    return MeterError(fault, f'{port} {advice}')

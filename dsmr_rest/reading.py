@@ -16,39 +16,11 @@ from typing import Any
 
 from dsmr_parser.objects import CosemObject, DSMRObject, MBusObject, MBusObjectPeak, ProfileGenericObject
 
+from dsmr_rest.faults import Fault
+from dsmr_rest.mbus import GAS_METER, MbusDevice, mbus_device
 from dsmr_rest.specification import Chooser, Specification, object_lines, value_names
 from dsmr_rest.telegram import Telegram
 
-GAS_METER = 3
-KINDS = {
-    2: 'electricity',
-    3: 'gas',
-    4: 'heat',
-    6: 'warm water',
-    7: 'water',
-    8: 'heat cost allocator',
-    10: 'cooling',
-    11: 'cooling',
-    12: 'heat',
-    13: 'heat and cooling',
-    21: 'hot water',
-    22: 'cold water',
-}
-"""M-Bus device types (EN 13757-3); for heat and cooling there is one each for a meter in the return and the flow."""
-NEVER = '1971'
-"""Times before it are none: what was never read shows 1970."""
-FACTORS: dict[str, dict[str | None, float]] = {
-    'kWh': {'Wh': 0.001, 'kWh': 1, 'MWh': 1000},
-    'W': {'W': 1, 'kW': 1000, 'MW': 1e6},  # the Q3D sends W
-    'V': {'V': 1},
-    'A': {'mA': 0.001, 'A': 1},
-    'Hz': {'Hz': 1},
-    'm3': {'m3': 1},
-    '': {None: 1},
-}
-"""By a unit and one that meters send instead."""
-_DIGITS = 9
-"""Decimals that a conversion keeps: meters send 7 at most, and the binary fraction's noise is beyond them."""
 _IDENTIFIERS = (
     'equipmentIdentifier',
     'belgiumEquipmentIdentifier',
@@ -61,35 +33,11 @@ _CHANNEL = re.compile(r'0+-(\d*[1-9]\d*):')
 
 
 class UnusableTelegramError(Exception):
-    """A telegram that must not be served; `code` says why: checksum_failed or line_garbled."""
+    """A telegram that must not be served; `fault` says why: CHECKSUM_FAILED or LINE_GARBLED."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, fault: Fault, detail: str) -> None:
         super().__init__(detail)
-        self.code = code
-
-
-@dataclass(frozen=True)
-class MbusDevice:
-    """A meter on one of the meter's M-Bus channels.
-
-    `kind` is its number in KINDS or another, None when it is not said. `measured` is {"datetime", "value", "unit"};
-    None when it was never read, or what is there was left behind by a meter that was exchanged.
-    """
-
-    channel: int
-    kind: int | None
-    identifier: Mapping[str, Any] | None
-    measured: Mapping[str, Any] | None
-
-    @property
-    def kind_name(self) -> str:
-        """The kind in a word or two."""
-        return 'unknown' if self.kind is None else KINDS.get(self.kind, f'type {self.kind}')
-
-    @property
-    def own_number(self) -> str:
-        """What `identifier` says, as text; empty when there is none."""
-        return str((self.identifier and self.identifier['value']) or '')
+        self.fault = fault
 
 
 @dataclass(frozen=True)
@@ -136,18 +84,6 @@ class Reading:
         return [mbus_device(each) for each in self.document.get('mbusDevices', [])]
 
 
-def number(item: Any) -> float | None:
-    """The value of an item; None when it is no number."""
-    value = item.get('value') if isinstance(item, dict) else None
-    return value if isinstance(value, int | float) else None
-
-
-def amount(item: Any, unit: str) -> float | None:
-    """The number of an item in this unit; None when its own is not one of the same kind."""
-    value, factor = number(item), item and FACTORS[unit].get(item['unit'])
-    return None if value is None or factor is None else round(value * factor, _DIGITS)
-
-
 def render(value: Any) -> bytes:
     """A value of the document as JSON text."""
     return json.dumps(value, indent=3).encode() + b'\n'
@@ -176,11 +112,11 @@ def make_reading(
     lines = object_lines(text)
     choice = chooser.choose(text.partition('\n')[0], lines, encrypted=encrypted)
     if telegram.checksum_holds is not True and not _needs_no_checksum(telegram, choice.specification):
-        raise UnusableTelegramError('checksum_failed', 'the checksum is wrong or missing')
+        raise UnusableTelegramError(Fault.CHECKSUM_FAILED, 'the checksum is wrong or missing')
     objects, unreadable = choice.specification.parse(lines, choice.plan)
     document = _document(objects, lines, choice.specification.name)
     if not document:
-        raise UnusableTelegramError('line_garbled', 'no line of the telegram can be read')
+        raise UnusableTelegramError(Fault.LINE_GARBLED, 'no line of the telegram can be read')
     return Reading(
         document,
         telegram.raw,
@@ -239,25 +175,6 @@ def _value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return value
-
-
-def mbus_device(device: Mapping[str, Any]) -> MbusDevice:
-    """An item of mbusDevices, by whatever names its specification has for what it holds."""
-
-    def ending(name: str) -> Any:
-        return next((item for key, item in device.items() if key.lower().endswith(name)), None)
-
-    kind, measured = ending('devicetype'), ending('meterreading')
-    identifier = ending('mbusequipmentidentifier') or ending('equipmentidentifiergas') or ending('equipmentidentifier')
-    said = str(kind['value'] if kind else '')
-    read = measured and measured['value'] is not None and measured['datetime'] and measured['datetime'] >= NEVER
-    left_behind = identifier and not str(identifier['value'] or '').strip('0') and not (read and measured['value'])
-    return MbusDevice(
-        device['channelId'],
-        int(said) if said.isdecimal() else None,
-        identifier,
-        measured if read and not left_behind else None,
-    )
 
 
 def _gas(devices: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What each path answers: a function from Service and Request to Answer, and one entry in ROUTES.
+"""What each path answers: a function from Service and Request to Response, and one entry in ROUTES.
 
 Every other path is a JSON Pointer (RFC 6901) into the reading. None of them reads the meter in a way of its own.
 """
@@ -17,10 +17,10 @@ from urllib.parse import unquote
 
 from dsmr_rest import __version__, homewizard
 from dsmr_rest.config import ServerSettings
-from dsmr_rest.http_message import RETRY_AFTER, Answer, HttpError, Request, problem
+from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.http_message import RETRY_AFTER, HttpError, Request, Response, problem
 from dsmr_rest.meter import Meter, Tally
 from dsmr_rest.metrics import exposition
-from dsmr_rest.p1_reader import MeterError
 from dsmr_rest.reading import Reading, possible_keys, render
 
 STREAM_BEAT = 15.0
@@ -43,15 +43,6 @@ DASHBOARD_POLICY = {
 _INDEX = re.compile(r'0|[1-9]\d{0,8}')  # RFC 6901: no leading zeros
 _SECONDS = re.compile(r'\d{1,4}(\.\d{1,9})?')
 _KEYS = possible_keys()
-
-_STATUS = {
-    'meter_silent': HTTPStatus.GATEWAY_TIMEOUT,
-    'line_garbled': HTTPStatus.GATEWAY_TIMEOUT,
-    'checksum_failed': HTTPStatus.GATEWAY_TIMEOUT,
-    'telegram_incomplete': HTTPStatus.GATEWAY_TIMEOUT,
-    'decryption_failed': HTTPStatus.BAD_GATEWAY,
-}
-"""Of the meter's errors; the others are 503: they pass when the port is there again."""
 
 
 @dataclass
@@ -80,16 +71,16 @@ class Service:
         return self.meter.poll(_deadline(request, min(patience, self.timeout)))
 
 
-Route = Callable[[Service, Request], Answer]
+Route = Callable[[Service, Request], Response]
 
 
 def _deadline(request: Request, timeout: float) -> float:
     return time.monotonic() + (timeout if request.wait is None else min(timeout, request.wait))
 
 
-def meter_problem(error: MeterError) -> Answer:
+def meter_problem(error: MeterError) -> Response:
     """The answer when there is no reading."""
-    return problem(_STATUS.get(error.code, HTTPStatus.SERVICE_UNAVAILABLE), error.code, error.detail)
+    return problem(error.fault, error.detail)
 
 
 def freshness(reading: Reading) -> dict[str, str]:
@@ -101,15 +92,15 @@ def freshness(reading: Reading) -> dict[str, str]:
     }
 
 
-def whole_reading(service: Service, request: Request) -> Answer:
+def whole_reading(service: Service, request: Request) -> Response:
     """GET /."""
     reading = service.reading(request)
-    return Answer(reading.json, headers=freshness(reading))
+    return Response(reading.json, headers=freshness(reading))
 
 
-def part_of_reading(service: Service, request: Request) -> Answer:
+def part_of_reading(service: Service, request: Request) -> Response:
     """GET /<JSON Pointer>. A first key that no specification can give is unknown without asking the meter."""
-    unknown = HttpError(HTTPStatus.NOT_FOUND, f'nothing is at {request.path}')
+    unknown = HttpError(Fault.NOT_FOUND, f'nothing is at {request.path}')
     try:
         keys = [
             unquote(key, errors='strict').replace('~1', '/').replace('~0', '~') for key in request.path.split('/')[1:]
@@ -125,19 +116,19 @@ def part_of_reading(service: Service, request: Request) -> Answer:
             value = value[int(key) if isinstance(value, list) and _INDEX.fullmatch(key) else key]
     except (KeyError, IndexError, TypeError):
         raise unknown from None
-    return Answer(render(value), headers=freshness(reading))
+    return Response(render(value), headers=freshness(reading))
 
 
-def telegram(service: Service, request: Request) -> Answer:
+def telegram(service: Service, request: Request) -> Response:
     """GET /telegram: as it came."""
     return _as_it_came(service.reading(request))
 
 
-def _as_it_came(reading: Reading) -> Answer:
-    return Answer(reading.telegram, 'text/plain; charset=iso-8859-1', headers=freshness(reading))
+def _as_it_came(reading: Reading) -> Response:
+    return Response(reading.telegram, 'text/plain; charset=iso-8859-1', headers=freshness(reading))
 
 
-def health(service: Service, request: Request) -> Answer:
+def health(service: Service, request: Request) -> Response:
     """GET /health: whether readings can be had, why not, and what happened since the start."""
     error: MeterError | None = None
     try:
@@ -147,7 +138,7 @@ def health(service: Service, request: Request) -> Answer:
     latest = service.meter.latest
     document = {
         'status': 'unavailable' if error else 'ok',
-        'code': error.code if error else 'ok',
+        'code': error.fault.code if error else 'ok',
         'detail': error.detail if error else 'readings can be had',
         'ageOfLastReading': round(time.monotonic() - latest.arrived, 1) if latest else None,
         'specification': latest and latest.specification,
@@ -158,21 +149,20 @@ def health(service: Service, request: Request) -> Answer:
     }
     status = HTTPStatus.SERVICE_UNAVAILABLE if error else HTTPStatus.OK
     headers = {'Cache-Control': 'no-store'} | ({'Retry-After': str(RETRY_AFTER)} if error else {})
-    return Answer(render(document), status=status, headers=headers)
+    return Response(render(document), status=status, headers=headers)
 
 
-def stream(service: Service, _: Request) -> Answer:
+def stream(service: Service, _: Request) -> Response:
     """GET /stream: server-sent events, a reading each; `event: problem` when the meter is lost."""
     events = _events(service)
     first = next(events)  # with which it takes its place, so that no two can take the same
     if len(service.streams) > min(service.settings.max_streams, service.settings.max_connections - 1):
         events.close()
         return problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            'too_many_connections',
+            Fault.TOO_MANY_CONNECTIONS,
             'as many streams as [server] max_streams allows are open: try again, or set it higher',
         )
-    return Answer(first, 'text/event-stream', headers={'Cache-Control': 'no-store'}, events=events)
+    return Response(first, 'text/event-stream', headers={'Cache-Control': 'no-store'}, events=events)
 
 
 def _events(service: Service) -> Generator[bytes, None, None]:
@@ -190,9 +180,9 @@ def _events(service: Service) -> Generator[bytes, None, None]:
                 event, trouble = b'id: %.3f\ndata: %s\n\n' % (reading.received, reading.line), ''
             except MeterError as error:
                 event = b': no reading\n\n'
-                if error.code != trouble:
+                if error.fault.code != trouble:
                     details = b' '.join(meter_problem(error).body.split())
-                    event, trouble = b'event: problem\ndata: %s\n\n' % details, error.code
+                    event, trouble = b'event: problem\ndata: %s\n\n' % details, error.fault.code
                 elif time.monotonic() - spoke < STREAM_BEAT:
                     time.sleep(STREAM_RETRY)
                     continue
@@ -202,7 +192,7 @@ def _events(service: Service) -> Generator[bytes, None, None]:
         service.streams.discard(mark)
 
 
-def metrics(service: Service, request: Request) -> Answer:
+def metrics(service: Service, request: Request) -> Response:
     """GET /metrics: always 200; without a reading it says dsmr_up 0 and shows no values."""
     given = request.headers.get('x-prometheus-scrape-timeout-seconds', '')
     patience = max(0.0, float(given) - SCRAPE_MARGIN) if _SECONDS.fullmatch(given) else POLL_TIME
@@ -217,21 +207,23 @@ def metrics(service: Service, request: Request) -> Answer:
         accept=request.headers.get('accept', ''),
         identifiers=service.settings.metrics_identifiers,
     )
-    return Answer(body, content_type, headers={'Cache-Control': 'no-store', 'Vary': 'Accept'})
+    return Response(body, content_type, headers={'Cache-Control': 'no-store', 'Vary': 'Accept'})
 
 
-def homewizard_device(service: Service, request: Request) -> Answer:
+def homewizard_device(service: Service, request: Request) -> Response:
     """GET /api."""
-    return Answer(render(homewizard.device(service.polled(request, POLL_TIME))), headers={'Cache-Control': 'no-store'})
+    return Response(
+        render(homewizard.device(service.polled(request, POLL_TIME))), headers={'Cache-Control': 'no-store'}
+    )
 
 
-def homewizard_data(service: Service, request: Request) -> Answer:
+def homewizard_data(service: Service, request: Request) -> Response:
     """GET /api/v1/data."""
     reading = service.polled(request, POLL_TIME)
-    return Answer(render(homewizard.data(reading)), headers=freshness(reading))
+    return Response(render(homewizard.data(reading)), headers=freshness(reading))
 
 
-def homewizard_telegram(service: Service, request: Request) -> Answer:
+def homewizard_telegram(service: Service, request: Request) -> Response:
     """GET /api/v1/telegram."""
     return _as_it_came(service.polled(request, POLL_TIME))
 
@@ -242,11 +234,11 @@ def _file(name: str, content_type: str, headers: Mapping[str, str] | None = None
     tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
     fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
 
-    def route(_: Service, request: Request) -> Answer:
+    def route(_: Service, request: Request) -> Response:
         known = request.headers.get('if-none-match', '')
         if known == '*' or tag in known:
-            return Answer(b'', '', HTTPStatus.NOT_MODIFIED, fields)
-        return Answer(body, content_type, headers=fields)
+            return Response(b'', '', HTTPStatus.NOT_MODIFIED, fields)
+        return Response(body, content_type, headers=fields)
 
     return route
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from dsmr_rest.serial_line import BITS_PER_BYTE
 from dsmr_rest.telegram import crc16
 
 DUTCH = ZoneInfo('Europe/Amsterdam')
@@ -51,7 +52,6 @@ LATITUDE, LONGITUDE, TILT_OF_THE_EARTH = math.radians(52.1), 5.1, math.radians(2
 
 HELP = 'A smart meter on a pseudo-terminal, to try things with.'
 CHUNK = 16  # bytes: about what the receive buffer of a USB cable hands over at once
-BITS_PER_BYTE = 10  # start, eight data, stop
 RETRY = 0.005  # seconds between two looks at a line without room or without plug
 SPEEDS = {getattr(termios, f'B{baud}'): baud for baud in (300, 1200, 2400, 4800, 9600, 19200, 57600, 115200)}
 

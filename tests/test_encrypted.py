@@ -12,8 +12,10 @@ from conftest import new_meter
 from telegrams import KEY, PUBLIC_KEY, cipher_frame, from_lines, of_specification, of_version
 
 from dsmr_rest.config import MeterSettings
-from dsmr_rest.p1_reader import MeterError, P1Reader
+from dsmr_rest.faults import MeterError
+from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.reading import Reading
+from dsmr_rest.serial_line import LineCounters
 from dsmr_rest.simulated_meter import SimulatedMeter
 
 INTERVAL = 0.05
@@ -57,7 +59,7 @@ def readings(source: P1Reader, enough: Callable[[list[Reading]], bool]) -> list[
             found += [reading] if reading else []
             if enough(found):
                 return found
-            assert time.monotonic() < deadline, (len(found), source.seen)
+            assert time.monotonic() < deadline, (len(found), source.counters)
     raise AssertionError
 
 
@@ -110,9 +112,10 @@ def test_without_the_right_keys_it_says_so_and_shows_none(
         source = reader(simulated.port, key, authentication_key)
         with pytest.raises(MeterError) as caught:
             readings(source, bool)
-        assert caught.value.code == 'decryption_failed'
+        assert caught.value.fault.code == 'decryption_failed'
         assert simulated.port in caught.value.detail and advice in caught.value.detail
-    shown = ''.join(traceback.format_exception(caught.value)) + caplog.text + repr(source.settings) + repr(source.seen)
+    shown = ''.join(traceback.format_exception(caught.value)) + caplog.text
+    shown += repr(source.settings) + repr(source.counters)
     for each in (key, authentication_key, PUBLIC_KEY):
         assert not each or (each.hex() not in shown.lower() and repr(each) not in shown)
 
@@ -151,9 +154,9 @@ def test_a_damaged_frame_is_counted() -> None:
     """Once the keys have worked, a frame that cannot be decrypted is a count and no fault."""
     with meter(cycle([FIRST, damaged(SECOND, 60)])) as simulated:
         source = reader(simulated.port)
-        readings(source, lambda _: source.seen.decryption_failures > 1 and source.seen.telegrams > 2)
-        error = source.nothing_usable(source.seen.__class__(), 1.0)
-    assert error.code == 'decryption_failed'
+        readings(source, lambda _: source.counters.decryption_failures > 1 and source.counters.telegrams > 2)
+        error = source.nothing_usable(LineCounters(), 1.0)
+    assert error.fault.code == 'decryption_failed'
 
 
 def test_the_checksum_within_counts_too() -> None:
@@ -161,7 +164,7 @@ def test_the_checksum_within_counts_too() -> None:
     wrong = counting(2).replace(b'000002', b'000003')
     with meter(cycle([cipher_frame(wrong, counter=2), FIRST])) as simulated:
         source = reader(simulated.port)
-        found = readings(source, lambda found: len(found) > 2 and source.seen.checksum_failures > 1)
+        found = readings(source, lambda found: len(found) > 2 and source.counters.checksum_failures > 1)
     assert {each.telegram for each in found} == {counting(1)}
 
 

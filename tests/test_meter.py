@@ -15,8 +15,9 @@ import pytest
 from conftest import hush, new_meter, wait_for
 
 from dsmr_rest.config import MeterSettings
+from dsmr_rest.faults import MeterError
 from dsmr_rest.meter import Meter
-from dsmr_rest.p1_reader import MeterError, P1Reader
+from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.reading import Reading
 from dsmr_rest.simulated_meter import SimulatedMeter, with_checksum
 
@@ -45,7 +46,7 @@ def outcome(shared: Meter, seconds: float = 20, **options: Any) -> Reading | str
     try:
         return shared.read(time.monotonic() + seconds, **options)
     except MeterError as error:
-        return error.code
+        return error.fault.code
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """openapi.json held to the truth, and the header fields that it describes."""
 
-import errno
 import http.client
 import json
 import re
@@ -20,9 +19,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from telegrams import of_specification, of_version, read
 
 import dsmr_rest
-from dsmr_rest import http_message, http_server, meter, p1_reader
+from dsmr_rest import http_message
 from dsmr_rest import routes as faces
-from dsmr_rest.p1_reader import MeterError, cannot_open
+from dsmr_rest.faults import Fault
 from dsmr_rest.reading import possible_keys
 from dsmr_rest.simulated_meter import VERSIONS
 from dsmr_rest.specification import NAMES
@@ -71,23 +70,10 @@ def fields(server: Server, path: str, headers: Mapping[str, str] | None = None, 
         return response.getheaders()
 
 
-def source(module: Any) -> str:
-    return Path(module.__file__).read_text()
-
-
-def meter_codes() -> set[str]:
-    """The codes of all MeterErrors that the sources can raise."""
-    written = re.findall(r"MeterError\(\s*'(\w+)'", source(p1_reader) + source(meter))
-    opening = {cannot_open('/dev/null', OSError(number, '')).code for number in errno.errorcode}
-    return opening | set(written)
-
-
-def sent_codes() -> set[tuple[int, str]]:
-    """Status and code of all problem details that the sources can send."""
-    written = re.findall(r"\bproblem\(\s*HTTPStatus\.(\w+),\s*'(\w+)'", source(http_server) + source(faces))
-    written += [(status.name, code) for status, code in http_message._CODES.items()]
-    of_meter = {(faces.meter_problem(MeterError(code, '')).status.value, code) for code in meter_codes()}
-    return of_meter | {(HTTPStatus[status].value, code) for status, code in written}
+ALL_CODES = {(fault.status.value, fault.code) for fault in Fault}
+"""Status and code of every problem detail that the server can send."""
+METER_CODES = {fault.code for fault in Fault if fault.advice} | {Fault.STOPPING.code}
+"""The codes of the faults for which Meter.read() gives no reading."""
 
 
 def described_codes(response: Mapping[str, Any]) -> set[tuple[int, str]]:
@@ -101,7 +87,7 @@ def described_codes(response: Mapping[str, Any]) -> set[tuple[int, str]]:
 
 def test_the_readme_names_every_code() -> None:
     """Its table of errors has every code but those of bad requests, which have one row."""
-    codes = {code for status, code in sent_codes() if status >= HTTPStatus.INTERNAL_SERVER_ERROR}
+    codes = {code for status, code in ALL_CODES if status >= HTTPStatus.INTERNAL_SERVER_ERROR}
     assert {'port_missing', 'meter_silent', 'decryption_failed', 'too_many_connections', 'stopping'} <= codes
     readme = (ROOT / 'README.md').read_text()
     assert {code for code in codes if f'`{code}`' not in readme} == set()
@@ -136,8 +122,8 @@ def test_what_is_described_as_compatible_says_when_it_is_served() -> None:
 
 def test_every_error_code_is_described_and_every_described_code_exists() -> None:
     """Status and code of all errors in the sources and in the description are the same."""
-    assert set().union(*map(described_codes, RESPONSES.values())) == sent_codes()
-    assert set(DESCRIPTION['components']['schemas']['MeterCode']['enum']) == meter_codes()
+    assert set().union(*map(described_codes, RESPONSES.values())) == ALL_CODES
+    assert set(DESCRIPTION['components']['schemas']['MeterCode']['enum']) == METER_CODES
 
 
 def test_every_error_stands_under_its_status() -> None:
@@ -149,7 +135,7 @@ def test_every_error_stands_under_its_status() -> None:
             codes = described_codes(RESPONSES[name])
             assert {str(each) for each, _ in codes} <= {status}
             used |= codes
-    assert sent_codes() - used == {(405, 'method_not_allowed')}
+    assert ALL_CODES - used == {(405, 'method_not_allowed')}
 
 
 def test_every_possible_key_is_described() -> None:

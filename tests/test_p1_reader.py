@@ -19,8 +19,10 @@ from telegrams import from_lines, of_version
 
 from dsmr_rest import p1_reader
 from dsmr_rest.config import MeterSettings
-from dsmr_rest.p1_reader import LONGEST_SILENCE, TICK, MeterError, P1Reader, Seen, SpeedSearch, cannot_open
+from dsmr_rest.faults import MeterError
+from dsmr_rest.p1_reader import LONGEST_SILENCE, TICK, P1Reader, SpeedSearch, cannot_open
 from dsmr_rest.reading import Reading
+from dsmr_rest.serial_line import LineCounters
 from dsmr_rest.simulated_meter import SimulatedMeter, misread, with_checksum
 from dsmr_rest.telegram import Framer
 
@@ -40,7 +42,7 @@ def read_until(source: P1Reader, enough: Callable[[list[Reading]], Any]) -> list
             found += [reading] if reading else []
             if enough(found):
                 return found
-            assert time.monotonic() < deadline, (len(found), source.seen, source.speeds.tried)
+            assert time.monotonic() < deadline, (len(found), source.counters, source.speeds.tried)
     raise AssertionError
 
 
@@ -90,14 +92,14 @@ def fails_to_open(port: str) -> MeterError:
     with pytest.raises(MeterError) as caught:
         read_until(source, bool)
     assert port in caught.value.detail
-    assert source.seen.port_openings == 0
+    assert source.counters.port_openings == 0
     return caught.value
 
 
 def test_a_port_that_is_not_there(tmp_path: Path) -> None:
     """port_missing, with what to check."""
     error = fails_to_open(str(tmp_path / 'ttyUSB0'))
-    assert (error.code, 'is not there' in error.detail) == ('port_missing', True)
+    assert (error.fault.code, 'is not there' in error.detail) == ('port_missing', True)
 
 
 def test_a_file_that_is_no_serial_port(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_a_file_that_is_no_serial_port(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('text')
     for path in (tmp_path / 'file', tmp_path, Path(os.devnull)):
         error = fails_to_open(str(path))
-        assert (error.code, 'cannot be used as a serial port' in error.detail) == ('port_missing', True)
+        assert (error.fault.code, 'cannot be used as a serial port' in error.detail) == ('port_missing', True)
 
 
 def test_a_port_that_another_program_reads() -> None:
@@ -113,7 +115,7 @@ def test_a_port_that_another_program_reads() -> None:
     with new_meter(interval=0.1) as meter:
         with serial.Serial(meter.port, 115200, exclusive=True):
             error = fails_to_open(meter.port)
-            assert (error.code, 'in use by another program' in error.detail) == ('port_busy', True)
+            assert (error.fault.code, 'in use by another program' in error.detail) == ('port_busy', True)
         assert read_until(reader(meter.port), bool)
 
 
@@ -122,7 +124,7 @@ def test_a_port_that_may_not_be_opened(tmp_path: Path) -> None:
     """port_denied, with the command that helps."""
     (tmp_path / 'tty').touch(0)
     error = fails_to_open(str(tmp_path / 'tty'))
-    assert (error.code, 'sudo usermod -a -G' in error.detail) == ('port_denied', True)
+    assert (error.fault.code, 'sudo usermod -a -G' in error.detail) == ('port_denied', True)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_a_port_that_may_not_be_opened(tmp_path: Path) -> None:
 )
 def test_each_error_of_opening_has_its_code(number: int, code: str, tmp_path: Path) -> None:
     """By the errno of the system."""
-    assert cannot_open(str(tmp_path), OSError(number, os.strerror(number))).code == code
+    assert cannot_open(str(tmp_path), OSError(number, os.strerror(number))).fault.code == code
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can give a file away')
@@ -146,12 +148,15 @@ def test_a_forbidden_port_of_a_group_without_name(tmp_path: Path) -> None:
     """A device that belongs to a group number alone, as in a container, is port_denied too."""
     (tmp_path / 'tty').touch()
     os.chown(tmp_path / 'tty', 54321, 54321)
-    assert cannot_open(str(tmp_path / 'tty'), PermissionError(errno.EACCES, 'Permission denied')).code == 'port_denied'
+    assert (
+        cannot_open(str(tmp_path / 'tty'), PermissionError(errno.EACCES, 'Permission denied')).fault.code
+        == 'port_denied'
+    )
 
 
 def test_a_forbidden_port_that_has_gone_since(tmp_path: Path) -> None:
     """The advice on a device that was unplugged right after it was refused raises nothing of its own."""
-    assert cannot_open(str(tmp_path / 'tty'), PermissionError(errno.EACCES, 'Permission denied')).code
+    assert cannot_open(str(tmp_path / 'tty'), PermissionError(errno.EACCES, 'Permission denied')).fault.code
 
 
 def test_a_network_port_that_nobody_serves() -> None:
@@ -159,7 +164,7 @@ def test_a_network_port_that_nobody_serves() -> None:
     with socket.create_server(('127.0.0.1', 0)) as server:
         number = server.getsockname()[1]
     error = fails_to_open(f'socket://127.0.0.1:{number}')
-    assert (error.code, 'does not answer' in error.detail) == ('port_missing', True)
+    assert (error.fault.code, 'does not answer' in error.detail) == ('port_missing', True)
 
 
 def test_a_port_that_is_unplugged() -> None:
@@ -174,7 +179,7 @@ def test_a_port_that_is_unplugged() -> None:
 
         with pytest.raises(MeterError) as caught:
             read_until(source, unplugged)
-        assert (caught.value.code, source.seen.port_losses) == ('port_lost', 1)
+        assert (caught.value.fault.code, source.counters.port_losses) == ('port_lost', 1)
         assert caught.value.detail.startswith(meter.port)
 
 
@@ -271,14 +276,14 @@ def broken(version: str = '5.0') -> bytes:
     ids=['silent', 'text', 'noise', 'wrong checksum', 'cut', 'cut 2.2', 'checksum missing'],
 )
 def test_what_was_seen_says_why_there_is_no_reading(
-    source: Callable[[], bytes], code: str, counted: Callable[[Seen], Any]
+    source: Callable[[], bytes], code: str, counted: Callable[[LineCounters], Any]
 ) -> None:
     """Silence, garbage, wrong checksums and half telegrams have a code each, and a sentence with port and time."""
     with new_meter(interval=0.1, source=source) as meter:
         broken_reader = reader(meter.port, '115200 8N1')
-        assert read_until(broken_reader, lambda _: counted(broken_reader.seen)) == []
-        error = broken_reader.nothing_usable(Seen(), 2.0)
-    assert error.code == code
+        assert read_until(broken_reader, lambda _: counted(broken_reader.counters)) == []
+        error = broken_reader.nothing_usable(LineCounters(), 2.0)
+    assert error.fault.code == code
     assert f'{meter.port} in 2.0 s' in error.detail
 
 
@@ -286,8 +291,8 @@ def test_what_was_seen_before_does_not_count() -> None:
     """The code is by what came since the caller began to wait."""
     with new_meter(interval=0.1, source=broken) as meter:
         source = reader(meter.port)
-        read_until(source, lambda _: source.seen.checksum_failures)
-    assert source.nothing_usable(source.seen.copy(), 1.0).code == 'meter_silent'
+        read_until(source, lambda _: source.counters.checksum_failures)
+    assert source.nothing_usable(source.counters, 1.0).fault.code == 'meter_silent'
 
 
 def test_faults_between_good_telegrams_cost_themselves() -> None:
@@ -299,9 +304,9 @@ def test_faults_between_good_telegrams_cost_themselves() -> None:
         source = reader(meter.port, '115200 8N1')
         found = read_until(source, lambda found: len(found) > len(bad))
     assert {each.telegram for each in found} == {good}
-    assert source.seen.checksum_failures
-    assert source.seen.incomplete_telegrams
-    assert source.seen.telegrams == len(found)
+    assert source.counters.checksum_failures
+    assert source.counters.incomplete_telegrams
+    assert source.counters.telegrams == len(found)
 
 
 @pytest.mark.parametrize('odd', [b'0-0:96.13.0(' + b'\xff' * 1024 + b')\r\n', b''], ids=['text', 'noise'])
@@ -371,7 +376,7 @@ def test_a_meter_whose_speed_changes_is_found_again(way: int, monkeypatch: pytes
         {'5.0': 'V5', '2.2': 'V2_2'}[each[0]] for each in (before, after)
     ]
     assert source.speeds.speed == after[1]
-    assert source.seen.port_openings == 1
+    assert source.counters.port_openings == 1
 
 
 def test_noise_before_each_telegram_does_not_unsettle_a_found_speed() -> None:
@@ -386,7 +391,7 @@ def test_noise_before_each_telegram_does_not_unsettle_a_found_speed() -> None:
         found = read_until(source, many)
     assert source.speeds.tried == [115200]
     assert all(a.received < b.received for a, b in pairwise(found))
-    assert source.seen.telegrams == len(found)
+    assert source.counters.telegrams == len(found)
 
 
 def test_noise_before_each_telegram_from_the_start_does_not_hide_the_speed() -> None:
@@ -512,7 +517,7 @@ def test_a_network_port_that_hangs_up() -> None:
         source = reader(port)
         with pytest.raises(MeterError) as caught:
             read_until(source, lambda _: False)
-    assert (caught.value.code, source.seen.port_losses) == ('port_lost', 1)
+    assert (caught.value.fault.code, source.counters.port_losses) == ('port_lost', 1)
 
 
 def test_a_telegram_right_before_the_peer_hangs_up_is_read() -> None:
@@ -521,7 +526,7 @@ def test_a_telegram_right_before_the_peer_hangs_up_is_read() -> None:
         source = reader(port)
         with pytest.raises(MeterError):
             read_until(source, lambda _: False)
-    assert source.seen.telegrams == 1
+    assert source.counters.telegrams == 1
 
 
 def test_a_network_port_that_falls_silent_is_connected_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,7 +536,7 @@ def test_a_network_port_that_falls_silent_is_connected_anew(monkeypatch: pytest.
 
     def from_the_second_on(client: socket.socket) -> None:
         clients.extend([client.fileno()] if not clients else [])
-        if reading_port.seen.port_openings > 1:
+        if reading_port.counters.port_openings > 1:
             client.sendall(of_version('5.0'))
         elif client.recv(1) == b'':
             raise ConnectionAbortedError
@@ -539,4 +544,4 @@ def test_a_network_port_that_falls_silent_is_connected_anew(monkeypatch: pytest.
     with served(from_the_second_on) as port:
         reading_port = reader(port)
         assert read_until(reading_port, bool)
-    assert reading_port.seen.port_openings == 2
+    assert reading_port.counters.port_openings == 2

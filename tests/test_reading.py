@@ -131,7 +131,7 @@ def test_a_telegram_of_odd_lines_alone_is_unusable() -> None:
     """Where no line can be read there is no reading, and no empty document."""
     with pytest.raises(UnusableTelegramError) as error:
         read(from_lines('1-0:1.8.1(NaN)', '1-0:99.99.99(1)'), 'V5')
-    assert error.value.code == 'line_garbled'
+    assert error.value.fault.code == 'line_garbled'
 
 
 @pytest.mark.parametrize('checksum', [b'!0000\r\n', b'!\r\n'])
@@ -141,7 +141,7 @@ def test_a_wrong_or_missing_checksum_is_unusable(checksum: bytes) -> None:
     for specification in ('V5', 'auto'):
         with pytest.raises(UnusableTelegramError) as error:
             read(data[: data.rindex(b'!')] + checksum, specification)
-        assert error.value.code == 'checksum_failed'
+        assert error.value.fault.code == 'checksum_failed'
 
 
 def device(

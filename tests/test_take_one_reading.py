@@ -18,8 +18,9 @@ import serial
 from conftest import ROOT, hush, new_meter, wait_for
 from telegrams import TITLE, at_8n1, cipher_frame, from_lines
 
+from dsmr_rest.faults import Fault
 from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter, with_checksum
-from take_one_reading import ADVICE, lasting_name, mask, serial_ports
+from take_one_reading import lasting_name, mask, serial_ports
 
 SCRIPT = ROOT / 'take_one_reading.py'
 ENVIRONMENT = os.environ | {'PYTHONWARNINGS': 'error'}
@@ -71,7 +72,9 @@ def failure(result: Result) -> str:
     assert result.stdout == ''
     match = re.search(r'^([a-z_]+): \S.+$', result.stderr, re.MULTILINE)
     assert match, result.stderr
-    assert ADVICE[match[1]] in result.stderr
+    (advice,) = (fault.advice for fault in Fault if fault.code == match[1])
+    assert advice
+    assert advice in result.stderr
     return match[1]
 
 

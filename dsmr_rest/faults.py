@@ -1,0 +1,115 @@
+"""Every reason why a request gets no reading: its code, its HTTP status and what a person can do about it.
+
+A table of facts, shared by the part that detects a fault and the parts that report it. It does not know how a fault is
+detected, nor how it is shown.
+"""
+
+from enum import Enum
+from http import HTTPStatus
+
+
+class Fault(Enum):
+    """A fault, with the stable `code` that clients may rely on.
+
+    `status` is the status of the HTTP response. `advice` is the next step for whoever sets up the meter; it is empty
+    for the faults of a request, where the detail of the response says what to change.
+    """
+
+    code: str
+    status: HTTPStatus
+    advice: str
+
+    def __init__(self, code: str, status: HTTPStatus, advice: str = '') -> None:
+        self.code = code
+        self.status = status
+        self.advice = advice
+
+    # Faults of the port. They pass when the port is available again, hence 503.
+    PORT_MISSING = (
+        'port_missing',
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        (
+            'Plug the cable in, set [meter] port to its name as listed here, and try again. `dmesg | tail` shows'
+            ' what Linux detected.'
+        ),
+    )
+    PORT_DENIED = (
+        'port_denied',
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        'A new group takes effect at the next login: log out and in again. `id -nG` lists the groups you have.',
+    )
+    PORT_BUSY = (
+        'port_busy',
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        'Stop that program, or let it read the meter instead of this one: a serial port has one reader.',
+    )
+    PORT_LOST = (
+        'port_lost',
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        'Plug the cable in again. `dmesg | tail` shows whether it keeps disconnecting: another USB port may help.',
+    )
+
+    # Faults of the line: nothing usable arrived before the deadline.
+    METER_SILENT = (
+        'meter_silent',
+        HTTPStatus.GATEWAY_TIMEOUT,
+        """Check, in this order:
+1. The cable is plugged into the P1 port of the meter, not into another socket that it fits, and into USB.
+2. The P1 port is switched on: the grid operator does that; in Belgium you do it yourself on its website.
+3. [meter] port is this cable and not another serial port.
+4. Another cable: a P1 cable holds the data request line (pin 2) high and inverts the signal (pin 5).
+5. An old meter (DSMR 2.2, 3) sends at 9600 baud: set [meter] line = 9600 7E1; auto tries it after 11 s of silence.""",
+    )
+    LINE_GARBLED = (
+        'line_garbled',
+        HTTPStatus.GATEWAY_TIMEOUT,
+        (
+            'Set [meter] line = auto to try both baud rates. If both were tried, the cable does not invert the signal'
+            ' or is damaged: use one that is made for P1.'
+        ),
+    )
+    TELEGRAM_INCOMPLETE = (
+        'telegram_incomplete',
+        HTTPStatus.GATEWAY_TIMEOUT,
+        (
+            'Check that the plugs sit firmly, that no other program reads the port, that [meter] timeout is longer'
+            ' than the time between two telegrams (10 s before DSMR 5), and that [meter] line is auto or correct.'
+        ),
+    )
+    CHECKSUM_FAILED = (
+        'checksum_failed',
+        HTTPStatus.GATEWAY_TIMEOUT,
+        'Check that the plugs sit firmly, use a shorter cable, and stop other programs that read the port.',
+    )
+
+    # Faults of the meter and of the server.
+    DECRYPTION_FAILED = (
+        'decryption_failed',
+        HTTPStatus.BAD_GATEWAY,
+        (
+            'The grid operator hands out the keys of a meter: 32 hexadecimal digits for [meter] decryption_key, and for'
+            ' authentication_key unless it is the one that all meters in Luxembourg share.'
+        ),
+    )
+    STOPPING = ('stopping', HTTPStatus.SERVICE_UNAVAILABLE)
+    TOO_MANY_CONNECTIONS = ('too_many_connections', HTTPStatus.SERVICE_UNAVAILABLE)
+    INTERNAL_ERROR = ('internal_error', HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    # Faults of a request.
+    BAD_REQUEST = ('bad_request', HTTPStatus.BAD_REQUEST)
+    UNAUTHORIZED = ('unauthorized', HTTPStatus.UNAUTHORIZED)
+    NOT_FOUND = ('not_found', HTTPStatus.NOT_FOUND)
+    METHOD_NOT_ALLOWED = ('method_not_allowed', HTTPStatus.METHOD_NOT_ALLOWED)
+    REQUEST_TIMEOUT = ('request_timeout', HTTPStatus.REQUEST_TIMEOUT)
+    URI_TOO_LONG = ('uri_too_long', HTTPStatus.REQUEST_URI_TOO_LONG)
+    MISDIRECTED_REQUEST = ('misdirected_request', HTTPStatus.MISDIRECTED_REQUEST)
+    HEADERS_TOO_LARGE = ('headers_too_large', HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+
+class MeterError(Exception):
+    """There is no reading: which fault, and a sentence that names the port and what to do."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+        self.detail = detail

@@ -1,0 +1,36 @@
+"""Facts of the serial line between the meter and its reader: line settings, bits per byte, and what was counted on it.
+
+Values only: this module does not know how a port is opened or read.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+BAUD_RATES = {'115200 8N1': 115200, '115200 7E1': 115200, '9600 7E1': 9600}
+"""The baud rate of each line setting: 115200 8N1 since DSMR 4, 9600 7E1 in DSMR 2.2 and 3."""
+BITS_PER_BYTE = 10
+"""On the wire: both 8N1 and 7E1 take eight bits between a start bit and a stop bit."""
+
+
+@dataclass(frozen=True)
+class LineCounters:
+    """What happened on the line since the start of the program."""
+
+    received_bytes: int = 0
+    telegrams: int = 0
+    checksum_failures: int = 0
+    incomplete_telegrams: int = 0
+    decryption_failures: int = 0
+    port_openings: int = 0
+    port_losses: int = 0
+
+    def since(self, before: 'LineCounters') -> 'LineCounters':
+        """The counts that were added after `before` was taken."""
+        added = {}
+        for field in fields(self):
+            added[field.name] = getattr(self, field.name) - getattr(before, field.name)
+        return LineCounters(**added)
+
+    def plus(self, **added: int) -> 'LineCounters':
+        """These counts with some more, such as plus(telegrams=1)."""
+        sums = {name: getattr(self, name) + count for name, count in added.items()}
+        return replace(self, **sums)
