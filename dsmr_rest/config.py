@@ -1,11 +1,15 @@
-"""config.ini to frozen dataclasses. A complaint is one line: file, section, key, value and what is allowed."""
+"""config.ini to frozen dataclasses.
+
+Every mistake in the file is a ConfigError of one line: file, section, key, value and what is allowed. No secret is
+shown in a ConfigError or in the repr of the settings. The module does not know what the settings are used for.
+"""
 
 import configparser
 import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,29 +19,63 @@ from dsmr_rest.serial_line import BAUD_RATES
 from dsmr_rest.specification import NAMES
 
 SCHEMES = ('socket', 'rfc2217')
+"""pyserial's URL schemes for a serial port on another machine."""
 MOST_CONNECTIONS = 900
-"""pyserial waits with select(), which knows no file descriptor above 1023."""
+"""pyserial waits with select(), which cannot handle file descriptors above 1023 (FD_SETSIZE)."""
 LONGEST_WAIT = 3600.0
+"""Seconds: a longer wait for a meter that sends every 10 s or more often is a typing error."""
 KEY_LENGTH = 16
 """Bytes: AES-128 in DLMS security suite 0."""
 
-_KEYS = ('decryption_key', 'authentication_key')
+_PLAIN_TEXT = '[server] user and password are sent over the network as plain text: set certificate and private_key'
 
 T = TypeVar('T')
-Section = TypeVar('Section', 'MeterSettings', 'ServerSettings')
 
 
 class ConfigError(Exception):
-    """One line that says what in the configuration is wrong, and what is allowed."""
+    """One line that says what is wrong in the configuration, and what is allowed."""
 
 
 class _NotAllowedError(Exception):
-    """The sentence 'must be …' for a value."""
+    """What is allowed instead of a value: 'must be …'."""
 
 
-def _setting(default: T, parse: Callable[[str], T], *, secret: bool = False) -> T:
-    made: T = field(default=default, metadata={'parse': parse}, repr=not secret)
-    return made
+@dataclass(frozen=True)
+class Setting:
+    """How the text of a setting in config.ini becomes its value.
+
+    `parse` returns the value of a text that is not empty, or raises _NotAllowedError. The text of a file is a path
+    relative to the folder of config.ini; its value is that path joined to the folder.
+    """
+
+    parse: Callable[[str], Any]
+    is_secret: bool = False
+    is_file: bool = False
+    is_list: bool = False
+    """Only a list may continue on further, indented lines."""
+
+
+def _setting(default: T, parse: Callable[[str], T]) -> T:
+    value: T = field(default=default, metadata={'setting': Setting(parse)})
+    return value
+
+
+def _list(parse: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+    setting = Setting(parse, is_list=True)
+    value: tuple[str, ...] = field(default=(), metadata={'setting': setting})
+    return value
+
+
+def _secret(parse: Callable[[str], str]) -> str:
+    setting = Setting(parse, is_secret=True)
+    value: str = field(default='', metadata={'setting': setting}, repr=False)
+    return value
+
+
+def _file() -> str:
+    setting = Setting(str, is_file=True)
+    value: str = field(default='', metadata={'setting': setting})
+    return value
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:
@@ -50,7 +88,8 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 
 def _yes_or_no(text: str) -> bool:
-    return _one_of('yes', 'no')(text) == 'yes'
+    answer = _one_of('yes', 'no')(text)
+    return answer == 'yes'
 
 
 def _seconds(least: float) -> Callable[[str], float]:
@@ -58,7 +97,7 @@ def _seconds(least: float) -> Callable[[str], float]:
         try:
             seconds = float(text)
         except ValueError:
-            seconds = math.nan
+            seconds = math.nan  # which is not in any range
         if not least <= seconds <= LONGEST_WAIT:
             raise _NotAllowedError(f'must be a number of seconds from {least:g} to {LONGEST_WAIT:g}')
         return seconds
@@ -68,7 +107,8 @@ def _seconds(least: float) -> Callable[[str], float]:
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        is_number = re.fullmatch('[0-9]{1,9}', text)
+        if not is_number or not least <= int(text) <= most:
             raise _NotAllowedError(f'must be a whole number from {least} to {most}')
         return int(text)
 
@@ -76,46 +116,51 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def _serial_port(text: str) -> str:
-    if re.fullmatch(r'/\S{1,254}', text):
-        return text
-    try:
-        url = urlsplit(text)
-        if url.scheme in SCHEMES and url.hostname and url.port:
-            return text
-    except ValueError:  # a port that is no number
-        pass
-    raise _NotAllowedError('must be a device such as /dev/ttyUSB0, socket://host:port or rfc2217://host:port')
-
-
-def _key(text: str) -> str:
-    if text and not re.fullmatch(rf'[0-9A-Fa-f]{{{KEY_LENGTH * 2}}}', text):
-        raise _NotAllowedError(f'must be {KEY_LENGTH * 2} hexadecimal digits')
+    is_device = re.fullmatch(r'/\S{1,254}', text)
+    if not is_device and not _is_network_port(text):
+        raise _NotAllowedError('must be a device such as /dev/ttyUSB0, socket://host:port or rfc2217://host:port')
     return text
 
 
-def _file(text: str) -> str:
+def _is_network_port(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        has_host_and_port = url.hostname and url.port
+    except ValueError:  # the port is not a number from 0 to 65535, or a bracket is missing
+        return False
+    return url.scheme in SCHEMES and bool(has_host_and_port)
+
+
+def _key(text: str) -> str:
+    digits = KEY_LENGTH * 2
+    if not re.fullmatch(rf'[0-9A-Fa-f]{{{digits}}}', text):
+        raise _NotAllowedError(f'must be {digits} hexadecimal digits')
     return text
 
 
 def _user(text: str) -> str:
-    if ':' in text:  # RFC 7617: it ends the name
+    if ':' in text:  # it ends the name in HTTP Basic (RFC 7617)
         raise _NotAllowedError('must be a name without a colon')
     return text
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(',', ' ').lower().split())
+def _host_names(text: str) -> tuple[str, ...]:
+    """Names that commas, blanks or line ends separate."""
+    names = text.replace(',', ' ').lower()
+    return tuple(names.split())
 
 
 def _origin(text: str) -> str:
-    if text in ('', '*') or re.fullmatch(r'https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d+)?', text):
-        return text
-    raise _NotAllowedError('must be an origin such as https://example.org, or *')
+    """An origin as browsers send it (RFC 6454 6.2)."""
+    is_origin = re.fullmatch(r'https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d+)?', text)
+    if text != '*' and not is_origin:
+        raise _NotAllowedError('must be an origin such as https://example.org, or *')
+    return text
 
 
 @dataclass(frozen=True)
 class MeterSettings:
-    """The section [meter]: where the meter is and how it is read. Times in seconds."""
+    """The section [meter]: where the meter is and how it is read. Times are in seconds."""
 
     port: str = _setting('/dev/ttyUSB0', _serial_port)
     line: str = _setting('auto', _one_of('auto', *BAUD_RATES))
@@ -123,24 +168,24 @@ class MeterSettings:
     timeout: float = _setting(30.0, _seconds(0.1))
     max_age: float = _setting(0.0, _seconds(0))
     keep_open: float = _setting(0.0, _seconds(0))
-    decryption_key: str = _setting('', _key, secret=True)
-    decryption_key_file: str = _setting('', _file)
-    authentication_key: str = _setting('', _key, secret=True)
-    authentication_key_file: str = _setting('', _file)
+    decryption_key: str = _secret(_key)
+    decryption_key_file: str = _file()
+    authentication_key: str = _secret(_key)
+    authentication_key_file: str = _file()
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """The section [server]: who may ask, and where."""
+    """The section [server]: where the server listens, and what its clients may do."""
 
     host: str = _setting('', str)
     port: int = _setting(8080, _whole_number(0, 65535))
     user: str = _setting('', _user)
-    password: str = _setting('', str, secret=True)
-    password_file: str = _setting('', _file)
-    certificate: str = _setting('', _file)
-    private_key: str = _setting('', _file)
-    hosts: tuple[str, ...] = _setting((), _words)
+    password: str = _secret(str)
+    password_file: str = _file()
+    certificate: str = _file()
+    private_key: str = _file()
+    hosts: tuple[str, ...] = _list(_host_names)
     cors_origin: str = _setting('', _origin)
     max_connections: int = _setting(64, _whole_number(1, MOST_CONNECTIONS))
     max_streams: int = _setting(32, _whole_number(0, MOST_CONNECTIONS))
@@ -149,13 +194,13 @@ class ServerSettings:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can ask."""
+        """Whether only programs on this machine can connect."""
         return self.host in ('localhost', '::1') or self.host.startswith('127.')
 
 
 @dataclass(frozen=True)
 class Config:
-    """The whole of config.ini; `warnings` are sentences about what is allowed but not wise."""
+    """The whole of config.ini; `warnings` are sentences about what is allowed but unwise."""
 
     meter: MeterSettings = field(default_factory=MeterSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
@@ -163,91 +208,178 @@ class Config:
 
 
 def load(path: Path, credentials: Path | None = None) -> Config:
-    """The configuration in a file; secrets also from a folder of files named as the settings (systemd credentials).
+    """The configuration in a file. `credentials` is a folder with a file for each further secret (systemd credentials).
 
     Raises ConfigError.
     """
-    parser = configparser.ConfigParser(interpolation=None, default_section='', empty_lines_in_values=False)
+    parser = _parse(path)
+    _refuse_unknown_sections(path, parser)
+    meter_section = _section(path, parser, 'meter', MeterSettings, credentials)
+    server_section = _section(path, parser, 'server', ServerSettings, credentials)
+    meter = MeterSettings(**meter_section.values())
+    server = ServerSettings(**server_section.values())
+    _refuse_incomplete_pairs(path, server)
+    secrets = meter_section.secrets_in_file() + server_section.secrets_in_file()
+    warnings = _warnings(path, secrets, server)
+    return Config(meter, server, tuple(warnings))
+
+
+def _parse(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(
+        interpolation=None,
+        default_section='',  # no section can have this name
+        empty_lines_in_values=False,
+    )
     try:
-        parser.read_string(path.read_text(encoding='utf-8-sig'), source=str(path))
+        text = path.read_text(encoding='utf-8-sig')
+        parser.read_string(text)
     except OSError as error:
         raise ConfigError(f'{path}: {error.strerror}') from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f'{path}: is not UTF-8') from error
+        raise ConfigError(f'{path}: must be text in UTF-8') from error
     except configparser.DuplicateSectionError as error:
-        raise ConfigError(f'{path}: [{error.section}] comes twice') from error
+        raise ConfigError(f'{path}: [{error.section}] is in the file twice') from error
     except configparser.DuplicateOptionError as error:
-        raise ConfigError(f'{path}: [{error.section}] {error.option} comes twice') from error
-    except configparser.Error as error:  # the line itself is not shown: it may hold a secret
-        line = getattr(error, 'lineno', None) or getattr(error, 'errors', [(0, '')])[0][0]
-        raise ConfigError(f'{path}: line {line} is neither a section, a setting nor a comment') from error
+        raise ConfigError(f'{path}: [{error.section}] {error.option} is set twice') from error
+    except configparser.ParsingError as error:  # the line itself is not shown, because it may contain a secret
+        number = _line_number(error)
+        raise ConfigError(f'{path}: line {number} must be a [section], a setting (key = value) or a comment') from error
+    return parser
+
+
+def _line_number(error: configparser.ParsingError) -> int:
+    """The first line that cannot be parsed. The subclasses of ParsingError have no list of `errors`, but a `lineno`."""
+    if hasattr(error, 'lineno'):
+        return int(error.lineno)
+    number, _ = error.errors[0]
+    return number
+
+
+def _refuse_unknown_sections(path: Path, parser: configparser.ConfigParser) -> None:
     for name in parser.sections():
         if name not in ('meter', 'server'):
-            raise ConfigError(f'{path}: [{name}]: unknown section; there are: meter, server')
-    where = _Place(path, credentials)
-    meter = where.section(parser, 'meter', MeterSettings)
-    server = where.section(parser, 'server', ServerSettings)
-    for one, other in (('user', 'password'), ('certificate', 'private_key')):
-        if bool(getattr(server, one)) != bool(getattr(server, other)):
-            raise ConfigError(f'{path}: [server] {one} and {other}: must be set both or neither')
-    return Config(meter, server, tuple(_warnings(path, parser, server)))
+            raise ConfigError(f'{path}: [{name}]: unknown section; the sections are: meter, server')
 
 
-def _warnings(path: Path, parser: configparser.ConfigParser, server: ServerSettings) -> Iterator[str]:
-    held = [key for name in parser.sections() for key in ('password', *_KEYS) if parser.get(name, key, fallback='')]
-    if held and path.stat().st_mode & stat.S_IROTH:
-        yield f'{path} holds {" and ".join(held)} and can be read by everybody on this machine: chmod o-r {path}'
+def _refuse_incomplete_pairs(path: Path, server: ServerSettings) -> None:
+    if bool(server.user) != bool(server.password):
+        raise ConfigError(f'{path}: [server] user and password: must be set together')
+    if bool(server.certificate) != bool(server.private_key):
+        raise ConfigError(f'{path}: [server] certificate and private_key: must be set together')
+
+
+def _warnings(path: Path, secrets_in_file: list[str], server: ServerSettings) -> list[str]:
+    warnings = []
+    permissions = path.stat().st_mode
+    if secrets_in_file and permissions & stat.S_IROTH:
+        names = ' and '.join(secrets_in_file)
+        warnings.append(f'{path} contains {names} and can be read by every user of this machine: chmod o-r {path}')
     if server.user and not server.certificate and not server.is_local:
-        yield '[server] user and password go over the network as plain text: set certificate and private_key'
+        warnings.append(_PLAIN_TEXT)
+    return warnings
+
+
+def _section(
+    path: Path,
+    parser: configparser.ConfigParser,
+    name: str,
+    settings_type: type[MeterSettings | ServerSettings],
+    credentials: Path | None,
+) -> '_Section':
+    texts = {}
+    if parser.has_section(name):
+        texts = dict(parser.items(name))
+    settings = {}
+    for item in fields(settings_type):
+        settings[item.name] = item.metadata['setting']
+    return _Section(path, name, texts, settings, credentials)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where settings come from, and what complaints name."""
+class _Section:
+    """One section of the file at `path`: the texts in it, and the settings that it may have."""
 
     path: Path
+    name: str
+    texts: Mapping[str, str]
+    settings: Mapping[str, Setting]
     credentials: Path | None
 
-    def section(self, parser: configparser.ConfigParser, name: str, kind: type[Section]) -> Section:
-        known = {each.name: each for each in fields(kind)}
-        given = dict(parser.items(name)) if parser.has_section(name) else {}
-        for key, text in given.items():
-            if '\n' in text and key != 'hosts':  # which is a list
-                raise ConfigError(f'{self.path}: [{name}] {key}: must stand on one line; the next begins with a blank')
-            if key not in known:
-                raise ConfigError(f'{self.path}: [{name}] {key}: unknown setting; there are: {", ".join(known)}')
-        values: dict[str, Any] = {}
-        for key, each in known.items():
-            text = given.get(key, '') if each.repr else self._secret(name, key, given)
-            try:
-                if each.metadata['parse'] is _file and text:
-                    text = str(self._existing(text))
-                if text:
-                    values[key] = each.metadata['parse'](text)
-            except _NotAllowedError as error:
-                shown = text if each.repr else '…'
-                raise ConfigError(f'{self.path}: [{name}] {key} = {shown}: {error}') from error
-        return kind(**values)
+    def values(self) -> dict[str, Any]:
+        """The values of the settings that are set; an empty text means the default. Raises ConfigError."""
+        self._refuse_unknown_keys()
+        self._refuse_continued_lines()
+        values = {}
+        for key, setting in self.settings.items():
+            text = self.texts.get(key, '')
+            if setting.is_secret:
+                text = self._secret(key)
+            if text:
+                values[key] = self._value(key, setting, text)
+        return values
 
-    def _existing(self, name: str) -> Path:
-        file = self.path.parent / name
-        if not (file.is_file() and os.access(file, os.R_OK)):
-            raise _NotAllowedError('must be a file that can be read')
-        return file
+    def secrets_in_file(self) -> list[str]:
+        """The names of the secrets that are in the file itself."""
+        names = []
+        for key, setting in self.settings.items():
+            text = self.texts.get(key)
+            if setting.is_secret and text:
+                names.append(key)
+        return names
 
-    def _secret(self, section: str, key: str, given: Mapping[str, str]) -> str:
-        """A secret as it stands in config.ini, in a file named there, or among the credentials."""
-        here, file = given.get(key, ''), given.get(f'{key}_file', '')
-        if here and file:
-            raise ConfigError(f'{self.path}: [{section}] {key} and {key}_file: must be set one or neither')
-        if file:
-            source = self.path.parent / file
-        elif not here and self.credentials and (self.credentials / key).is_file():
-            source = self.credentials / key
-        else:
-            return here
+    def _refuse_unknown_keys(self) -> None:
+        for key in self.texts:
+            if key not in self.settings:
+                known = ', '.join(self.settings)
+                raise self._error(f'{key}: unknown setting; the settings are: {known}')
+
+    def _refuse_continued_lines(self) -> None:
+        """An indented line would otherwise be lost in the value of the setting above it."""
+        for key, text in self.texts.items():
+            if '\n' in text and not self.settings[key].is_list:
+                raise self._error(f'{key}: must be on one line (the next line is indented)')
+
+    def _secret(self, key: str) -> str:
+        """A secret from config.ini, from the file that is named there, or else from the credentials."""
+        text = self.texts.get(key, '')
+        file_name = self.texts.get(f'{key}_file', '')
+        if text and file_name:
+            raise self._error(f'{key} and {key}_file: only one of them may be set')
+        if file_name:
+            return self._read_secret(key, self.path.parent / file_name)
+        if not text and self.credentials:
+            credential = self.credentials / key
+            if credential.is_file():
+                return self._read_secret(key, credential)
+        return text
+
+    def _read_secret(self, key: str, file: Path) -> str:
         try:
-            return source.read_text(encoding='utf-8').strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, 'strerror', None) or 'is not UTF-8'
-            raise ConfigError(f'{self.path}: [{section}] {key}: {source}: {reason}') from error
+            text = file.read_text(encoding='utf-8')
+        except OSError as error:
+            raise self._error(f'{key}: {file}: {error.strerror}') from error
+        except UnicodeDecodeError as error:
+            raise self._error(f'{key}: {file}: must be text in UTF-8') from error
+        return text.strip()
+
+    def _value(self, key: str, setting: Setting, text: str) -> Any:
+        shown = text
+        if setting.is_secret:
+            shown = '…'
+        try:
+            if setting.is_file:
+                text = self._readable_file(text)
+            return setting.parse(text)
+        except _NotAllowedError as error:
+            raise self._error(f'{key} = {shown}: {error}') from error
+
+    def _readable_file(self, name: str) -> str:
+        file = self.path.parent / name
+        if not file.is_file():
+            raise _NotAllowedError('must be the name of a file')
+        if not os.access(file, os.R_OK):
+            raise _NotAllowedError('must be a file that this user can read')
+        return str(file)
+
+    def _error(self, complaint: str) -> ConfigError:
+        return ConfigError(f'{self.path}: [{self.name}] {complaint}')
