@@ -1,32 +1,40 @@
 #!/usr/bin/env python3
-"""Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP, until SIGTERM or SIGINT."""
+"""Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP, until SIGTERM or SIGINT.
+
+Both signals are blocked in every thread, from the first line of main() on, and the main thread does nothing but wait
+for one of them: so a signal, or any number of them, can neither interrupt the start nor the end.
+"""
 
 import argparse
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
+from dsmr_rest.api import Api
 from dsmr_rest.config import Config, ConfigError, load
-from dsmr_rest.discovery import Announcer
+from dsmr_rest.discovery import Announcement
 from dsmr_rest.http_server import HttpServer
 from dsmr_rest.meter import Meter
 from dsmr_rest.p1_reader import P1Reader
+from dsmr_rest.reading import Reading
 from dsmr_rest.simulated_meter import SimulatedMeter
 
 log = logging.getLogger(__name__)
 
-CONFIG = Path(__file__).with_name('config.ini')
+DEFAULT_CONFIG = Path(__file__).with_name('config.ini')
 CANNOT_START = 2
+"""Exit status."""
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LOOK_PAUSE = 1.0
+"""Seconds between two looks for the first reading, which the announcement may have to wait for."""
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
-    """The options that both commands have."""
+def common_arguments(description: str) -> argparse.ArgumentParser:
+    """A parser of the options that both commands have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         '--config', type=Path, metavar='FILE', help='the settings (default: config.ini beside this script)'
@@ -36,62 +44,74 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def configuration(options: argparse.Namespace, stack: ExitStack) -> Config:
-    """The settings in the file that the options name, or in config.ini beside this script, or else the defaults.
+    """The settings from the file that the options name, or from config.ini beside this script, or else the defaults.
 
-    With --demo the meter is a simulated one, which the stack ends.
+    With --demo the meter is a simulated one, which the stack ends. Raises ConfigError, and OSError when a simulated
+    meter cannot be started.
     """
-    file, credentials = options.config or CONFIG, os.environ.get('CREDENTIALS_DIRECTORY')
-    there = options.config or CONFIG.exists()
-    config = load(file, Path(credentials) if credentials else None) if there else Config()
+    path = options.config or DEFAULT_CONFIG
+    credentials: Path | None = None
+    if 'CREDENTIALS_DIRECTORY' in os.environ:  # systemd.exec(5)
+        credentials = Path(os.environ['CREDENTIALS_DIRECTORY'])
+    config = Config()
+    if options.config or path.exists():
+        config = load(path, credentials)
     if not options.demo:
         return config
-    port = stack.enter_context(SimulatedMeter()).port
-    return replace(config, meter=replace(config.meter, port=port, line='auto', specification='auto'))
+    simulated_meter = stack.enter_context(SimulatedMeter())
+    meter = replace(config.meter, port=simulated_meter.port, line='auto', specification='auto')
+    return replace(config, meter=meter)
 
 
 def main() -> int:
     """The command. Exit status 0 after SIGTERM or SIGINT, 2 with one line on stderr when it cannot start."""
-    parser = arguments('Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP.')
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+    parser = common_arguments('Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP.')
     parser.add_argument('--verbose', action='store_true', help='log each request')
     options = parser.parse_args()
-    level = logging.INFO if options.verbose else logging.WARNING
+    level = logging.WARNING
+    if options.verbose:
+        level = logging.INFO
     logging.basicConfig(level=level, format='%(asctime)s %(message)s')
-    _on_signals(_end)
     with ExitStack() as stack:
         try:
             config = configuration(options, stack)
-            settings = config.meter
-            announcer = Announcer()
-            stack.callback(announcer.close)
-            meter = Meter(P1Reader(settings), on_first=announcer.device)
-            server = HttpServer(config.server, meter, verbose=options.verbose)
+            meter = Meter(P1Reader(config.meter))
+            server = HttpServer(config.server, Api(config.server, meter), verbose=options.verbose)
         except (ConfigError, OSError) as error:
             print(f'dsmr_rest_server: {error}', file=sys.stderr)
             return CANNOT_START
+        # The stack ends the meter first, so that all requests that wait for it get a response, and then the server.
         stack.callback(server.close)
+        stack.callback(meter.stop)
+        announcement = Announcement(config.server, server.server_address[1])
+        stack.callback(announcement.close)
+        server.start()
         for warning in config.warnings:
             log.warning(warning)
-        with suppress(OSError):  # a full disk behind nohup.out does not stop it
-            print(f'serving {settings.port} at {" ".join(server.urls)}', flush=True)
-        if not options.demo:
-            announcer.begin(config.server, server.server_address[1])
-        if settings.keep_open or announcer.needs_reading:
-            meter.open(settings.keep_open or settings.timeout)
-        signal.set_wakeup_fd(server.wake)
-        _on_signals(server.end)
-        server.serve_forever()
-        _on_signals(signal.SIG_IGN)  # it is ending already
+        with suppress(OSError):  # stdout may be nohup.out on a full disk
+            print(f'serving {config.meter.port} at {" ".join(server.urls)}', flush=True)
+        if config.meter.keep_open:
+            meter.open(config.meter.keep_open)
+        is_announced = announcement.is_wanted and not options.demo
+        if is_announced:
+            _announce_until_signal(announcement, meter)
+        else:
+            signal.sigwait(END_SIGNALS)
     return 0
 
 
-def _on_signals(handler: Callable[..., object] | signal.Handlers) -> None:
-    for each in signal.SIGTERM, signal.SIGINT:
-        signal.signal(each, handler)
-
-
-def _end(*_: object) -> NoReturn:
-    _on_signals(signal.SIG_IGN)
-    sys.exit(0)  # while it starts; what the stack holds is closed on the way
+def _announce_until_signal(announcement: Announcement, meter: Meter) -> None:
+    """Announces the server, and waits for a signal. Returns when there is one, also before there is a reading."""
+    first_reading: Reading | None = None
+    if announcement.describes_meter:
+        meter.open(meter.reader.settings.timeout)
+        while first_reading is None:
+            if signal.sigtimedwait(END_SIGNALS, LOOK_PAUSE) is not None:
+                return
+            first_reading = meter.latest
+    announcement.start(first_reading)
+    signal.sigwait(END_SIGNALS)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ from dsmr_rest.config import ConfigError
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.reading import Reading, render
-from dsmr_rest_server import arguments, configuration
+from dsmr_rest_server import common_arguments, configuration
 
 NO_READING = 1
 CANNOT_START = 2
@@ -34,7 +34,9 @@ _PERSONAL_BYTES = re.compile(rb'(?<=\xdb\x08).{1,8}|[0-9\xb1\xb2\xb4\xb7\xb8]', 
 
 def main() -> int:
     """The command. Exit status 0 with a reading on stdout; on stderr why not: 1 meter, 2 configuration, 130 Ctrl-C."""
-    parser = arguments('Takes one reading: JSON on stdout; on stderr what was found, or what is wrong and what to do.')
+    parser = common_arguments(
+        'Takes one reading: JSON on stdout; on stderr what was found, or what is wrong and what to do.'
+    )
     parser.add_argument('--mask', action='store_true', help='hide numbers of meters and text messages: fit for a forum')
     options = parser.parse_args()
     logging.getLogger('dsmr_rest').addHandler(logging.NullHandler())  # what the reader logs is told below

@@ -1,15 +1,14 @@
-"""The server's announcement on the local network: DNS-SD (RFC 6763) over mDNS (RFC 6762) by zeroconf, an extra.
+"""The announcement of the server on the local network: DNS-SD (RFC 6763) over mDNS (RFC 6762).
 
-With a reading the server is found as the device that homewizard.py answers for, without one as a web page. A failure
-costs the announcement and one log line, never the server. zeroconf has a thread of its own while it announces.
+The package zeroconf, an optional extra, does the protocol in a thread of its own; it is imported only when something is
+announced. This module decides what is announced, on which addresses. It does not know how the meter is read, nor when
+the first reading arrives. A failure costs the announcement and one log line, never the server.
 """
 
-import asyncio
 import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, cast
 
 from dsmr_rest import homewizard
@@ -17,6 +16,9 @@ from dsmr_rest.config import ServerSettings
 from dsmr_rest.reading import Reading
 
 if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
+
     from zeroconf import ServiceInfo, Zeroconf
 
 log = logging.getLogger(__name__)
@@ -24,139 +26,191 @@ log = logging.getLogger(__name__)
 HOMEWIZARD_SERVICE = '_hwenergy._tcp.local.'
 WEB_SERVICE = '_http._tcp.local.'
 LABEL_LIMIT = 63
-"""Bytes in one part of a name (RFC 1035 2.3.4)."""
+"""Bytes in one label of a domain name (RFC 1035 2.3.4)."""
+
+_EVERY_ADDRESS = ('', '0.0.0.0', '::')  # noqa: S104 compared, not listened on # nosec B104
 
 
 class Announcement:
-    """A service that is announced from now until close()."""
+    """Announces a server as a HomeWizard-compatible device or as a web page, from start() to close().
 
-    def __init__(self, zeroconf: 'Zeroconf', info: 'ServiceInfo') -> None:
-        self._zeroconf = zeroconf
-        self._info = info
-        loop = cast('asyncio.AbstractEventLoop', zeroconf.loop)  # running since it was made
-        # Asking whether the name is free takes a second, for which the caller, perhaps a meter's thread, does not wait.
-        self._made = asyncio.run_coroutine_threadsafe(self._make(), loop)
-        self._made.add_done_callback(_tell)
+    `is_wanted` is whether other machines can reach the server, and its address says where. `describes_meter` is whether
+    it is announced as a HomeWizard-compatible device, which takes a reading to say which meter it is. `addresses` are
+    the IPv4 addresses to announce it on; by default those that the server listens on.
+    """
+
+    def __init__(self, settings: ServerSettings, port: int, *, addresses: Sequence[str] = ()) -> None:
+        listens_on_every_address = settings.host in _EVERY_ADDRESS
+        has_address = listens_on_every_address or _is_ipv4(settings.host)
+        self.is_wanted = has_address and not settings.is_local
+        # Clients of the HomeWizard API support neither passwords nor TLS.
+        is_open = not settings.user and not settings.certificate
+        self.describes_meter = self.is_wanted and settings.homewizard_api and is_open
+        self._port = port
+        self._addresses = tuple(addresses)
+        if not addresses and not listens_on_every_address:
+            self._addresses = (settings.host,)
+        self._service: ServiceInfo | None = None
+        self._zeroconf: Zeroconf | None = None
+        self._registration: Future[None] | None = None
 
     @property
     def name(self) -> str:
-        """The service's full name; another than was asked for when that was taken."""
-        return self._info.name
+        """The full name of the service, with a number when the name was taken; empty when nothing is announced."""
+        if self._service is None:
+            return ''
+        return self._service.name
+
+    def start(self, reading: Reading | None) -> None:
+        """Announces the server, unless that is not wanted or it would describe the meter and there is no reading.
+
+        Does not wait for the network. May be called once.
+        """
+        if not self.is_wanted:
+            return
+        if self.describes_meter and reading is None:
+            return
+        try:
+            from zeroconf import Error  # noqa: PLC0415 an optional extra, and slow to import
+        except ImportError:
+            self._log_missing_package()
+            return
+        try:
+            self._start(reading)
+        except (OSError, RuntimeError, ValueError, Error) as error:
+            log.warning('not announced on the network: %s', error)
 
     def close(self) -> None:
-        """Says goodbye, so that nobody asks here any more; takes under a second."""
-        from zeroconf import Error  # noqa: PLC0415 as below
+        """Withdraws the announcement, so that clients forget the server at once; takes under a second."""
+        if self._zeroconf is None or self._registration is None:
+            return
+        from zeroconf import Error  # noqa: PLC0415 as in start()
 
-        self._made.cancel()
+        self._registration.cancel()
         try:
             self._zeroconf.close()
         except (OSError, RuntimeError, Error) as error:
-            log.warning('the announcement did not end well: %s', error)
+            log.warning('the announcement was not withdrawn: %s', error)
 
-    async def _make(self) -> None:
-        allow_name_change = self._info.type == WEB_SERVICE  # the other's name has a number that must stay right
-        await (await self._zeroconf.async_register_service(self._info, allow_name_change=allow_name_change))
+    def _start(self, reading: Reading | None) -> None:
+        import asyncio  # noqa: PLC0415 slow to import
 
+        from zeroconf import IPVersion, Zeroconf  # noqa: PLC0415 as in start()
 
-class Announcer:
-    """Announces a server: as a HomeWizard-compatible device from its first reading on, or at once as a web page."""
+        addresses = _announced_addresses(self._addresses)
+        if self.describes_meter and reading is not None:
+            service = _meter_service(reading, self._port, addresses)
+        else:
+            service = _web_service(self._port, addresses)
+        self._zeroconf = Zeroconf(addresses, ip_version=IPVersion.V4Only)
+        self._service = service
+        # To ask the network whether the name is free takes a second, for which the caller must not wait: the blocking
+        # register_service() is replaced by its coroutine, which runs in zeroconf's thread.
+        coroutine = _register(self._zeroconf, service, may_rename=not self.describes_meter)
+        loop = cast('asyncio.AbstractEventLoop', self._zeroconf.loop)  # set by the constructor, which started it
+        self._registration = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        self._registration.add_done_callback(_log_failure)
 
-    def __init__(self) -> None:
-        self.needs_reading = False
-        self._port = 0
-        self._interfaces: tuple[str, ...] = ()
-        self._announcement: Announcement | None = None
-
-    def begin(self, settings: ServerSettings, port: int) -> None:
-        """From now on, where others can reach the server and its address says where."""
-        everywhere = settings.host in ('', '0.0.0.0', '::')  # noqa: S104 compared, not listened at # nosec B104
-        if settings.is_local or not (everywhere or settings.host.replace('.', '').isdigit()):
-            return
-        self._port, self._interfaces = port, () if everywhere else (settings.host,)
-        # Clients of that API know neither passwords nor TLS.
-        self.needs_reading = settings.homewizard_api and not (settings.user or settings.certificate)
-        if not self.needs_reading:
-            self._announcement = announce(port, None, self._interfaces)
-
-    def device(self, reading: Reading) -> None:
-        """The first reading is there."""
-        if self.needs_reading:
-            self._announcement = announce(self._port, reading, self._interfaces)
-
-    def close(self) -> None:
-        """Ends the announcement, if there is one; takes under a second."""
-        if self._announcement:
-            self._announcement.close()
-
-
-def announce(port: int, reading: Reading | None, interfaces: Sequence[str] = ()) -> Announcement | None:
-    """Announces the server at `port`, on the interfaces with these IPv4 addresses, or on all.
-
-    A reading says which device it is; without one it is a web page. None, and a line in the log, when it cannot be.
-    """
-    try:
-        from zeroconf import Error, IPVersion, Zeroconf  # noqa: PLC0415 an extra, which may be absent
-    except ImportError:
-        level = logging.WARNING if reading else logging.INFO
+    def _log_missing_package(self) -> None:
+        level = logging.INFO
+        if self.describes_meter:  # homewizard_api was switched on so that clients find the meter
+            level = logging.WARNING
         log.log(level, 'not announced on the network: the package zeroconf is not installed')
-        return None
-    try:
-        addresses = _addresses(interfaces)
-        info = _service(port, reading, addresses)
-        return Announcement(Zeroconf(addresses, ip_version=IPVersion.V4Only), info)
-    except (OSError, RuntimeError, ValueError, Error) as error:
-        log.warning('not announced on the network: %s', error)
-        return None
 
 
-def _service(port: int, reading: Reading | None, addresses: Sequence[str]) -> 'ServiceInfo':
-    from zeroconf import ServiceInfo  # noqa: PLC0415 as above
+async def _register(zeroconf: 'Zeroconf', service: 'ServiceInfo', *, may_rename: bool) -> None:
+    """Checks that the name is free and announces the service.
 
-    host = socket.gethostname().partition('.')[0]
-    if reading:
-        device = homewizard.device(reading)
-        instance = computer = f'p1meter-{device["serial"][-6:]}'
-        names = ('serial', 'product_name', 'product_type')
-        properties = {'api_enabled': '1', 'path': '/api/v1'} | {name: device[name] for name in names}
-    else:
-        # A name of its own: the computer's is announced by the system, perhaps with other addresses.
-        computer = _label(f'dsmr-rest-server-{host}')
-        instance = _label(f'Smart meter at {host} (dsmr-rest-server)')
-        properties = {'path': '/'}
-    kind = HOMEWIZARD_SERVICE if reading else WEB_SERVICE
+    A meter's service is never renamed: its name ends in the serial number, so a taken name means that another server
+    announces the same meter.
+    """
+    broadcast = await zeroconf.async_register_service(service, allow_name_change=may_rename)
+    await broadcast
+
+
+def _log_failure(registration: 'Future[None]') -> None:
+    if registration.cancelled():
+        return
+    error = registration.exception()
+    if error is not None:
+        log.warning('not announced on the network: %s: %s', type(error).__name__, error)
+
+
+def _meter_service(reading: Reading, port: int, addresses: list[str]) -> 'ServiceInfo':
+    """The service as HomeWizard's API describes its discovery: https://api-documentation.homewizard.com/docs/discovery."""
+    from zeroconf import ServiceInfo  # noqa: PLC0415 as in start()
+
+    device = homewizard.device(reading)
+    host = f'p1meter-{device["serial"][-6:]}'
     return ServiceInfo(
-        kind,
-        f'{instance}.{kind}',
+        HOMEWIZARD_SERVICE,
+        f'{host}.{HOMEWIZARD_SERVICE}',
         port=port,
-        properties=properties,
-        server=f'{computer}.local.',
-        parsed_addresses=[*addresses],
+        properties={
+            'api_enabled': '1',
+            'path': '/api/v1',
+            'serial': device['serial'],
+            'product_name': device['product_name'],
+            'product_type': device['product_type'],
+        },
+        server=f'{host}.local.',
+        parsed_addresses=addresses,
+    )
+
+
+def _web_service(port: int, addresses: list[str]) -> 'ServiceInfo':
+    from zeroconf import ServiceInfo  # noqa: PLC0415 as in start()
+
+    computer = socket.gethostname().partition('.')[0]
+    instance = _label(f'Smart meter at {computer} (dsmr-rest-server)')
+    # Not the computer's own name: the system announces that, perhaps with other addresses.
+    host = _label(f'dsmr-rest-server-{computer}')
+    return ServiceInfo(
+        WEB_SERVICE,
+        f'{instance}.{WEB_SERVICE}',
+        port=port,
+        properties={'path': '/'},
+        server=f'{host}.local.',
+        parsed_addresses=addresses,
     )
 
 
 def _label(name: str) -> str:
-    return name.encode()[:LABEL_LIMIT].decode(errors='ignore')
+    """The name cut to a label's length, at the end of a character."""
+    label = name.encode()[:LABEL_LIMIT]
+    return label.decode(errors='ignore')
 
 
-def _addresses(interfaces: Sequence[str]) -> list[str]:
-    """Where the server is found: IPv4, because Home Assistant refuses literal IPv6 addresses.
+def _is_ipv4(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
-    Raises OSError and ValueError.
+
+def _announced_addresses(addresses: Sequence[str]) -> list[str]:
+    """These addresses, or when there are none all addresses of this machine that others can reach.
+
+    IPv4 only, because Home Assistant does not accept literal IPv6 addresses. Raises OSError when this machine does not
+    have the address, and ValueError when it is not an IPv4 address or there is no network.
     """
-    import ifaddr  # noqa: PLC0415 it comes with zeroconf
+    for address in addresses:
+        _refuse_foreign_address(address)
+    if addresses:
+        return list(addresses)
+    import ifaddr  # noqa: PLC0415 comes with zeroconf
 
-    if interfaces:
-        for each in interfaces:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                probe.bind((str(ipaddress.IPv4Address(each)), 0))  # zeroconf leaves a socket open when this fails
-        return [*interfaces]
-    found = [str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4]
-    addresses = [each for each in found if not ipaddress.ip_address(each).is_loopback]
-    if not addresses:
+    adapters = ifaddr.get_adapters()
+    all_addresses = [str(ip.ip) for adapter in adapters for ip in adapter.ips if ip.is_IPv4]
+    reachable = [address for address in all_addresses if not ipaddress.IPv4Address(address).is_loopback]
+    if not reachable:
         raise ValueError('there is no network')
-    return addresses
+    return reachable
 
 
-def _tell(made: 'Future[None]') -> None:
-    if not made.cancelled() and (error := made.exception()):
-        log.warning('not announced on the network: %s: %s', type(error).__name__, error)
+def _refuse_foreign_address(address: str) -> None:
+    """Raises before zeroconf would, which leaves a socket open then."""
+    checked = str(ipaddress.IPv4Address(address))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((checked, 0))

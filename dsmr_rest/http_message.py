@@ -1,33 +1,127 @@
-"""HTTP messages (RFC 9112): a request's head to Request, an Response to bytes. Pure: no sockets, no clock, no meter.
+"""HTTP messages (RFC 9112): the bytes of a request to a Request, a Response to bytes.
+
+Pure: it does not know sockets, the clock, the meter or which paths exist. It never sees a request's body: this server
+only reads, so a request that has one is answered and its connection is closed.
 
 Errors are problem details (RFC 9457) with a stable `code`.
 """
 
 import json
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Protocol
 
 from dsmr_rest.faults import Fault
 
 LINE_LIMIT = 4 * 1024
-"""Bytes of a request line; the longest path that is served has under 200."""
-HEAD_LIMIT = 16 * 1024
-"""Bytes of a request's head."""
+"""Bytes of a request line; the longest path that is served has fewer than 200."""
+HEADER_SECTION_LIMIT = 16 * 1024
+"""Bytes of a request line and its header section together."""
 FIELD_LIMIT = 100
 """Header fields in a request."""
 RETRY_AFTER = 5
-"""Seconds to advise a client when the meter is away."""
-METHODS = 'GET, HEAD, OPTIONS'
+"""Seconds after which a client is advised to try again when there is no reading."""
+ALLOWED_METHODS = 'GET, HEAD, OPTIONS'
 
-HOST = re.compile(r'(?:\[([^\[\]/?#@\s]*)\]|([^\[\]:/?#@\s]*))(?::\d*)?')
-"""The field Host: an address in brackets or a name, and perhaps a port."""
-_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.(\d)")
-_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*")
-_ABSOLUTE = re.compile(r'https?://([^/?]+)(/?.*)', re.IGNORECASE)
+_END_OF_SECTION = b'\r\n\r\n'
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 the token of RFC 9110 5.6.2, not a secret
+_REQUEST_LINE = re.compile(rf'({_TOKEN}) ([!-~]+) HTTP/1\.(\d)')
+_FIELD = re.compile(rf'({_TOKEN}):[ \t]*([^\0\r\n]*?)[ \t]*')
+_ABSOLUTE_FORM = re.compile(r'https?://([^/?]+)(/?.*)', re.IGNORECASE)
+_HOST = re.compile(r'(\[[^\[\]/?#@\s]*\]|[^\[\]:/?#@\s]*)(?::\d*)?')
+_CONTENT_LENGTH = re.compile(r'[0-9]+')
 _MAX_AGE = re.compile(r'(?:^|,)\s*max-age="?(\d{1,9})')
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})')
+
+_FIELDS_OF_ONE_VALUE = ('host', 'content-length', 'authorization')
+_STATUSES_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+
+class EventStream(Protocol):
+    """The events of a response that has no end. close() is called once, whether or not it was iterated."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request.
+
+    `path` is still percent-encoded and without its query. `host` is the host that the request is addressed to, in lower
+    case, without port and final dot; an IP literal keeps its brackets, and it is empty when an HTTP/1.0 client does not
+    state one. Header names are in lower case.
+    """
+
+    method: str
+    path: str
+    host: str
+    headers: Mapping[str, str]
+    keep_alive: bool
+
+    @property
+    def max_age(self) -> float | None:
+        """The age of a reading in seconds that the client accepts (RFC 9111 5.2.1); None when it does not say."""
+        cache_control = self.headers.get('cache-control', '').lower()
+        if 'no-cache' in cache_control:
+            return 0.0
+        return _seconds(_MAX_AGE, cache_control)
+
+    @property
+    def wait(self) -> float | None:
+        """The seconds that the client prefers to wait at most (RFC 7240 4.3); None when it does not say."""
+        return _seconds(_WAIT, self.headers.get('prefer', '').lower())
+
+
+def _seconds(pattern: re.Pattern[str], text: str) -> float | None:
+    match = pattern.search(text)
+    if match is None:
+        return None
+    return float(match[1])
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response; close() it after sending. With `events` it has no end: after the body come the events, live."""
+
+    body: bytes = b''
+    content_type: str = 'application/json'
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+    events: EventStream | None = None
+
+    def close(self) -> None:
+        """Releases what the events hold."""
+        if self.events is not None:
+            self.events.close()
+
+    def header_section(self, fields: Mapping[str, str]) -> bytes:
+        """The status line and the header section, with `fields` before those of the response itself."""
+        all_fields = {**fields, **self.headers}
+        if self.content_type:
+            all_fields['Content-Type'] = self.content_type
+        has_length = self.events is None and self.status not in _STATUSES_WITHOUT_BODY
+        if has_length:
+            all_fields['Content-Length'] = str(len(self.body))
+        lines = [f'HTTP/1.1 {self.status.value} {self.status.phrase}']
+        lines += [f'{name}: {value}' for name, value in all_fields.items()]
+        return '\r\n'.join([*lines, '', '']).encode('latin-1')
+
+
+def problem(fault: Fault, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The response that reports a fault: a problem detail (RFC 9457), with Retry-After when trying again may help."""
+    status = fault.status
+    document = {'title': status.phrase, 'status': status.value, 'detail': detail, 'code': fault.code}
+    fields = {'Cache-Control': 'no-store'}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        fields['Retry-After'] = str(RETRY_AFTER)
+    if headers:
+        fields.update(headers)
+    body = json.dumps(document, indent=3).encode() + b'\n'
+    return Response(body, 'application/problem+json', status, fields)
 
 
 class HttpError(Exception):
@@ -35,119 +129,111 @@ class HttpError(Exception):
 
     def __init__(self, fault: Fault, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
-        self.answer = problem(fault, detail, headers)
+        self.response = problem(fault, detail, headers)
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request. `path` is still percent-encoded, header names are in lower case."""
+def end_of_header_section(received: bytes) -> int | None:
+    """Where the header section ends in what a client has sent so far; None when more of it must come.
 
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    keep_alive: bool = False
-
-    @property
-    def max_age(self) -> float | None:
-        """The age in seconds that the client accepts (RFC 9111 5.2.1); None when it does not say."""
-        control = self.headers.get('cache-control', '').lower()
-        if 'no-cache' in control:
-            return 0.0
-        match = _MAX_AGE.search(control)
-        return float(match[1]) if match else None
-
-    @property
-    def wait(self) -> float | None:
-        """The seconds that the client would wait at most (RFC 7240 4.3); None when it does not say."""
-        match = _WAIT.search(self.headers.get('prefer', '').lower())
-        return float(match[1]) if match else None
-
-
-@dataclass(frozen=True)
-class Response:
-    """What a route answers; `events` instead of a body for an answer without end."""
-
-    body: bytes
-    content_type: str = 'application/json'
-    status: HTTPStatus = HTTPStatus.OK
-    headers: Mapping[str, str] = field(default_factory=dict)
-    events: Generator[bytes, None, None] | None = None
-
-    def head(self, fields: Mapping[str, str]) -> bytes:
-        """Its status line and header fields, with these before its own."""
-        own = dict(self.headers)
-        if self.content_type:
-            own['Content-Type'] = self.content_type
-        if not self.events and self.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-            own['Content-Length'] = str(len(self.body))
-        lines = [f'HTTP/1.1 {self.status.value} {self.status.phrase}']
-        lines += [f'{name}: {value}' for name, value in {**fields, **own}.items()]
-        return '\r\n'.join([*lines, '', '']).encode('latin-1')
-
-
-def problem(fault: Fault, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem detail (RFC 9457)."""
-    status = fault.status
-    document = {'title': status.phrase, 'status': status.value, 'detail': detail, 'code': fault.code}
-    body = json.dumps(document, indent=3).encode() + b'\n'
-    extra = {'Retry-After': str(RETRY_AFTER)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return Response(body, 'application/problem+json', status, {'Cache-Control': 'no-store', **extra, **(headers or {})})
-
-
-def line_too_long() -> HttpError:
-    """The error for a request line above LINE_LIMIT."""
-    return HttpError(Fault.URI_TOO_LONG, f'a request line has at most {LINE_LIMIT} bytes')
-
-
-def head_too_long() -> HttpError:
-    """The error for a head above HEAD_LIMIT or FIELD_LIMIT."""
-    return HttpError(
-        Fault.HEADERS_TOO_LARGE,
-        f'the head of a request has at most {HEAD_LIMIT} bytes and {FIELD_LIMIT} fields',
-    )
-
-
-def parse(head: bytes) -> Request:
-    """A request's head (RFC 9112), without the empty line that ends it. Raises HttpError."""
-    line, *fields = head.decode('latin-1').split('\r\n')
-    match = _REQUEST_LINE.fullmatch(line)
-    if len(line) > LINE_LIMIT:
-        raise line_too_long()
-    if not match:
+    Raises HttpError as soon as it is certain that no valid header section can come: so a client that sends something
+    else, or too much, gets its response without the server waiting for an end.
+    """
+    if received and not received[:1].isalpha():  # TLS sent to a port without it, for example
         raise HttpError(Fault.BAD_REQUEST, 'the request line is malformed')
-    method, target, minor = match.groups()
-    headers = _fields(fields)
-    absolute = _ABSOLUTE.fullmatch(target)
-    if not (target.startswith('/') or absolute or (method, target) == ('OPTIONS', '*') or method == 'CONNECT'):
-        raise HttpError(Fault.BAD_REQUEST, 'the target of the request must be a path')
-    if minor != '0' and 'host' not in headers:
+    end = received.find(_END_OF_SECTION)
+    if end > HEADER_SECTION_LIMIT:
+        raise _section_too_long()
+    if end >= 0:
+        return end
+    has_request_line = b'\n' in received[: LINE_LIMIT + 1]
+    if len(received) > LINE_LIMIT and not has_request_line:
+        raise _line_too_long()
+    begin_of_end = len(_END_OF_SECTION) - 1
+    if len(received) > HEADER_SECTION_LIMIT + begin_of_end:
+        raise _section_too_long()
+    return None
+
+
+def after_header_section(received: bytes, end: int) -> bytes:
+    """What a client has sent after the header section that ends at `end`: the beginning of its next request."""
+    return received[end + len(_END_OF_SECTION) :]
+
+
+def parse_request(header_section: bytes) -> Request:
+    """A request line and header section (RFC 9112) without the empty line that ends them. Raises HttpError."""
+    request_line, *field_lines = header_section.decode('latin-1').split('\r\n')
+    if len(request_line) > LINE_LIMIT:
+        raise _line_too_long()
+    match = _REQUEST_LINE.fullmatch(request_line)
+    if match is None:
+        raise HttpError(Fault.BAD_REQUEST, 'the request line is malformed')
+    method, target, minor_version = match.groups()
+    is_http_1_0 = minor_version == '0'
+    headers = _parse_fields(field_lines)
+    if 'host' not in headers and not is_http_1_0:
         raise HttpError(Fault.BAD_REQUEST, 'the header field Host is missing')
-    hosts = [headers.get('host', '')]
-    if absolute:  # its host counts
-        headers['host'], target = absolute.groups()
-        hosts.append(headers['host'])
-        target = target if target.startswith('/') else f'/{target}'
-    if not all(map(HOST.fullmatch, hosts)):
-        raise HttpError(Fault.BAD_REQUEST, 'the header field Host is malformed')
-    length = headers.get('content-length', '0')
-    if not (length.isascii() and length.isdigit()):
-        raise HttpError(Fault.BAD_REQUEST, 'the header field Content-Length is malformed')
-    has_body = 'transfer-encoding' in headers or length.strip('0') != ''
-    # A body is not read, so nothing behind it can be; HTTP/1.0 clients would have to be told that they may go on.
-    keep_alive = minor != '0' and not has_body and 'close' not in headers.get('connection', '').lower()
-    return Request(method, target.partition('?')[0], headers, keep_alive)
+    host = _parse_host(headers.get('host', ''))
+    absolute_form = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute_form is not None:  # its host replaces that of the header field (RFC 9112 3.2.2)
+        host = _parse_host(absolute_form[1])
+        target = absolute_form[2]
+        if not target.startswith('/'):
+            target = f'/{target}'
+    elif not _is_target_of(method, target):
+        raise HttpError(Fault.BAD_REQUEST, 'the request target must be a path')
+    # An HTTP/1.0 client would have to be told that it may go on. A body is not read, so nothing after it can be.
+    wants_to_close = is_http_1_0 or 'close' in headers.get('connection', '').lower()
+    keep_alive = not wants_to_close and not _has_body(headers)
+    path, _, _ = target.partition('?')
+    return Request(method, path, host, headers, keep_alive)
 
 
-def _fields(lines: list[str]) -> dict[str, str]:
+def _is_target_of(method: str, target: str) -> bool:
+    """Whether a method may have this request target, other than the absolute form (RFC 9112 3.2)."""
+    is_asterisk_form = method == 'OPTIONS' and target == '*'
+    is_authority_form = method == 'CONNECT'
+    return target.startswith('/') or is_asterisk_form or is_authority_form
+
+
+def _parse_fields(lines: list[str]) -> dict[str, str]:
     if len(lines) > FIELD_LIMIT:
-        raise head_too_long()
+        raise _section_too_long()
     headers: dict[str, str] = {}
     for line in lines:
         match = _FIELD.fullmatch(line)
-        if not match:
+        if match is None:
             raise HttpError(Fault.BAD_REQUEST, 'a header field is malformed')
         name = match[1].lower()
-        if name in headers and name in ('host', 'content-length', 'authorization'):
-            raise HttpError(Fault.BAD_REQUEST, f'the header field {name} comes twice')
-        headers[name] = f'{headers[name]}, {match[2]}' if name in headers else match[2]
+        value = match[2]
+        if name not in headers:
+            headers[name] = value
+        elif name in _FIELDS_OF_ONE_VALUE:
+            raise HttpError(Fault.BAD_REQUEST, f'the header field {name} is repeated')
+        else:  # RFC 9110 5.3: repeated fields are one list
+            headers[name] = f'{headers[name]}, {value}'
     return headers
+
+
+def _parse_host(text: str) -> str:
+    """The host of a Host field or an absolute form (RFC 9110 7.2): an IP literal in brackets or a name."""
+    match = _HOST.fullmatch(text)
+    if match is None:
+        raise HttpError(Fault.BAD_REQUEST, 'the header field Host is malformed')
+    return match[1].lower().rstrip('.')
+
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    length = headers.get('content-length', '0')
+    if not _CONTENT_LENGTH.fullmatch(length):
+        raise HttpError(Fault.BAD_REQUEST, 'the header field Content-Length is malformed')
+    is_length_zero = length.strip('0') == ''  # not int(): it refuses thousands of digits
+    return 'transfer-encoding' in headers or not is_length_zero
+
+
+def _line_too_long() -> HttpError:
+    return HttpError(Fault.URI_TOO_LONG, f'a request line may have at most {LINE_LIMIT} bytes')
+
+
+def _section_too_long() -> HttpError:
+    detail = f'a header section may have at most {HEADER_SECTION_LIMIT} bytes and {FIELD_LIMIT} fields'
+    return HttpError(Fault.HEADERS_TOO_LARGE, detail)

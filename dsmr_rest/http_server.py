@@ -1,111 +1,191 @@
-"""Connections, their limits and deadlines, who may ask, and the end. Knows nothing of serial ports.
+"""HTTP/1.1 over TCP and TLS: connections, their limits and deadlines, and the end.
 
-A connection has its own thread. It reads one request at a time, the whole of it before a deadline, and sends each
-answer in one write. What an answer says is made by a route (routes.py).
+What a response says is up to the application (api.py): this module does not know meters, paths or credentials.
+
+Every connection has its own thread, which reads one request at a time, the whole of it before a deadline, and sends
+each response in one write. The accepting thread only accepts: it never waits for a client. A client that finds all
+places taken goes one of two ways. Up to MOST_REFUSALS at a time get a thread that responds with 503 and lets the client
+read it; beyond that the connection is closed at once.
 """
 
-import base64
 import errno
-import hmac
-import ipaddress
 import logging
 import math
-import os
-import selectors
 import socket
 import ssl
+import threading
 import time
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from email.utils import formatdate
-from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from socketserver import BaseRequestHandler
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, Protocol
 
 from dsmr_rest.config import ConfigError, ServerSettings
-from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.faults import Fault
 from dsmr_rest.http_message import (
-    HEAD_LIMIT,
-    HOST,
-    LINE_LIMIT,
-    METHODS,
     HttpError,
     Request,
     Response,
-    head_too_long,
-    line_too_long,
-    parse,
+    after_header_section,
+    end_of_header_section,
+    parse_request,
     problem,
 )
-from dsmr_rest.meter import Meter
-from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES, Service, meter_problem, part_of_reading
 
 log = logging.getLogger(__name__)
 
 REQUEST_TIME = 10.0
-"""Seconds for the head of a request, from its first byte to its last, and for TLS to be agreed on."""
+"""Seconds for a header section, from its first byte to its last, and for the TLS handshake."""
 IDLE_TIME = 30.0
 """Seconds that a connection may stay open between requests."""
 SPARE_TIME = 2.0
-"""Seconds of waiting for a request after which a connection makes room for a new one when all are taken."""
+"""Seconds without a request after which a connection may be closed to make room for a new one."""
 SEND_TIME = 10.0
-"""Seconds for a client to take an answer."""
+"""Seconds for a client to take a response."""
 LINGER_TIME = 1.0
-"""Seconds in which a client may still send behind the last answer: closing at once would destroy it (RFC 9112 9.6)."""
-MOST_REFUSED = 64
-"""Clients that are told at a time, in peace, that there are too many: each takes a thread and a file descriptor."""
+"""Seconds in which a client may go on sending after its last response: to close at once would destroy the response
+before the client has read it (RFC 9112 9.6)."""
+MOST_REFUSALS = 64
+"""Clients at a time that get a 503 because all places are taken: each needs a thread and a file descriptor."""
 STOP_TIME = 0.4
-"""Seconds for the last answers to go out; the meter's end takes up to 1 s of the 2 s that stopping may take."""
+"""Seconds for the last responses to go out. The whole server must stop within 2 s, of which the meter takes up to 1."""
 OUT_OF_FILES_PAUSE = 0.1
-"""Seconds until the next client is accepted when there are no file descriptors left."""
-LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
+"""Seconds until the next client is accepted after there were no file descriptors left."""
+IDLE_POLL = 86_400.0
+"""Seconds after which the accept loop wakes although there is no client. It need not: close() wakes it."""
+RECEIVE_SIZE = 8192
+"""Bytes received at a time: a request seldom has more than 1 kB."""
 
-TOO_MANY = problem(
+TOO_MANY_CONNECTIONS = problem(
     Fault.TOO_MANY_CONNECTIONS,
     'as many clients as [server] max_connections allows are connected: try again, or set it higher',
 )
 
 
+class Application(Protocol):
+    """What the server serves. It is called from many threads at once."""
+
+    @property
+    def header_fields(self) -> Mapping[str, str]:
+        """The header fields that every response has."""
+
+    def respond(self, request: Request) -> Response:
+        """The response to a request."""
+
+    def count(self, response: Response) -> None:
+        """Called with each response before it is sent."""
+
+
+class ConnectionPlaces:
+    """The places of [server] max_connections: which connections have one, and since when each has been silent.
+
+    When all are taken, a new connection may take over the place of the one that has been silent for longest.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.BoundedSemaphore(count)
+        # Guards _silent_since, and wakes wait_until_silent().
+        self._changed = threading.Condition()
+        # Per connection the monotonic time since when it has been silent; infinity while it is being served.
+        self._silent_since: dict[socket.socket, float] = {}
+
+    def take(self, connection: socket.socket) -> bool:
+        """Takes a place, if there is one or one can be taken over."""
+        if not self._free.acquire(blocking=False) and not self._take_over():
+            return False
+        with self._changed:
+            self._silent_since[connection] = time.monotonic()
+        return True
+
+    def leave(self, connection: socket.socket) -> None:
+        """Gives a place back; nothing happens if the connection has none, or another has taken it over."""
+        with self._changed:
+            had_place = self._silent_since.pop(connection, None) is not None
+            self._changed.notify_all()
+        if had_place:
+            self._free.release()
+
+    def mark_silent(self, connection: socket.socket) -> None:
+        """From now on the server waits for this client."""
+        self._mark(connection, time.monotonic())
+
+    def mark_busy(self, connection: socket.socket) -> None:
+        """From now on the client waits for the server."""
+        self._mark(connection, math.inf)
+
+    def wait_until_silent(self, seconds: float) -> None:
+        """Waits for at most that long until no connection is being served."""
+        with self._changed:
+            self._changed.wait_for(lambda: math.inf not in self._silent_since.values(), seconds)
+
+    def disconnect_all(self) -> None:
+        with self._changed:
+            connections = list(self._silent_since)
+        for connection in connections:
+            _disconnect(connection)
+
+    def _mark(self, connection: socket.socket, since: float) -> None:
+        with self._changed:
+            has_place = connection in self._silent_since
+            if has_place:
+                self._silent_since[connection] = since
+            self._changed.notify_all()
+
+    def _take_over(self) -> bool:
+        """Disconnects the client that has been silent for longest, if that is long enough. Its place is not freed."""
+        with self._changed:
+            if not self._silent_since:
+                return False
+            longest = min(self._silent_since, key=lambda connection: self._silent_since[connection])
+            if time.monotonic() - self._silent_since[longest] < SPARE_TIME:
+                return False
+            del self._silent_since[longest]
+        _disconnect(longest)
+        return True
+
+
 class HttpServer(ThreadingHTTPServer):
-    """The server: listening when made, answering in serve_forever(), gone after close()."""
+    """The server. It listens when it is made, accepts after start(), and is gone after close()."""
 
     daemon_threads = True
-    request_queue_size = 1024  # a burst waits here instead of being lost; the system's own limit may be lower
+    request_queue_size = 1024  # a burst waits here instead of being lost; the limit of the system may be lower
 
-    def __init__(self, settings: ServerSettings, meter: Meter, *, verbose: bool = False) -> None:
-        self.settings = settings
-        self.service = Service(settings, meter)
-        self.routes = ROUTES | HOMEWIZARD_ROUTES if settings.homewizard_api else ROUTES
+    def __init__(self, settings: ServerSettings, application: Application, *, verbose: bool = False) -> None:
+        self.application = application
         self.verbose = verbose
-        # Since when each connection has been silent; not at all while it is answered. These two are changed by single
-        # operations of the interpreter only, so they need no lock.
-        self.connections: dict[socket.socket, float] = {}
-        self.refused: set[socket.socket] = set()
-        self._woken, self.wake = os.pipe()
-        os.set_blocking(self.wake, False)  # as signal.set_wakeup_fd() wants it
-        self.tls = _tls(settings)
-        self._own_names = {socket.gethostname().lower(), *settings.hosts}
-        self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
+        self.tls = _tls_context(settings)
+        self.places = ConnectionPlaces(settings.max_connections)
+        self.stopping = threading.Event()
+        self._settings = settings
+        self._refusals = threading.BoundedSemaphore(MOST_REFUSALS)
+        self._accepting = threading.Thread(
+            target=self.serve_forever, args=(IDLE_POLL,), name='http-accept', daemon=True
+        )
         try:
-            super().__init__(self._address(settings), Connection)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one
-            where = f'[server] host = {settings.host or "every address"}, port = {settings.port}'
-            raise ConfigError(f'{where}: {getattr(error, "strerror", None) or error}') from error
+            super().__init__(self._address(), RequestHandler)
+        except (OSError, UnicodeError) as error:  # UnicodeError: the name cannot be a host name
+            reason = getattr(error, 'strerror', None) or error
+            host = settings.host or 'every address'
+            raise ConfigError(f'[server] host = {host}, port = {settings.port}: {reason}') from error
 
-    def _address(self, settings: ServerSettings) -> tuple[str, int]:
-        if not settings.host and socket.has_dualstack_ipv6():
+    def _address(self) -> tuple[str, int]:
+        """The address to bind to; sets the family of the socket to that of the address."""
+        host = self._settings.host
+        port = self._settings.port
+        if not host and socket.has_dualstack_ipv6():
             self.address_family = socket.AF_INET6
-            return '::', settings.port
-        family, _, _, _, address = socket.getaddrinfo(
-            settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+            return '::', port
+        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = addresses[0]
         self.address_family = family
-        return str(address[0]), settings.port
+        return str(address[0]), port
 
     def server_bind(self) -> None:
-        # Not http.server's, which asks the name service for its own name and may wait for it.
-        if self.address_family == socket.AF_INET6 and not self.settings.host:
+        # Instead of http.server's, which asks the name service for its own name and may have to wait for it.
+        is_dual_stack = self.address_family == socket.AF_INET6 and not self._settings.host
+        if is_dual_stack:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
@@ -113,254 +193,230 @@ class HttpServer(ThreadingHTTPServer):
 
     @property
     def urls(self) -> list[str]:
-        """Where it can be reached."""
-        scheme, port = 'https' if self.tls else 'http', self.server_address[1]
-        host = self.settings.host
-        names = [f'[{host}]' if ':' in host else host] if host else ['localhost', socket.gethostname()]
+        """The URLs at which the server can be reached."""
+        scheme = 'http'
+        if self.tls is not None:
+            scheme = 'https'
+        host = self._settings.host
+        if not host:
+            names = ['localhost', socket.gethostname()]
+        elif ':' in host:
+            names = [f'[{host}]']
+        else:
+            names = [host]
+        port = self.server_address[1]
         return [f'{scheme}://{name}:{port}/' for name in names]
 
-    def answer(self, request: Request) -> Response:
-        """What a request gets; raises HttpError."""
-        self._check_host(request.headers.get('host', ''))
-        if request.method == 'OPTIONS':
-            return Response(b'', '', HTTPStatus.NO_CONTENT, {'Allow': METHODS} | self._preflight())
-        self._check_credentials(request.headers.get('authorization', ''))
-        if request.method not in ('GET', 'HEAD'):
-            raise HttpError(
-                Fault.METHOD_NOT_ALLOWED,
-                f'{request.method} is not served: this server only reads',
-                {'Allow': METHODS},
-            )
-        try:
-            return self.routes.get(unquote(request.path), part_of_reading)(self.service, request)
-        except MeterError as error:
-            return meter_problem(error)
+    def start(self) -> None:
+        """Starts to accept clients, in a thread of its own."""
+        self._accepting.start()
 
-    def head(self, answer: Response, *, keep_alive: bool) -> bytes:
-        """An answer's head with what all answers have."""
-        fields = {'Date': formatdate(usegmt=True), 'Server': 'dsmr-rest-server', 'X-Content-Type-Options': 'nosniff'}
-        if self.settings.cors_origin:
-            fields['Access-Control-Allow-Origin'] = self.settings.cors_origin
-            fields['Access-Control-Expose-Headers'] = 'Age, Last-Modified, Retry-After'
-        if not keep_alive:
-            fields['Connection'] = 'close'
-        return answer.head(fields)
-
-    def _preflight(self) -> dict[str, str]:
-        if not self.settings.cors_origin:
-            return {}
-        return {
-            'Access-Control-Allow-Methods': METHODS,
-            'Access-Control-Allow-Headers': 'Authorization, Cache-Control, Prefer',
-            'Access-Control-Max-Age': '86400',
-        }
-
-    def _check_host(self, host: str) -> None:
-        # A page elsewhere can have its own name resolve to this machine (DNS rebinding): then the name tells.
-        address, name = HOST.fullmatch(host).groups()  # type: ignore[union-attr] # parse() has seen to it
-        name = (name or '').lower().rstrip('.')
-        if not address and ('.' not in name or name in self._own_names or name.endswith(LOCAL_SUFFIXES)):
-            return
-        try:
-            ipaddress.ip_address((address or name).partition('%')[0])
-        except ValueError:
-            raise HttpError(
-                Fault.MISDIRECTED_REQUEST, 'this server is not known by that name: add it to [server] hosts'
-            ) from None
-
-    def _check_credentials(self, authorization: str) -> None:
-        if not self.settings.user:
-            return
-        scheme, _, given = authorization.partition(' ')
-        if scheme.lower() == 'basic' and hmac.compare_digest(given.strip().encode(), self._credentials):
-            return
-        raise HttpError(
-            Fault.UNAUTHORIZED,
-            'user and password are needed',
-            {'WWW-Authenticate': 'Basic realm="smart meter", charset="UTF-8"'},
-        )
+    def close(self) -> None:
+        """Stops accepting, lets the last responses go out for STOP_TIME, and disconnects everybody."""
+        self.stopping.set()
+        if self._accepting.is_alive():
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accept loop
+            self.shutdown()
+        self.server_close()
+        self.places.wait_until_silent(STOP_TIME)
+        self.places.disconnect_all()
 
     def get_request(self) -> tuple[Any, Any]:
         try:
             connection, address = self.socket.accept()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):  # the client waits, and asking again at once does not help
+            is_out_of_files = error.errno in (errno.EMFILE, errno.ENFILE)
+            if is_out_of_files:  # the client stays in the queue, and accept() would fail again at once
                 time.sleep(OUT_OF_FILES_PAUSE)
             raise
-        if self.tls:  # the handshake comes in the connection's own thread
+        if self.tls is not None:  # the handshake follows in the connection's own thread
             connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        # In the accepting thread: nothing here may wait for a client.
-        if len(self.connections) < self.settings.max_connections or self._make_room():
-            self.connections[request] = time.monotonic()
-        elif len(self.refused) < MOST_REFUSED:
-            self.refused.add(request)
-        else:  # enough are being told in peace that there are too many
-            if not self.tls:
-                with suppress(OSError):
-                    request.send(self.head(TOO_MANY, keep_alive=False) + TOO_MANY.body, socket.MSG_DONTWAIT)
-            super().shutdown_request(request)
-            return
-        super().process_request(request, client_address)
+        """Gives an accepted connection a thread, in one of two lanes; called in the accepting thread."""
+        if self.places.take(request):
+            super().process_request(request, client_address)
+        elif self._refusals.acquire(blocking=False):
+            self._start_refusal(request, client_address)
+        else:
+            self.shutdown_request(request)
 
-    def _make_room(self) -> bool:
-        """Hangs up on whoever has been silent for longest, if that is long."""
-        silent, since = min(list(self.connections.items()), key=lambda item: item[1], default=(None, 0.0))
-        if silent and time.monotonic() - since < SPARE_TIME:
-            return False
-        if silent:
-            self._hang_up(silent)
-        return True
+    def _start_refusal(self, request: socket.socket, client_address: Any) -> None:
+        thread = threading.Thread(target=self._refuse, args=(request, client_address), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads; the caller closes the connection
+            self._refusals.release()
+            raise
 
-    def _hang_up(self, connection: socket.socket) -> None:
-        self.connections.pop(connection, None)
-        with suppress(OSError):
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # a TLS socket's own would disturb its thread
+    def _refuse(self, request: socket.socket, client_address: Any) -> None:
+        try:
+            RefusalHandler(request, client_address, self)
+        except Exception:
+            log.exception('a connection failed')
+        finally:
+            self.shutdown_request(request)
+            self._refusals.release()
 
     def shutdown_request(self, request: Any) -> None:
-        self.connections.pop(request, None)
-        self.refused.discard(request)
+        self.places.leave(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the signature is the library's
-        """Where errors of a connection end: one that fails is its own affair."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the signature is socketserver's
+        """Where unexpected errors of a connection end: the others go on."""
         log.exception('a connection failed')  # noqa: LOG004 called where the exception is handled
 
-    def serve_forever(self, poll_interval: float = 0) -> None:  # noqa: ARG002 the library's, which wakes to look around
-        """Answers until a signal has called end(). Sleeps while nobody asks."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.socket, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
-            while not self.service.stopping:
-                if any(key.fileobj is self.socket for key, _ in selector.select()):
-                    self._handle_request_noblock()  # type: ignore[attr-defined] # not in the library's stubs
 
-    def end(self, *_: object) -> None:
-        """A signal's handler: has serve_forever() return, which the signal itself wakes by way of `wake`."""
-        self.service.stopping = True
+class RequestHandler(BaseRequestHandler):
+    """Handles one connection: its requests one after another, each read whole before a deadline.
 
-    def close(self) -> None:
-        """Behind serve_forever(): ends the meter's waits, lets the answers out and hangs up on everyone, within 2 s."""
-        self.service.stopping = True
-        self.server_close()
-        self.service.meter.stop()
-        deadline = time.monotonic() + STOP_TIME
-        while math.inf in list(self.connections.values()) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        for connection in list(self.connections):
-            self._hang_up(connection)
-        os.close(self._woken)
-        os.close(self.wake)
-
-
-class Connection(BaseRequestHandler):
-    """One client: its requests one after another, each read whole before a deadline."""
+    Only the bytes are handled here. The application (api.py) calls the route, which asks the Meter for a reading.
+    """
 
     server: HttpServer
     request: socket.socket
 
     def setup(self) -> None:
-        self._received = b''
+        self._received = b''  # what the client has sent of its next requests
 
     def handle(self) -> None:
-        # OSError: the client hung up or did not take its answer in time, which is its right and no news.
+        # OSError: the client has disconnected or does not take its response in time, which needs no log line.
         with suppress(OSError):
-            if self.server.tls:
-                self.request.settimeout(REQUEST_TIME)
-                self.request.do_handshake()  # type: ignore[attr-defined]
-            if self.request in self.server.refused:
-                self._send(None, TOO_MANY)
-            else:
-                while self._serve_one():
-                    pass
+            self._shake_hands()
+            self._serve()
             self._linger()
 
-    def _serve_one(self) -> bool:
-        """Answers one request. False when the connection must end."""
+    def _shake_hands(self) -> None:
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.settimeout(REQUEST_TIME)
+            self.request.do_handshake()
+
+    def _serve(self) -> None:
+        keep_alive = True
+        while keep_alive:
+            keep_alive = self._serve_one_request()
+
+    def _serve_one_request(self) -> bool:
+        """Reads a request and responds to it. False when the connection must be closed."""
         request: Request | None = None
         try:
-            head = self._head()
-            if head is None:
+            header_section = self._receive_header_section()
+            if header_section is None:
                 return False
-            request = parse(head)
-            answer = self.server.answer(request)
+            request = parse_request(header_section)
+            response = self.server.application.respond(request)
         except HttpError as error:
-            answer = error.answer
+            response = error.response
         except OSError:
-            raise  # the client hung up
+            raise  # the client has disconnected
         except Exception:
             log.exception('a request failed')
-            answer = HttpError(Fault.INTERNAL_ERROR, 'an error of this server; its log has it').answer
-        return self._send(request, answer)
+            response = problem(Fault.INTERNAL_ERROR, 'an error of this server: its log has the details')
+        with closing(response):
+            return self._send(request, response)
 
-    def _head(self) -> bytes | None:
-        """The head of the next request; None when the client has none. Raises HttpError."""
-        server, now = self.server, time.monotonic()
-        server.connections[self.request] = now
-        deadline = now + (REQUEST_TIME if self._received else IDLE_TIME)
-        searched = 0
-        while (end := self._received.find(b'\r\n\r\n', max(0, searched - 3))) < 0:
-            searched = len(self._received)
-            if b'\n' not in self._received[: LINE_LIMIT + 1] and searched > LINE_LIMIT:
-                raise line_too_long()
-            if searched > HEAD_LIMIT + len('\r\n\r'):
-                raise head_too_long()
+    def _receive_header_section(self) -> bytes | None:
+        """The next request, without the empty line that ends it; None when there is none. Raises HttpError.
+
+        The deadline is for the request as a whole: a client that sends it byte by byte gains nothing.
+        """
+        self.server.places.mark_silent(self.request)
+        now = time.monotonic()
+        deadline = now + IDLE_TIME
+        if self._received:  # pipelined
+            deadline = now + REQUEST_TIME
+        while True:
+            end = end_of_header_section(self._received)
+            if end is not None:
+                break
             data = self._receive(deadline)
             if not data:
                 return None
             if not self._received:
                 deadline = min(deadline, time.monotonic() + REQUEST_TIME)
             self._received = (self._received + data).lstrip(b'\r\n')  # RFC 9112 2.2: empty lines before a request
-            if self._received and not self._received[:1].isalpha():  # TLS to a port without it, for one
-                raise HttpError(Fault.BAD_REQUEST, 'the request line is malformed')
-        if end > HEAD_LIMIT:
-            raise head_too_long()
-        server.connections[self.request] = math.inf
-        head, self._received = self._received[:end], self._received[end + 4 :].lstrip(b'\r\n')
-        return head
+        self.server.places.mark_busy(self.request)
+        header_section = self._received[:end]
+        self._received = after_header_section(self._received, end).lstrip(b'\r\n')
+        return header_section
 
     def _receive(self, deadline: float) -> bytes:
-        """What the client sends; nothing when it hung up or stayed idle. Raises HttpError for a slow request."""
+        """What the client sends; nothing when it has disconnected or is idle. Raises HttpError for a slow request."""
+        seconds_left = deadline - time.monotonic()
+        self.request.settimeout(max(0.001, seconds_left))
         try:
-            self.request.settimeout(max(0.001, deadline - time.monotonic()))
-            return self.request.recv(8192)
+            return self.request.recv(RECEIVE_SIZE)
         except TimeoutError:
             if not self._received:
                 return b''
-            raise HttpError(
-                Fault.REQUEST_TIMEOUT, f'the head of a request must come within {REQUEST_TIME:g} s'
-            ) from None
+            detail = f'a header section must arrive within {REQUEST_TIME:g} s'
+            raise HttpError(Fault.REQUEST_TIMEOUT, detail) from None
 
-    def _send(self, request: Request | None, answer: Response) -> bool:
-        """Sends an answer; True when the connection can have another request."""
-        keep = request is not None and request.keep_alive and not (answer.events or self.server.service.stopping)
-        self.server.service.answers.add(str(answer.status.value))
-        if self.server.verbose:
-            asked = f'{request.method} {request.path}' if request else 'no request'
-            log.info('%s: %s: %d', self.client_address[0], asked, answer.status)
+    def _send(self, request: Request | None, response: Response) -> bool:
+        """Sends a response. True when the connection is kept alive for another request."""
+        is_endless = response.events is not None
+        is_last = is_endless or self.server.stopping.is_set()
+        keep_alive = request is not None and request.keep_alive and not is_last
+        has_body = request is None or request.method != 'HEAD'
+        self.server.application.count(response)
+        self._log(request, response)
         self.request.settimeout(SEND_TIME)
-        with_body = request is None or request.method != 'HEAD'
-        head = self.server.head(answer, keep_alive=keep)
-        with closing(answer.events) if answer.events else nullcontext():
-            self.request.sendall(head + answer.body if with_body else head)
-            for event in (with_body and answer.events) or ():
+        data = response.header_section(self._header_fields(keep_alive=keep_alive))
+        if has_body:
+            data += response.body
+        self.request.sendall(data)
+        if response.events is not None and has_body:
+            for event in response.events:
                 self.request.sendall(event)
-        return keep
+        return keep_alive
+
+    def _header_fields(self, *, keep_alive: bool) -> dict[str, str]:
+        fields = {
+            'Date': formatdate(usegmt=True),
+            'Server': 'dsmr-rest-server',
+            **self.server.application.header_fields,
+        }
+        if not keep_alive:
+            fields['Connection'] = 'close'
+        return fields
+
+    def _log(self, request: Request | None, response: Response) -> None:
+        if not self.server.verbose:
+            return
+        requested = 'no request'
+        if request is not None:
+            requested = f'{request.method} {request.path}'
+        log.info('%s: %s: %d', self.client_address[0], requested, response.status)
 
     def _linger(self) -> None:
+        """Ends the connection so that the client can read its last response (RFC 9112 9.6)."""
+        self.server.places.mark_silent(self.request)
         self.request.settimeout(LINGER_TIME)
-        if self.server.tls:
+        if isinstance(self.request, ssl.SSLSocket):
             with suppress(OSError):
-                self.request.unwrap()  # type: ignore[attr-defined] # says that this was all (RFC 9112 9.8)
+                self.request.unwrap()  # tells the client that nothing is missing (RFC 9112 9.8)
         socket.socket.shutdown(self.request, socket.SHUT_WR)
         deadline = time.monotonic() + LINGER_TIME
-        while time.monotonic() < deadline and socket.socket.recv(self.request, 8192):
-            pass
+        while time.monotonic() < deadline:
+            if not socket.socket.recv(self.request, RECEIVE_SIZE):
+                return
 
 
-def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
+class RefusalHandler(RequestHandler):
+    """Handles a connection for which there is no place: it responds with 503 before any request."""
+
+    def _serve(self) -> None:
+        self._send(None, TOO_MANY_CONNECTIONS)
+
+
+def _disconnect(connection: socket.socket) -> None:
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # a TLS socket's own shutdown would disturb its thread
+
+
+def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
     if not (settings.certificate and settings.private_key):
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -86,7 +86,8 @@ class _Families(Collector):
 def exposition(
     reading: Reading | None,
     age: float | None,
-    counters: Mapping[str, Any],
+    counters: Any,
+    errors: Mapping[str, int],
     answers: Mapping[str, int],
     *,
     accept: str,
@@ -97,7 +98,7 @@ def exposition(
     `age` is the reading's in seconds, `counters` the meter's own, `answers` those of HTTP by status. What could tell
     one meter from all others is only shown with `identifiers`.
     """
-    families = list(_server(reading, age, counters, answers))
+    families = list(_server(reading, age, counters, errors, answers))
     if reading:
         families += [_info(reading, identifiers=identifiers), *_meter(reading.document)]
         families += _devices(reading.devices, identifiers=identifiers)
@@ -111,21 +112,21 @@ def exposition(
 
 
 def _server(
-    reading: Reading | None, age: float | None, counters: Mapping[str, Any], answers: Mapping[str, int]
+    reading: Reading | None, age: float | None, counters: Any, errors: Mapping[str, int], answers: Mapping[str, int]
 ) -> Iterator[Metric]:
     yield _single('dsmr_up', 'Whether there is a reading of the meter.', 1 if reading else 0)
     if age is not None:
         yield _single('dsmr_reading_age_seconds', 'Age of the reading that is shown.', age)
     for name, key, about in (
         ('dsmr_telegrams', 'telegrams', 'Good telegrams received since the start.'),
-        ('dsmr_checksum_failures', 'checksumFailures', 'Telegrams with a wrong checksum.'),
-        ('dsmr_incomplete_telegrams', 'incompleteTelegrams', 'Telegrams without an end.'),
-        ('dsmr_decryption_failures', 'decryptionFailures', 'Encrypted telegrams that could not be read.'),
-        ('dsmr_port_openings', 'portOpenings', 'Times that the port was opened.'),
-        ('dsmr_port_losses', 'portLosses', 'Times that the open port was lost.'),
+        ('dsmr_checksum_failures', 'checksum_failures', 'Telegrams with a wrong checksum.'),
+        ('dsmr_incomplete_telegrams', 'incomplete_telegrams', 'Telegrams without an end.'),
+        ('dsmr_decryption_failures', 'decryption_failures', 'Encrypted telegrams that could not be read.'),
+        ('dsmr_port_openings', 'port_openings', 'Times that the port was opened.'),
+        ('dsmr_port_losses', 'port_losses', 'Times that the open port was lost.'),
     ):
-        yield _single(name, about, counters[key], 'counter')
-    yield _by_label('dsmr_errors', 'Readings that were asked for in vain.', 'code', counters['errorsByCode'])
+        yield _single(name, about, getattr(counters, key), 'counter')
+    yield _by_label('dsmr_errors', 'Readings that were asked for in vain.', 'code', errors)
     yield _by_label('dsmr_http_requests', 'HTTP requests answered.', 'status', answers)
 
 

@@ -1,14 +1,15 @@
-"""What each path answers: a function from Service and Request to Response, and one entry in ROUTES.
+"""What each path returns: a function from Service and Request to Response, and one entry in ROUTES.
 
-Every other path is a JSON Pointer (RFC 6901) into the reading. None of them reads the meter in a way of its own.
+Every other path is a JSON Pointer (RFC 6901) into the reading. A route does not know sockets, credentials or the serial
+port: it asks the Meter for a reading, and lets a MeterError pass, of which api.py makes a response.
 """
 
 import hashlib
 import re
+import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
@@ -21,53 +22,58 @@ from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http_message import RETRY_AFTER, HttpError, Request, Response, problem
 from dsmr_rest.meter import Meter, Tally
 from dsmr_rest.metrics import exposition
-from dsmr_rest.reading import Reading, possible_keys, render
+from dsmr_rest.reading import Reading, camel_case, possible_keys, render
 
 STREAM_BEAT = 15.0
-"""Seconds after which a stream says something although there is no reading, so that its client knows it is alive."""
+"""Seconds without an event after which a stream sends a comment, so that its client knows that it is alive."""
 STREAM_RETRY = 1.0
-"""Seconds between attempts to open a lost port for a stream, and that the port stays open for its next reading."""
+"""Seconds between a stream's attempts to open a lost port, and that the port is kept open for its next reading."""
 POLL_TIME = 9.5
-"""Seconds to answer a poller: Prometheus and Home Assistant give up after 10."""
+"""Seconds to respond to a client that polls: Prometheus and Home Assistant give up after 10."""
 SCRAPE_MARGIN = 0.5
-"""Seconds before the end of Prometheus's patience by which a scrape is answered."""
+"""Seconds before the end of Prometheus's patience at which a scrape gets its response."""
 HEALTH_AGE = 60.0
-"""Seconds: /health takes a reading when the last one is older."""
+"""Seconds. /health takes a reading when the last one is older."""
 
 DASHBOARD_POLICY = {
     'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
     " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
     'Referrer-Policy': 'no-referrer',
 }
+_NO_STORE = {'Cache-Control': 'no-store'}
 
-_INDEX = re.compile(r'0|[1-9]\d{0,8}')  # RFC 6901: no leading zeros
-_SECONDS = re.compile(r'\d{1,4}(\.\d{1,9})?')
-_KEYS = possible_keys()
+_LIST_INDEX = re.compile(r'0|[1-9][0-9]{0,8}')  # RFC 6901 4: no leading zeros
+_SECONDS = re.compile(r'[0-9]{1,4}(\.[0-9]{1,9})?')
+_FIRST_KEYS = possible_keys()
 
 
-@dataclass
 class Service:
-    """What the routes work with. `streams` is changed by single operations of the interpreter: it needs no lock."""
+    """What the routes work with: the settings, the meter, and the server's own counts.
 
-    settings: ServerSettings
-    meter: Meter
-    answers: Tally = field(default_factory=Tally)
-    streams: set[object] = field(default_factory=set)
-    stopping: bool = False
+    `responses` counts by HTTP status. `stream_places` has a place for every stream that may be open at a time; one
+    connection is always left for requests.
+    """
+
+    def __init__(self, settings: ServerSettings, meter: Meter) -> None:
+        self.settings = settings
+        self.meter = meter
+        self.responses = Tally()
+        most_streams = min(settings.max_streams, settings.max_connections - 1)
+        self.stream_places = threading.BoundedSemaphore(most_streams)
 
     @property
     def timeout(self) -> float:
-        """Seconds that a request waits for a telegram."""
+        """Seconds that a request waits for a telegram, unless it prefers to wait for less."""
         return self.meter.reader.settings.timeout
 
     def reading(self, request: Request, max_age: float | None = None) -> Reading:
-        """The reading that a request asks for. Raises MeterError."""
-        return self.meter.read(
-            _deadline(request, self.timeout), max_age if request.max_age is None else request.max_age
-        )
+        """The reading that a request asks for; `max_age` in seconds if it does not say. Raises MeterError."""
+        if request.max_age is not None:
+            max_age = request.max_age
+        return self.meter.read(_deadline(request, self.timeout), max_age)
 
-    def polled(self, request: Request, patience: float) -> Reading:
-        """The reading for a client that asks again and again. Raises MeterError."""
+    def polled_reading(self, request: Request, patience: float = POLL_TIME) -> Reading:
+        """The reading for a client that polls and waits for at most `patience` seconds. Raises MeterError."""
         return self.meter.poll(_deadline(request, min(patience, self.timeout)))
 
 
@@ -75,16 +81,19 @@ Route = Callable[[Service, Request], Response]
 
 
 def _deadline(request: Request, timeout: float) -> float:
-    return time.monotonic() + (timeout if request.wait is None else min(timeout, request.wait))
+    """The monotonic time at which a request ends: after the timeout, or earlier if the client prefers that."""
+    if request.wait is not None:
+        timeout = min(timeout, request.wait)
+    return time.monotonic() + timeout
 
 
 def meter_problem(error: MeterError) -> Response:
-    """The answer when there is no reading."""
+    """The response when there is no reading."""
     return problem(error.fault, error.detail)
 
 
 def freshness(reading: Reading) -> dict[str, str]:
-    """How old an answer is, in the field's own terms (RFC 9111)."""
+    """The header fields that say how old a reading is (RFC 9111)."""
     return {
         'Age': str(int(time.monotonic() - reading.arrived)),
         'Last-Modified': formatdate(reading.received, usegmt=True),
@@ -93,34 +102,54 @@ def freshness(reading: Reading) -> dict[str, str]:
 
 
 def whole_reading(service: Service, request: Request) -> Response:
-    """GET /."""
+    """GET / returns the document of a reading as indented JSON."""
     reading = service.reading(request)
     return Response(reading.json, headers=freshness(reading))
 
 
 def part_of_reading(service: Service, request: Request) -> Response:
-    """GET /<JSON Pointer>. A first key that no specification can give is unknown without asking the meter."""
-    unknown = HttpError(Fault.NOT_FOUND, f'nothing is at {request.path}')
+    """GET /<JSON Pointer> returns a part of the document of a reading.
+
+    A pointer whose first key cannot occur in any telegram specification is 404 without reading the meter.
+    """
+    not_found = HttpError(Fault.NOT_FOUND, f'nothing is at {request.path}')
     try:
-        keys = [
-            unquote(key, errors='strict').replace('~1', '/').replace('~0', '~') for key in request.path.split('/')[1:]
-        ]
+        keys = _pointer_keys(request.path)
     except UnicodeDecodeError:
-        raise unknown from None
-    if keys[0] not in _KEYS:
-        raise unknown
+        raise not_found from None
+    if keys[0] not in _FIRST_KEYS:
+        raise not_found
     reading = service.reading(request)
-    value: Any = reading.document
     try:
-        for key in keys:
-            value = value[int(key) if isinstance(value, list) and _INDEX.fullmatch(key) else key]
-    except (KeyError, IndexError, TypeError):
-        raise unknown from None
+        value = _value_at(reading.document, keys)
+    except LookupError:
+        raise not_found from None
     return Response(render(value), headers=freshness(reading))
 
 
+def _pointer_keys(path: str) -> list[str]:
+    """The keys of a JSON Pointer, unescaped (RFC 6901 4). Raises UnicodeDecodeError when they are not UTF-8."""
+    keys = []
+    for part in path.split('/')[1:]:
+        key = unquote(part, errors='strict')
+        keys.append(key.replace('~1', '/').replace('~0', '~'))
+    return keys
+
+
+def _value_at(value: Any, keys: list[str]) -> Any:
+    """The value that a JSON Pointer refers to. Raises LookupError."""
+    for key in keys:
+        if isinstance(value, dict):
+            value = value[key]
+        elif isinstance(value, list) and _LIST_INDEX.fullmatch(key):
+            value = value[int(key)]
+        else:
+            raise LookupError(key)
+    return value
+
+
 def telegram(service: Service, request: Request) -> Response:
-    """GET /telegram: as it came."""
+    """GET /telegram returns the telegram as it came, or the plain text of an encrypted one."""
     return _as_it_came(service.reading(request))
 
 
@@ -129,118 +158,183 @@ def _as_it_came(reading: Reading) -> Response:
 
 
 def health(service: Service, request: Request) -> Response:
-    """GET /health: whether readings can be had, why not, and what happened since the start."""
+    """GET /health says whether the meter is responding, why not, and what happened since the start."""
     error: MeterError | None = None
     try:
         service.reading(request, max_age=HEALTH_AGE)
     except MeterError as caught:
         error = caught
-    latest = service.meter.latest
     document = {
-        'status': 'unavailable' if error else 'ok',
-        'code': error.fault.code if error else 'ok',
-        'detail': error.detail if error else 'readings can be had',
-        'ageOfLastReading': round(time.monotonic() - latest.arrived, 1) if latest else None,
-        'specification': latest and latest.specification,
-        'specificationUnsure': latest and latest.unsure,
-        'linesNotUnderstood': latest and list(latest.not_understood),
-        'counters': service.meter.counters() | {'requestsByStatus': service.answers.counts()},
+        **_verdict(error),
+        **_last_reading(service.meter.latest),
+        'waitingRequests': service.meter.waiters,
+        'counters': _counters(service),
         'version': __version__,
     }
-    status = HTTPStatus.SERVICE_UNAVAILABLE if error else HTTPStatus.OK
-    headers = {'Cache-Control': 'no-store'} | ({'Retry-After': str(RETRY_AFTER)} if error else {})
-    return Response(render(document), status=status, headers=headers)
+    if error is None:
+        return Response(render(document), headers=_NO_STORE)
+    headers = _NO_STORE | {'Retry-After': str(RETRY_AFTER)}
+    return Response(render(document), status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
+
+
+def _verdict(error: MeterError | None) -> dict[str, Any]:
+    if error is None:
+        return {'status': 'ok', 'code': 'ok', 'detail': 'the meter is responding'}
+    return {'status': 'unavailable', 'code': error.fault.code, 'detail': error.detail}
+
+
+def _last_reading(reading: Reading | None) -> dict[str, Any]:
+    """What /health says about the last reading; null before the first one."""
+    if reading is None:
+        keys = ('ageOfLastReading', 'specification', 'specificationUnsure', 'linesNotUnderstood')
+        return dict.fromkeys(keys)
+    return {
+        'ageOfLastReading': round(time.monotonic() - reading.arrived, 1),
+        'specification': reading.specification,
+        'specificationUnsure': reading.unsure,
+        'linesNotUnderstood': list(reading.not_understood),
+    }
+
+
+def _counters(service: Service) -> dict[str, Any]:
+    counters: dict[str, Any] = {}
+    for name, count in asdict(service.meter.counters).items():
+        counters[camel_case(name)] = count
+    counters['errorsByCode'] = service.meter.errors.counts()
+    counters['requestsByStatus'] = service.responses.counts()
+    return counters
 
 
 def stream(service: Service, _: Request) -> Response:
-    """GET /stream: server-sent events, a reading each; `event: problem` when the meter is lost."""
-    events = _events(service)
-    first = next(events)  # with which it takes its place, so that no two can take the same
-    if len(service.streams) > min(service.settings.max_streams, service.settings.max_connections - 1):
-        events.close()
-        return problem(
-            Fault.TOO_MANY_CONNECTIONS,
-            'as many streams as [server] max_streams allows are open: try again, or set it higher',
-        )
-    return Response(first, 'text/event-stream', headers={'Cache-Control': 'no-store'}, events=events)
+    """GET /stream returns server-sent events, one per reading, and `event: problem` when the meter is lost."""
+    if not service.stream_places.acquire(blocking=False):
+        detail = 'as many streams as [server] max_streams allows are open: try again, or set it higher'
+        return problem(Fault.TOO_MANY_CONNECTIONS, detail)
+    events = ReadingStream(service)
+    return Response(b': readings follow\n\n', 'text/event-stream', headers=_NO_STORE, events=events)
 
 
-def _events(service: Service) -> Generator[bytes, None, None]:
-    mark, reading, trouble = object(), None, ''
-    keep_open = max(STREAM_RETRY, service.meter.reader.settings.keep_open)
-    service.streams.add(mark)
-    try:
-        yield b': readings follow\n\n'
-        spoke = time.monotonic()
-        while not service.stopping:
+class ReadingStream:
+    """The events of one stream. It holds a place among the streams, which close() gives back.
+
+    The stream is a waiter of the Meter that waits again after each reading. When there is no reading it reports a
+    problem, once for each kind of fault in a row, and keeps trying: a fault of the port comes at once, so it pauses for
+    STREAM_RETRY between attempts. It ends when the meter is stopped.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._keep_open = max(STREAM_RETRY, service.meter.reader.settings.keep_open)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yields events (WHATWG HTML, server-sent events) as they happen."""
+        latest: Reading | None = None
+        reported: Fault | None = None
+        last_event = time.monotonic()
+        while True:
             try:
-                until = min(time.monotonic() + service.timeout, spoke + STREAM_BEAT)
-                until = max(until, time.monotonic() + STREAM_RETRY)
-                reading = service.meter.read(until, 0, after=reading, keep_open=keep_open)
-                event, trouble = b'id: %.3f\ndata: %s\n\n' % (reading.received, reading.line), ''
+                latest = self._next_reading(latest, last_event)
             except MeterError as error:
-                event = b': no reading\n\n'
-                if error.fault.code != trouble:
-                    details = b' '.join(meter_problem(error).body.split())
-                    event, trouble = b'event: problem\ndata: %s\n\n' % details, error.fault.code
-                elif time.monotonic() - spoke < STREAM_BEAT:
+                if error.fault is Fault.STOPPING:
+                    return
+                is_news = error.fault is not reported
+                is_quiet = time.monotonic() - last_event >= STREAM_BEAT
+                if not (is_news or is_quiet):
                     time.sleep(STREAM_RETRY)
                     continue
+                event = b': no reading\n\n'
+                if is_news:
+                    event = _problem_event(error)
+                    reported = error.fault
+            else:
+                event = _reading_event(latest)
+                reported = None
             yield event
-            spoke = time.monotonic()
-    finally:
-        service.streams.discard(mark)
+            last_event = time.monotonic()
+
+    def close(self) -> None:
+        self._service.stream_places.release()
+
+    def _next_reading(self, latest: Reading | None, last_event: float) -> Reading:
+        """The next reading, if it arrives before it is time for a comment. Raises MeterError."""
+        now = time.monotonic()
+        deadline = min(now + self._service.timeout, last_event + STREAM_BEAT)
+        deadline = max(deadline, now + STREAM_RETRY)
+        return self._service.meter.read(deadline, max_age=0, after=latest, keep_open=self._keep_open)
+
+
+def _reading_event(reading: Reading) -> bytes:
+    return b'id: %.3f\ndata: %s\n\n' % (reading.received, reading.line)
+
+
+def _problem_event(error: MeterError) -> bytes:
+    on_one_line = b' '.join(meter_problem(error).body.split())
+    return b'event: problem\ndata: %s\n\n' % on_one_line
 
 
 def metrics(service: Service, request: Request) -> Response:
-    """GET /metrics: always 200; without a reading it says dsmr_up 0 and shows no values."""
-    given = request.headers.get('x-prometheus-scrape-timeout-seconds', '')
-    patience = max(0.0, float(given) - SCRAPE_MARGIN) if _SECONDS.fullmatch(given) else POLL_TIME
-    reading = None
-    with suppress(MeterError):
-        reading = service.polled(request, patience)
+    """GET /metrics is always 200; without a reading it says `dsmr_up 0` and has no values of the meter."""
+    reading: Reading | None = None
+    age: float | None = None
+    try:
+        reading = service.polled_reading(request, _scrape_time(request))
+        age = time.monotonic() - reading.arrived
+    except MeterError:
+        pass  # dsmr_up and dsmr_errors report it
     body, content_type = exposition(
         reading,
-        time.monotonic() - reading.arrived if reading else None,
-        service.meter.counters(),
-        service.answers.counts(),
+        age,
+        service.meter.counters,
+        service.meter.errors.counts(),
+        service.responses.counts(),
         accept=request.headers.get('accept', ''),
         identifiers=service.settings.metrics_identifiers,
     )
-    return Response(body, content_type, headers={'Cache-Control': 'no-store', 'Vary': 'Accept'})
+    return Response(body, content_type, headers=_NO_STORE | {'Vary': 'Accept'})
+
+
+def _scrape_time(request: Request) -> float:
+    """Seconds in which a scrape must get its response."""
+    stated = request.headers.get('x-prometheus-scrape-timeout-seconds', '')
+    if not _SECONDS.fullmatch(stated):
+        return POLL_TIME
+    return max(0.0, float(stated) - SCRAPE_MARGIN)
 
 
 def homewizard_device(service: Service, request: Request) -> Response:
-    """GET /api."""
-    return Response(
-        render(homewizard.device(service.polled(request, POLL_TIME))), headers={'Cache-Control': 'no-store'}
-    )
+    """GET /api describes the device, as a HomeWizard P1 meter does."""
+    device = homewizard.device(service.polled_reading(request))
+    return Response(render(device), headers=_NO_STORE)
 
 
 def homewizard_data(service: Service, request: Request) -> Response:
-    """GET /api/v1/data."""
-    reading = service.polled(request, POLL_TIME)
+    """GET /api/v1/data returns the measurement, as a HomeWizard P1 meter does."""
+    reading = service.polled_reading(request)
     return Response(render(homewizard.data(reading)), headers=freshness(reading))
 
 
 def homewizard_telegram(service: Service, request: Request) -> Response:
-    """GET /api/v1/telegram."""
-    return _as_it_came(service.polled(request, POLL_TIME))
+    """GET /api/v1/telegram returns the telegram as it came."""
+    return _as_it_came(service.polled_reading(request))
 
 
-def _file(name: str, content_type: str, headers: Mapping[str, str] | None = None) -> Route:
-    """A route for a file of the package, which a client may keep and ask about (RFC 9110 13.1.2)."""
-    body = Path(__file__).with_name(name).read_bytes()
+def _static(body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> Route:
+    """A route for a body that never changes, which a client may keep and revalidate (RFC 9110 13.1.2)."""
     tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
     fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
 
     def route(_: Service, request: Request) -> Response:
-        known = request.headers.get('if-none-match', '')
-        if known == '*' or tag in known:
+        known_tags = request.headers.get('if-none-match', '')
+        is_known = known_tags == '*' or tag in known_tags
+        if is_known:
             return Response(b'', '', HTTPStatus.NOT_MODIFIED, fields)
         return Response(body, content_type, headers=fields)
 
     return route
+
+
+def _file(name: str) -> bytes:
+    return Path(__file__).with_name(name).read_bytes()
 
 
 ROUTES: dict[str, Route] = {
@@ -249,8 +343,8 @@ ROUTES: dict[str, Route] = {
     '/stream': stream,
     '/metrics': metrics,
     '/health': health,
-    '/dashboard': _file('dashboard.html', 'text/html; charset=utf-8', DASHBOARD_POLICY),
-    '/openapi.json': _file('openapi.json', 'application/json'),
+    '/dashboard': _static(_file('dashboard.html'), 'text/html; charset=utf-8', DASHBOARD_POLICY),
+    '/openapi.json': _static(_file('openapi.json'), 'application/json'),
 }
 HOMEWIZARD_ROUTES: dict[str, Route] = {
     '/api': homewizard_device,

@@ -9,6 +9,8 @@ BAUD_RATES = {'115200 8N1': 115200, '115200 7E1': 115200, '9600 7E1': 9600}
 """The baud rate of each line setting: 115200 8N1 since DSMR 4, 9600 7E1 in DSMR 2.2 and 3."""
 BITS_PER_BYTE = 10
 """On the wire: both 8N1 and 7E1 take eight bits between a start bit and a stop bit."""
+LONGEST_SILENCE = 11.0
+"""Seconds. Meters send at least every 10 s (DSMR 2.2 to 4.x): a longer silence means another baud rate or no peer."""
 
 
 @dataclass(frozen=True)

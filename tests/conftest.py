@@ -122,9 +122,14 @@ class Server:
         return self.log_file.read_text()
 
     @property
+    def health(self) -> Any:
+        """What /health says now: it accepts any last reading and does not wait for one."""
+        return self.get('/health', {'Cache-Control': 'max-age=3600', 'Prefer': 'wait=0'}).json
+
+    @property
     def openings(self) -> int:
         """How often it has opened its port."""
-        return int(self.get('/health', {'Cache-Control': 'max-age=3600'}).json['counters']['portOpenings'])
+        return int(self.health['counters']['portOpenings'])
 
     def get(
         self, path: str = '/', headers: Mapping[str, str] | None = None, *, method: str = 'GET', timeout: float = 40
@@ -173,20 +178,21 @@ def sockets(process: int) -> int:
     return count
 
 
-def thread_states(process: int) -> list[str]:
-    """A letter for each thread of a process, S for one that sleeps (proc_pid_stat(5))."""
-    return [each.read_text().rpartition(')')[2].split()[0] for each in Path(f'/proc/{process}/task').glob('*/stat')]
+def threads(process: int) -> int:
+    """How many threads a process has."""
+    return len(list(Path(f'/proc/{process}/task').iterdir()))
+
+
+THREADS_AT_REST = 2
+"""Threads of a server that nobody asks: the main thread, which waits for a signal, and the one that accepts clients."""
 
 
 def wait_together(server: Server, pool: ThreadPoolExecutor, count: int, path: str = '/') -> list[Future[Reply]]:
-    """Requests that all wait for the open meter: the accepting thread, the meter's and each of theirs are asleep."""
-    process = server.process.pid
-    asked = [pool.submit(server.get, path) for _ in range(count)]
-    # One for the listener, one each, and the port, which is a device or a socket too.
-    wait_for(lambda: sockets(process) + any('/pts/' in file for file in processes_files(process)) == count + 2)
-    # At least: pyserial's rfc2217 client has one of its own.
-    wait_for(lambda: set(states := thread_states(process)) == {'S'} and len(states) >= count + 2)
-    return asked
+    """Requests that all wait for a telegram, from a port that is open."""
+    opened = server.openings
+    replies = [pool.submit(server.get, path) for _ in range(count)]
+    wait_for(lambda: server.health['waitingRequests'] == count and server.openings > opened)
+    return replies
 
 
 StartServer = Callable[..., Server]

@@ -5,17 +5,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
+import ifaddr
 import pytest
 from conftest import ROOT, wait_for
 from telegrams import of_version, read
 from zeroconf import NonUniqueNameException, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
 
-from dsmr_rest import discovery, homewizard
+from dsmr_rest import homewizard
 from dsmr_rest.config import ServerSettings
-from dsmr_rest.discovery import HOMEWIZARD_SERVICE, WEB_SERVICE, Announcement, announce
+from dsmr_rest.discovery import HOMEWIZARD_SERVICE, WEB_SERVICE, Announcement
 
 LOOPBACK = ['127.0.0.1']
 READING = read(of_version('5.0'))
@@ -48,9 +50,10 @@ def seen() -> Iterator[Seen]:
         browser.cancel()
 
 
-def announced(port: int, *, homewizard_api: bool) -> Announcement:
-    announcement = announce(port, READING if homewizard_api else None, LOOPBACK)
-    assert announcement
+def announced(port: int, *, homewizard_api: bool = False) -> Announcement:
+    """A server's announcement on loopback, which has been started."""
+    announcement = Announcement(ServerSettings(homewizard_api=homewizard_api), port, addresses=LOOPBACK)
+    announcement.start(READING)
     return announcement
 
 
@@ -77,8 +80,8 @@ def test_the_device_is_found_as_its_clients_look_for_it(seen: Seen) -> None:
 
 
 def test_a_server_without_that_api_is_found_as_a_web_page(seen: Seen) -> None:
-    """With no reading given the service is _http._tcp, named after this product and this computer, at path /."""
-    with closing(announced(8080, homewizard_api=False)) as announcement:
+    """The service is _http._tcp, named after this product and this computer, at path /."""
+    with closing(announced(8080)) as announcement:
         info = found(seen, announcement)
         host = socket.gethostname().partition('.')[0]
         assert info.name == f'Smart meter at {host} (dsmr-rest-server)._http._tcp.local.'
@@ -86,17 +89,17 @@ def test_a_server_without_that_api_is_found_as_a_web_page(seen: Seen) -> None:
         assert (info.port, info.decoded_properties) == (8080, {'path': '/'})
 
 
-def test_a_second_server_on_the_computer_gets_a_name_of_its_own(seen: Seen) -> None:
+def test_a_second_server_on_the_computer_gets_another_name(seen: Seen) -> None:
     """Two servers without the API are both found, by different names and ports."""
-    with closing(announced(8080, homewizard_api=False)) as first:
+    with closing(announced(8080)) as first:
         found(seen, first)
-        with closing(announced(8081, homewizard_api=False)) as second:
+        with closing(announced(8081)) as second:
             wait_for(lambda: {info.port for info in seen.services.values()} >= {8080, 8081})
             assert first.name != second.name
 
 
-def test_a_device_that_is_there_already_is_not_announced_again(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
-    """The second server for one meter says in one line of the log that its name is taken."""
+def test_a_meter_is_not_announced_twice(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
+    """The second server of one meter logs one line, that the name is taken."""
     with closing(announced(8080, homewizard_api=True)) as first:
         found(seen, first)
         with closing(announced(8081, homewizard_api=True)):
@@ -106,7 +109,7 @@ def test_a_device_that_is_there_already_is_not_announced_again(seen: Seen, caplo
 
 @pytest.mark.parametrize('homewizard_api', [True, False])
 def test_closing_says_goodbye_and_is_quick(seen: Seen, *, homewizard_api: bool) -> None:
-    """A closed announcement is withdrawn, not left to expire; the fixture sees that no thread or socket stays."""
+    """A closed announcement is withdrawn, not left to expire; a fixture checks that no thread or socket is left."""
     announcement = announced(8080, homewizard_api=homewizard_api)
     found(seen, announcement)
     began = time.monotonic()
@@ -115,65 +118,102 @@ def test_closing_says_goodbye_and_is_quick(seen: Seen, *, homewizard_api: bool) 
     wait_for(lambda: announcement.name in seen.gone)
 
 
-def test_closing_at_once_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """An announcement that is closed before it was made ends without a word."""
+def test_closing_at_once_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    """An announcement that is closed while it is being made leaves nothing, not even a log line."""
     announced(8080, homewizard_api=True).close()
     assert not caplog.records
 
 
-@pytest.mark.parametrize('interface', ['192.0.2.1', '::1', 'localhost'])
-def test_an_impossible_interface_costs_the_announcement_only(interface: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An address that this computer does not have, or that is none, is one line in the log and no failure."""
-    announcement = announce(8080, None, [interface])
-    if announcement:
-        announcement.close()
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+def test_closing_what_was_never_started_does_nothing() -> None:
+    """An announcement that was not started has no name and can be closed."""
+    announcement = Announcement(ServerSettings(), 8080, addresses=LOOPBACK)
+    announcement.close()
+    assert announcement.name == ''
 
 
-@pytest.mark.parametrize(('reading', 'level'), [('READING', 'WARNING'), ('None', 'INFO')])
-def test_without_the_library_there_is_one_line_in_the_log(reading: str, level: str) -> None:
-    """The library is optional: its absence is a warning to who switched the API on, and a note to others."""
-    program = f"""
-import logging, sys
-sys.modules['zeroconf'] = None
-sys.path.insert(0, {str(ROOT / 'tests')!r})
-from dsmr_rest.discovery import announce
-from telegrams import of_version, read
-READING = read(of_version('5.0'))
-logging.basicConfig(level=logging.INFO, format='%(levelname)s %(message)s')
-print(announce(8080, {reading}))
-"""
-    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == 'None\n'
-    assert done.stderr == f'{level} not announced on the network: the package zeroconf is not installed\n'
+def test_a_meter_is_not_announced_without_a_reading() -> None:
+    """Nothing is announced when a reading is needed and there is none."""
+    announcement = Announcement(ServerSettings(homewizard_api=True), 8080, addresses=LOOPBACK)
+    announcement.start(None)
+    assert announcement.name == ''
 
 
 @pytest.mark.parametrize(
-    ('settings', 'as_web_page', 'as_device'),
-    [
-        ({}, [(80, None, ())], []),
-        ({'host': '192.0.2.1'}, [(80, None, ('192.0.2.1',))], []),
-        ({'homewizard_api': True}, [], [(80, READING, ())]),
-        ({'homewizard_api': True, 'user': 'a', 'password': 'b'}, [(80, None, ())], []),
-        ({'homewizard_api': True, 'certificate': 'c', 'private_key': 'k'}, [(80, None, ())], []),
-        ({'host': '127.0.0.1'}, [], []),
-        ({'host': '::1', 'homewizard_api': True}, [], []),
-        ({'host': 'meter.example'}, [], []),
-    ],
+    ('settings', 'addresses'), [({'host': '192.0.2.1'}, ()), ({}, ['::1']), ({}, ['localhost'])], ids=str
 )
-def test_who_is_announced_and_when(
-    settings: dict[str, object],
-    as_web_page: list[object],
-    as_device: list[object],
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_impossible_address_costs_the_announcement_only(
+    settings: dict[str, Any], addresses: Sequence[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A device is announced from its first reading on, a web page at once, and neither where nobody else can ask."""
-    calls: list[object] = []
-    monkeypatch.setattr(discovery, 'announce', lambda *arguments: calls.append(arguments))
-    announcer = discovery.Announcer()
-    announcer.begin(ServerSettings(**settings), 80)  # type: ignore[arg-type]
-    assert calls == as_web_page
-    assert announcer.needs_reading is bool(as_device)
-    announcer.device(READING)
-    assert calls == as_web_page + as_device
-    announcer.close()
+    """An address that this computer does not have, or that is not IPv4, is one log line and no failure."""
+    announcement = Announcement(ServerSettings(**settings), 8080, addresses=addresses)
+    announcement.start(None)
+    announcement.close()
+    assert announcement.name == ''
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+@pytest.mark.parametrize(('homewizard_api', 'level'), [(True, 'WARNING'), (False, 'INFO')])
+def test_without_the_library_there_is_one_log_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, homewizard_api: bool, level: str
+) -> None:
+    """The library is optional: its absence is a warning when the API is switched on, otherwise only information."""
+    monkeypatch.setitem(sys.modules, 'zeroconf', None)
+    caplog.set_level(logging.INFO)
+    announced(8080, homewizard_api=homewizard_api).close()
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        (level, 'not announced on the network: the package zeroconf is not installed')
+    ]
+
+
+def test_a_server_on_every_address_is_announced_on_the_network(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a host it is announced on the computer's own addresses; closed at once, so that no packet is sent."""
+    if all(ip.ip == '127.0.0.1' for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4):
+        pytest.skip('this computer has no network')
+    with closing(Announcement(ServerSettings(), 8080)) as announcement:
+        announcement.start(None)
+        assert announcement.name
+    assert not caplog.records
+
+
+def test_a_computer_without_a_network_is_one_log_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With loopback as the only interface nothing is announced."""
+    loopback = ifaddr.Adapter('lo', 'lo', [ifaddr.IP('127.0.0.1', 8, 'lo'), ifaddr.IP(('::1', 0, 0), 128, 'lo')])
+    monkeypatch.setattr(ifaddr, 'get_adapters', lambda: [loopback])
+    Announcement(ServerSettings(), 8080).start(None)
+    assert [record.message for record in caplog.records] == ['not announced on the network: there is no network']
+
+
+def test_the_library_is_imported_only_for_an_announcement() -> None:
+    """A server that is not announced imports neither zeroconf nor asyncio: together they take 6 MB."""
+    program = 'import sys, dsmr_rest.discovery; print({"zeroconf", "ifaddr", "asyncio"} & set(sys.modules))'
+    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == 'set()\n'
+
+
+@pytest.mark.parametrize(
+    ('settings', 'is_wanted', 'describes_meter'),
+    [
+        ({}, True, False),
+        ({'host': '0.0.0.0'}, True, False),  # noqa: S104 nothing listens there
+        ({'host': '192.0.2.1'}, True, False),
+        ({'homewizard_api': True}, True, True),
+        ({'host': '192.0.2.1', 'homewizard_api': True}, True, True),
+        ({'homewizard_api': True, 'user': 'a', 'password': 'b'}, True, False),
+        ({'homewizard_api': True, 'certificate': 'c', 'private_key': 'k'}, True, False),
+        ({'host': '127.0.0.1'}, False, False),
+        ({'host': '::1', 'homewizard_api': True}, False, False),
+        ({'host': 'meter.example'}, False, False),
+    ],
+    ids=str,
+)
+def test_what_is_announced(settings: dict[str, Any], *, is_wanted: bool, describes_meter: bool) -> None:
+    """A server that others can reach is announced; as a meter when clients of the API can use it without a login."""
+    announcement = Announcement(ServerSettings(**settings), 8080, addresses=LOOPBACK)
+    assert (announcement.is_wanted, announcement.describes_meter) == (is_wanted, describes_meter)
+    with closing(announcement):
+        announcement.start(READING)
+        is_announced = announcement.name.endswith((HOMEWIZARD_SERVICE, WEB_SERVICE))
+        assert is_announced == is_wanted
+        assert announcement.name.endswith(HOMEWIZARD_SERVICE) == describes_meter

@@ -16,7 +16,7 @@ from conftest import StartServer, new_meter
 from telegrams import from_lines, of_version, read, read_lines
 
 from dsmr_rest import homewizard
-from dsmr_rest.meter import SLOW
+from dsmr_rest.meter import SLOW_INTERVAL
 from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter
 
 ON = {'homewizard_api': 'yes'}
@@ -387,7 +387,7 @@ def test_a_meter_that_is_away_is_503(start_server: StartServer, constant: Simula
 
 def test_a_poller_faster_than_a_slow_meter_never_fails(start_server: StartServer) -> None:
     """Once two telegrams have come, polls with less patience than the meter's interval succeed, aged within it."""
-    interval, patience, polls = SLOW + 0.5, 1.5, 10
+    interval, patience, polls = SLOW_INTERVAL + 0.5, 1.5, 10
     with new_meter('4.2', interval=interval) as slow:
         server = start_server(slow.port, server=ON)
         assert [server.get('/api/v1/data').status for _ in range(2)] == [200, 200]

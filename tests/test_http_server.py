@@ -20,9 +20,20 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from conftest import ROOT, Reply, Server, StartServer, hush, new_meter, wait_for, wait_together
+from conftest import (
+    ROOT,
+    THREADS_AT_REST,
+    Reply,
+    Server,
+    StartServer,
+    hush,
+    new_meter,
+    threads,
+    wait_for,
+    wait_together,
+)
 
-from dsmr_rest.http_message import HEAD_LIMIT
+from dsmr_rest.http_message import HEADER_SECTION_LIMIT
 from dsmr_rest.simulated_meter import House, SimulatedMeter, telegram
 
 TELEGRAM = telegram(House(), '5.0', datetime(2024, 6, 21, 12, tzinfo=timezone.utc))
@@ -77,10 +88,6 @@ def asked(server: Server, request: str | bytes) -> Reply:
     reply, *more = replies(server.raw(request.encode('latin-1') if isinstance(request, str) else request, 15))
     assert not more
     return reply
-
-
-def threads(server: Server) -> int:
-    return len(list(Path(f'/proc/{server.process.pid}/task').iterdir()))
 
 
 def connect(server: Server) -> socket.socket:
@@ -266,7 +273,7 @@ def test_64_clients_at_once_share_a_telegram(start_server: StartServer) -> None:
     """As many clients as are allowed get the same 200 from one opening of the port."""
     with new_meter(interval=2) as meter, ThreadPoolExecutor(64) as pool:
         hush(meter)
-        server = start_server(meter.port)
+        server = start_server(meter.port, server={'max_connections': 65})  # one to ask how many are waiting
         asked = wait_together(server, pool, 64, '/telegram')
         meter.silent = False
         answers = [each.result() for each in asked]
@@ -454,7 +461,7 @@ def test_the_limits_are_above_what_clients_send(served: Server) -> None:
 def test_the_limit_of_the_head_is_exact(beyond: int, status: int, served: Server) -> None:
     """A head as long as is allowed is read, one byte more is told."""
     head = f'GET {UNKNOWN} HTTP/1.0\r\nA: '
-    assert asked(served, head + 'b' * (HEAD_LIMIT + beyond - len(head)) + '\r\n\r\n').status == status
+    assert asked(served, head + 'b' * (HEADER_SECTION_LIMIT + beyond - len(head)) + '\r\n\r\n').status == status
 
 
 @pytest.mark.parametrize(
@@ -582,23 +589,22 @@ def test_no_website_may_ask_otherwise(served: Server) -> None:
 # Load and rude clients
 
 
-def test_one_client_too_many_is_told_at_once(start_server: StartServer, meter: SimulatedMeter) -> None:
-    """Above max_connections: 503 too_many_connections while the others wait, who all get their answer."""
-    meter.cut = 0
+def test_one_client_too_many_is_refused_at_once(start_server: StartServer, meter: SimulatedMeter) -> None:
+    """Above max_connections: 503 too_many_connections while the others wait, and all of those get their response."""
+    hush(meter)
     server = start_server(meter.port, server={'max_connections': 4})
-    idle = threads(server)
-    with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(server.get, '/') for _ in range(4)]
-        wait_for(lambda: threads(server) == idle + 5)  # and the meter's
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(connect(server)) for _ in range(4)]  # accepted in this order, before any other
+        for client in waiting:
+            client.sendall(b'GET / HTTP/1.0\r\n\r\n')
         for _ in range(3):
             reply = asked(server, f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}\r\n')
             assert is_problem(reply, 503, 'too_many_connections')
             assert int(reply.headers['Retry-After']) > 0
-        assert not any(each.done() for each in waiting)
-        meter.cut = None
-        assert [each.result().status for each in waiting] == [200] * 4
+        meter.silent = False
+        assert [client.recv(12) for client in waiting] == [b'HTTP/1.1 200'] * 4
     wait_for(lambda: server.get('/').status == 200)
-    wait_for(lambda: threads(server) == idle)
+    wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST)
 
 
 def test_idle_connections_make_room(start_server: StartServer, meter: SimulatedMeter) -> None:
@@ -616,7 +622,7 @@ def test_a_thousand_connections_leave_it_answering(start_server: StartServer, me
     """1,000 clients that connect at once and say nothing: another one is answered, and then all is as before."""
     server = start_server(meter.port)
     server.get('/')
-    wait_for(lambda: threads(server) == 1)
+    wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST)
     with ExitStack() as stack:
         for _ in range(1000):
             connection = stack.enter_context(socket.socket())
@@ -629,8 +635,8 @@ def test_a_thousand_connections_leave_it_answering(start_server: StartServer, me
             return False
 
         wait_for(answered, 30)
-        assert threads(server) <= 140, 'one each for max_connections, as many to refuse, and a few'
-    wait_for(lambda: threads(server) == 1, 15)
+        assert threads(server.process.pid) <= 140, 'one each for max_connections, as many to refuse, and a few'
+    wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST, 15)
     assert server.get('/').status == 200
 
 
@@ -668,7 +674,7 @@ def test_slow_clients_delay_nobody_and_end(start_server: StartServer, meter: Sim
         over.set()
         assert is_problem(replies(trickling.result())[0], 408, 'request_timeout')
         assert taking.result() < 20
-    wait_for(lambda: threads(server) == 1)
+    wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST)
 
 
 # TLS and addresses

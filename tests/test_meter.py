@@ -67,7 +67,7 @@ def together(count: int, what: Callable[[int], Any]) -> Iterator[list[Any]]:
 
 
 def openings(shared: Meter) -> int:
-    return int(shared.counters()['portOpenings'])
+    return int(shared.counters.port_openings)
 
 
 def is_free(port: str) -> bool:
@@ -124,7 +124,7 @@ def test_who_waits_together_shares_one_telegram(start_meter: StartMeter) -> None
     assert isinstance(readings[0], Reading)
     assert all(reading is readings[0] for reading in readings)
     assert all(readings[0].arrived >= asked for asked, _ in answers)
-    assert shared.counters()['telegrams'] == openings(shared) == 1
+    assert shared.counters.telegrams == openings(shared) == 1
 
 
 def test_one_after_another_none_is_stale_and_the_port_is_closed_between(start_meter: StartMeter) -> None:
@@ -201,12 +201,12 @@ def test_a_pulled_cable_is_told_at_once_and_mended_by_itself(start_meter: StartM
                 wait_for(lambda opened=opened: openings(shared) > opened)  # type: ignore[misc]
                 meter.unplug()
             assert answers.count('port_lost') == 8 or set(answers) == {'port_lost', 'port_missing'}
-            assert shared.counters()['portLosses'] == lost
+            assert shared.counters.port_losses == lost
             assert outcome(shared) == 'port_missing'
             meter.silent = False
             meter.plug_in()
             assert isinstance(outcome(shared), Reading)
-        assert shared.counters()['errorsByCode']['port_lost'] >= 10
+        assert shared.errors.counts()['port_lost'] >= 10
         wait_for(lambda: 'meter' not in {each.name for each in threading.enumerate()})
 
 
@@ -397,7 +397,7 @@ def test_checksum_trouble_is_logged_when_it_begins_and_when_it_is_over(
         wait_for(lambda: [each.startswith('checksum trouble begins') for each in caplog.messages] == [True])
         meter.corrupt_every = 0
         wait_for(lambda: outcome(shared) and len(caplog.messages) > 1)
-        failures = shared.counters()['checksumFailures']
+        failures = shared.counters.checksum_failures
         shared.stop()
     assert len(caplog.messages) == 2
     assert f'checksum trouble is over: {failures} telegrams were damaged' in caplog.messages[1]

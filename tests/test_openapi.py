@@ -109,7 +109,7 @@ def test_every_route_is_described_and_every_described_path_exists() -> None:
     routes = {**faces.ROUTES, **faces.HOMEWIZARD_ROUTES}
     assert set(DESCRIPTION['paths']) == {*routes, POINTER}
     for item in DESCRIPTION['paths'].values():
-        assert {each.upper() for each in item} - {'PARAMETERS'} == set(http_message.METHODS.split(', '))
+        assert {each.upper() for each in item} - {'PARAMETERS'} == set(http_message.ALLOWED_METHODS.split(', '))
 
 
 def test_what_is_described_as_compatible_says_when_it_is_served() -> None:

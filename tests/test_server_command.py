@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, StartServer, free_port, new_meter, wait_for
+from conftest import ROOT, StartServer, free_port, new_meter, wait_for, wait_together
 
 from dsmr_rest.simulated_meter import SimulatedMeter
 
@@ -116,9 +116,7 @@ def test_a_signal_ends_it_with_status_0(number: signal.Signals, start_server: St
         server = start_server(meter.port)
         assert server.process.stdout
         with ThreadPoolExecutor(8) as pool:
-            waiting = [pool.submit(server.get, '/') for _ in range(8)]
-            tasks = Path(f'/proc/{server.process.pid}/task')
-            wait_for(lambda: len(list(tasks.iterdir())) >= 10)  # main, the meter's, one per connection
+            waiting = wait_together(server, pool, 8)
             server.process.send_signal(number)
             assert server.process.wait(SECONDS_TO_STOP) == 0
             replies = [each.result() for each in waiting]
@@ -141,7 +139,7 @@ def test_a_signal_ends_it_while_the_port_is_being_opened(number: signal.Signals,
         server = start_server('socket://{}:{}'.format(*peer.getsockname()))
         assert server.process.stdout
         waiting = pool.submit(server.get, '/')
-        wait_for(lambda: len(list(Path(f'/proc/{server.process.pid}/task').iterdir())) >= 3)
+        wait_for(lambda: server.health['waitingRequests'] == 1)
         server.process.send_signal(number)
         assert server.process.wait(SECONDS_TO_CONNECT - 1) == 0
         assert waiting.result().json['code'] == 'stopping'
@@ -180,16 +178,33 @@ def test_one_line_with_the_addresses_it_serves(tmp_path: Path) -> None:
     assert rest == errors == ''
 
 
-def test_any_number_of_signals_ends_it_once(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """Signals that come while it is ending change nothing: status 0, and no word of them."""
-    file = config(tmp_path, meter.port)
-    with running(*SERVER, '--config', file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout
-        process.stdout.readline()
-        while process.poll() is None:
-            for each in signal.SIGTERM, signal.SIGINT:
-                process.send_signal(each)
-        assert (process.returncode, process.communicate()) == (0, ('', ''))
+RUN_AND_REPORT_THE_FIRST_LINE = """
+import signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+import dsmr_rest_server
+block = signal.pthread_sigmask
+def block_and_report(*arguments):
+    block(*arguments)
+    print('signals are blocked', flush=True)
+signal.pthread_sigmask = block_and_report
+sys.exit(dsmr_rest_server.main())
+"""
+
+
+@pytest.mark.parametrize('lines', range(1, 3))
+def test_a_flood_of_signals_ends_it_once(lines: int, meter: SimulatedMeter, tmp_path: Path) -> None:
+    """SIGTERM and SIGINT without a pause, from the first line of main() or while it serves: status 0 and no word."""
+    command = [sys.executable, '-c', RUN_AND_REPORT_THE_FIRST_LINE, str(ROOT), '--config', config(tmp_path, meter.port)]
+    for _ in range(10):
+        with running(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout
+            for _ in range(lines):
+                assert process.stdout.readline()
+            while process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGINT)
+            _, errors = process.communicate()
+        assert (process.returncode, errors) == (0, '')
 
 
 @pytest.mark.parametrize('verbose', [True, False])

@@ -1,0 +1,110 @@
+"""Api: who may ask, and which route responds. What http_server.py serves.
+
+It checks the host, the method and the credentials of a request, calls the route of its path, and turns the errors of
+routes and of the meter into problem details. It does not know connections, and not what a route returns.
+"""
+
+import base64
+import hmac
+import ipaddress
+import socket
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from dsmr_rest.config import ServerSettings
+from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.http_message import ALLOWED_METHODS, HttpError, Request, Response
+from dsmr_rest.meter import Meter
+from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES, Service, meter_problem, part_of_reading
+
+LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
+"""Names that the public DNS does not resolve (RFC 6762, RFC 8375, ICANN's .internal), or never will."""
+PREFLIGHT_AGE = 86_400
+"""Seconds that a browser may remember what a website may send."""
+
+
+class Api:
+    """Responds to requests, from any number of threads at once."""
+
+    def __init__(self, settings: ServerSettings, meter: Meter) -> None:
+        self._settings = settings
+        self._service = Service(settings, meter)
+        self._routes = dict(ROUTES)
+        if settings.homewizard_api:
+            self._routes.update(HOMEWIZARD_ROUTES)
+        self._own_names = {socket.gethostname().lower(), *settings.hosts}
+        self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
+
+    @property
+    def header_fields(self) -> Mapping[str, str]:
+        """The header fields that every response has."""
+        fields = {'X-Content-Type-Options': 'nosniff'}
+        if self._settings.cors_origin:
+            fields['Access-Control-Allow-Origin'] = self._settings.cors_origin
+            fields['Access-Control-Expose-Headers'] = 'Age, Last-Modified, Retry-After'
+        return fields
+
+    def respond(self, request: Request) -> Response:
+        """The response to a request; it never raises an error that the request or the meter causes."""
+        try:
+            return self._dispatch(request)
+        except HttpError as error:
+            return error.response
+        except MeterError as error:
+            return meter_problem(error)
+
+    def count(self, response: Response) -> None:
+        """Counts a response, by its status, for /health and /metrics."""
+        self._service.responses.add(str(response.status.value))
+
+    def _dispatch(self, request: Request) -> Response:
+        self._check_host(request.host)
+        if request.method == 'OPTIONS':
+            headers = {'Allow': ALLOWED_METHODS, **self._preflight_fields()}
+            return Response(b'', '', HTTPStatus.NO_CONTENT, headers)
+        self._check_credentials(request.headers.get('authorization', ''))
+        if request.method not in ('GET', 'HEAD'):
+            detail = f'{request.method} is not allowed: this server only reads'
+            raise HttpError(Fault.METHOD_NOT_ALLOWED, detail, {'Allow': ALLOWED_METHODS})
+        route = self._routes.get(unquote(request.path), part_of_reading)
+        return route(self._service, request)
+
+    def _check_host(self, host: str) -> None:
+        """Refuses a host that is a public name (RFC 9110 7.4).
+
+        A page on a foreign website can have the name of its own website resolve to the address of this server, and then
+        read the meter through the browser of somebody on this network (DNS rebinding). Only the Host field gives that
+        away. So a name must be local or in [server] hosts; an address cannot be rebound.
+        """
+        is_literal = host.startswith('[')
+        is_single_label = '.' not in host and not is_literal
+        if is_single_label or host in self._own_names or host.endswith(LOCAL_SUFFIXES):
+            return
+        address, _, _ = host.strip('[]').partition('%')  # a zone (RFC 6874)
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            detail = 'this server is not known by that name: add it to [server] hosts'
+            raise HttpError(Fault.MISDIRECTED_REQUEST, detail) from None
+
+    def _check_credentials(self, authorization: str) -> None:
+        """HTTP Basic (RFC 7617), compared in constant time."""
+        if not self._settings.user:
+            return
+        scheme, _, credentials = authorization.partition(' ')
+        is_basic = scheme.lower() == 'basic'
+        are_right = hmac.compare_digest(credentials.strip().encode(), self._credentials)
+        if not (is_basic and are_right):
+            challenge = {'WWW-Authenticate': 'Basic realm="smart meter", charset="UTF-8"'}
+            raise HttpError(Fault.UNAUTHORIZED, 'a user name and password are required', challenge)
+
+    def _preflight_fields(self) -> Mapping[str, str]:
+        """What a website of [server] cors_origin may send (WHATWG Fetch, CORS preflight)."""
+        if not self._settings.cors_origin:
+            return {}
+        return {
+            'Access-Control-Allow-Methods': ALLOWED_METHODS,
+            'Access-Control-Allow-Headers': 'Authorization, Cache-Control, Prefer',
+            'Access-Control-Max-Age': str(PREFLIGHT_AGE),
+        }
