@@ -1,45 +1,49 @@
 """A reading in the form of the HomeWizard P1 API, version 1, that home automation and chargers read. Pure.
 
-https://api-documentation.homewizard.com/docs/v1/measurement: one flat object of numbers and texts in fixed units, in
-which a value that is not available is left out and never null. This is not that maker's device, and says so where
-the format has room for it (wifi_ssid).
+https://api-documentation.homewizard.com/docs/v1/measurement: one flat object of numbers and texts in fixed units. A
+value that is not available is left out, never null. This is not HomeWizard's device, and the response says so where the
+format has room for it (wifi_ssid). It knows nothing of HTTP; the document's keys and units are those of quantities.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from dsmr_rest.quantities import amount, number
+from dsmr_rest import quantities
+from dsmr_rest.mbus import MbusDevice
+from dsmr_rest.quantities import PHASES, Document, Item, Quantity, number, time_of
 from dsmr_rest.reading import Reading
 
 PRODUCT_NAME = 'dsmr-rest-server'
-"""In place of a Wi-Fi network's name: without the key wifi_ssid clients take the answer for version 2."""
+"""In place of a Wi-Fi network's name: without the key wifi_ssid clients take the response for version 2."""
 FIRMWARE_VERSION = '4.19'
-"""The firmware whose answers these are; its form is x.yy or x.yyzz."""
-EXTERNAL_TYPES = {
-    3: 'gas_meter',
-    4: 'heat_meter',
-    6: 'warm_water_meter',
-    7: 'water_meter',
-    12: 'inlet_heat_meter',
-}
-"""By M-Bus device type (EN 13757-3)."""
+"""The firmware whose responses these are; its form is x.yy or x.yyzz."""
 EXTERNAL_UNITS = ('m3', 'GJ')
+"""The units in which the API has values of M-Bus devices."""
+FIRST_YEAR = 2010
+"""As a number YYMMDDhhmmss, the time of an earlier year has fewer than its twelve digits."""
 
-_PHASES = (1, 2, 3)
-_TARIFFS = (1, 2, 3, 4)
-_TARIFF = re.compile(r'0*([1-4])')
-_STAMP_FROM = 2010  # as a number, the time of an earlier year has fewer than its twelve digits
+LOCALLY_ADMINISTERED = 0b10
+MULTICAST = 0b01
+"""Bits in the first byte of a MAC address (IEEE 802)."""
 
-# As devices name the makers; '\' and a digit say who assigned the rest (IEC 62056-21), and stand as a second space.
-_MAKERS = {'ISK5\\': 'ISKRA  ', 'XMX5LG': 'Landis + Gyr LG', 'ENE5\\': 'Sagemcom '}
+_VERSION = re.compile('[0-9]{1,9}')
+"""DSMR sends two digits, Belgium five."""
+_TARIFF = re.compile('0*([1-4])')
+_MAKERS = {
+    'ISK5\\': 'ISKRA  ',
+    'XMX5LG': 'Landis + Gyr LG',
+    'ENE5\\': 'Sagemcom ',
+}
+r"""What a model begins with, as HomeWizard's devices have it, by what the header line begins with.
+
+In the header line, '\' and a digit are the manufacturer's own mode of identification (IEC 62056-21 6.3.2).
+"""
 
 
 def device(reading: Reading) -> dict[str, Any]:
-    """The answer to GET /api. Takes some 50 ms for the first reading of a meter: see _serial."""
+    """The response to GET /api. Takes some 50 ms for the first reading of a meter: see _serial."""
     return {
         'product_type': 'HWE-P1',
         'product_name': 'P1 Meter',
@@ -50,39 +54,59 @@ def device(reading: Reading) -> dict[str, Any]:
 
 
 def data(reading: Reading) -> dict[str, Any]:
-    """The answer to GET /api/v1/data: kWh, W, V, A, Hz, m3; times as numbers YYMMDDhhmmss in the meter's local time."""
-    document, version = reading.document, reading.version or ''
-    values = {
+    """The response to GET /api/v1/data: kWh, W, V, A, Hz, m3; times as numbers YYMMDDhhmmss, the meter's local time."""
+    document = reading.document
+    failures = quantities.POWER_FAILURES.parts_in(document)
+    fields = {
         'wifi_ssid': PRODUCT_NAME,
         'wifi_strength': 100,
-        'smr_version': int(version) if version.isdecimal() else None,
+        'smr_version': _version(reading.version),
         'meter_model': _model(reading.identification),
         'unique_id': reading.identifier,
-        'active_tariff': _tariff(document.get('electricityActiveTariff')),
-        **_energy(reading, 'import', 'electricityUsedTariff', 'electricityImportedTotal', '1.8'),
-        **_energy(reading, 'export', 'electricityDeliveredTariff', 'electricityExportedTotal', '2.8'),
-        'active_power_w': _net_power(document, 'currentElectricityUsage', 'currentElectricityDelivery'),
+        'active_tariff': _tariff(document.get(quantities.ACTIVE_TARIFF)),
+        **_energy(reading, 'import', quantities.ENERGY_USED, '1.8'),
+        **_energy(reading, 'export', quantities.ENERGY_DELIVERED, '2.8'),
+        'active_power_w': _net_power(
+            quantities.POWER_USED.total_in(document),
+            quantities.POWER_DELIVERED.total_in(document),
+        ),
         **_phases(document),
-        'active_frequency_hz': amount(document.get('frequency'), 'Hz'),
-        'any_power_fail_count': _count(document.get('shortPowerFailureCount')),
-        'long_power_fail_count': _count(document.get('longPowerFailureCount')),
+        'active_frequency_hz': quantities.FREQUENCY.total_in(document),
+        'any_power_fail_count': failures.get('short'),
+        'long_power_fail_count': failures.get('long'),
         **_demand(document),
         **_gas(document),
-        'external': list(_external(reading)),
+        'external': _external_devices(reading),
     }
-    return {key: value for key, value in values.items() if value is not None}
+    return {field: value for field, value in fields.items() if value is not None}
 
 
 @lru_cache(maxsize=4)
 def _serial(meter: str) -> str:
     """Twelve hexadecimal digits for a meter, always the same.
 
-    They go to everybody on the network (mDNS). Identifiers of meters are few enough to try them all, so the function
-    is a slow one (RFC 7914). Clients take the number for a MAC address: it is one that no maker assigns (IEEE 802).
+    They go to everybody on the network (mDNS). Meters have so few possible identifiers that somebody could try them
+    all, so the hash function is a deliberately slow one (RFC 7914). Clients take the number for a MAC address: this is
+    a locally administered one, which no maker assigns (IEEE 802).
     """
-    digest = bytearray(hashlib.scrypt(meter.encode(), salt=PRODUCT_NAME.encode(), n=2**14, r=8, p=1, dklen=6))
-    digest[0] = digest[0] & 0xFC | 0x02
-    return digest.hex()
+    digest = hashlib.scrypt(
+        meter.encode(),
+        salt=PRODUCT_NAME.encode(),
+        n=2**14,
+        r=8,
+        p=1,
+        dklen=6,
+    )
+    address = bytearray(digest)
+    address[0] &= ~MULTICAST
+    address[0] |= LOCALLY_ADMINISTERED
+    return address.hex()
+
+
+def _version(version: str | None) -> int | None:
+    if version is None or not _VERSION.fullmatch(version):
+        return None
+    return int(version)
 
 
 def _model(identification: str) -> str | None:
@@ -92,101 +116,139 @@ def _model(identification: str) -> str | None:
     return identification or None
 
 
+def _tariff(item: Item | None) -> int | None:
+    if item is None:
+        return None
+    match = _TARIFF.fullmatch(str(item['value']))
+    if match is None:
+        return None
+    return int(match[1])
+
+
 def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
+    if value is None:
+        return None
+    return round(value)
 
 
-def _count(item: Mapping[str, Any] | None) -> int | None:
-    return item['value'] if item else None
+def _energy(reading: Reading, direction: str, quantity: Quantity, code: str) -> dict[str, float]:
+    """The registers of one direction, whose OBIS codes are `code` and the tariff.
 
-
-def _tariff(item: Mapping[str, Any] | None) -> int | None:
-    match = _TARIFF.fullmatch(str(item['value'])) if item else None
-    return int(match[1]) if match else None
-
-
-def _energy(reading: Reading, direction: str, tariff: str, total: str, code: str) -> dict[str, float]:
-    """The registers of one direction.
-
-    Nothing when a tariff cannot be read and the meter gives no total: clients that miss the total take the first
-    tariff for it, and their statistics would jump by thousands.
+    Nothing when a tariff cannot be read and the meter sends no total: clients that miss the total take the first
+    tariff for it, and their statistics would jump by thousands of kWh.
     """
-    document = reading.document
-    tariffs = {n: amount(document.get(f'{tariff}{n}'), 'kWh') for n in _TARIFFS}
-    known = {n: kwh for n, kwh in tariffs.items() if kwh is not None}
-    unreadable = any(f':{code}.{n}' in each for n in _TARIFFS for each in reading.not_understood)
-    whole = round(sum(known.values()), 3) if known and not unreadable else amount(document.get(total), 'kWh')
-    if whole is None:
+    tariffs = quantity.parts_in(reading.document)
+    if tariffs and not _has_unreadable_tariff(reading, quantity, code):
+        total: float | None = round(sum(tariffs.values()), 3)
+    else:
+        total = quantity.total_in(reading.document)
+    if total is None:
         return {}
-    prefix = f'total_power_{direction}'
-    return {f'{prefix}_kwh': whole} | {f'{prefix}_t{n}_kwh': kwh for n, kwh in known.items()}
+    energy = {f'total_power_{direction}_kwh': total}
+    for tariff, kilowatt_hours in tariffs.items():
+        energy[f'total_power_{direction}_t{tariff}_kwh'] = kilowatt_hours
+    return energy
 
 
-def _net_power(document: Mapping[str, Any], used: str, delivered: str) -> int | None:
-    """Watts, negative when delivering; some meters only have the one object, with a sign."""
-    watts = amount(document.get(used), 'W')
-    return None if watts is None else round(watts - (amount(document.get(delivered), 'W') or 0))
+def _has_unreadable_tariff(reading: Reading, quantity: Quantity, code: str) -> bool:
+    for tariff in quantity.parts:
+        register = f':{code}.{tariff}'
+        if any(register in unreadable for unreadable in reading.not_understood):
+            return True
+    return False
 
 
-def _phases(document: Mapping[str, Any]) -> dict[str, float | None]:
-    values: dict[str, float | None] = {}
-    currents = []
-    for n in _PHASES:
-        power = f'instantaneousActivePowerL{n}'
-        watts = _net_power(document, f'{power}Positive', f'{power}Negative')
-        amperes = amount(document.get(f'instantaneousCurrentL{n}'), 'A')
-        if amperes is not None:
-            currents.append(abs(amperes))
-            if watts is not None and amperes:  # meters give the current without its direction
-                amperes = -abs(amperes) if watts < 0 else abs(amperes)
-        values |= {
-            f'active_power_l{n}_w': watts,
-            f'active_voltage_l{n}_v': amount(document.get(f'instantaneousVoltageL{n}'), 'V'),
-            f'active_current_l{n}_a': amperes,
-            f'voltage_sag_l{n}_count': _count(document.get(f'voltageSagL{n}Count')),
-            f'voltage_swell_l{n}_count': _count(document.get(f'voltageSwellL{n}Count')),
-        }
-    return values | {'active_current_a': round(sum(currents), 3) if currents else None}
+def _net_power(used: float | None, delivered: float | None) -> int | None:
+    """Watts, negative when delivering. Some meters have one object only, with a sign: `used`."""
+    if used is None:
+        return None
+    if delivered is None:
+        return round(used)
+    return round(used - delivered)
 
 
-def _demand(document: Mapping[str, Any]) -> dict[str, int | None]:
-    """Belgian peaks. The API spells monthly without its h."""
-    peak = document.get('belgiumMaximumDemandMonth')
+def _phases(document: Document) -> dict[str, float | None]:
+    used = quantities.POWER_USED.parts_in(document)
+    delivered = quantities.POWER_DELIVERED.parts_in(document)
+    voltages = quantities.VOLTAGE.parts_in(document)
+    currents = quantities.CURRENT.parts_in(document)
+    sags = quantities.VOLTAGE_SAGS.parts_in(document)
+    swells = quantities.VOLTAGE_SWELLS.parts_in(document)
+    fields: dict[str, float | None] = {}
+    for phase in PHASES:
+        watts = _net_power(used.get(phase), delivered.get(phase))
+        fields[f'active_power_l{phase}_w'] = watts
+        fields[f'active_voltage_l{phase}_v'] = voltages.get(phase)
+        fields[f'active_current_l{phase}_a'] = _signed_current(currents.get(phase), watts)
+        fields[f'voltage_sag_l{phase}_count'] = sags.get(phase)
+        fields[f'voltage_swell_l{phase}_count'] = swells.get(phase)
+    if currents:
+        fields['active_current_a'] = round(sum(map(abs, currents.values())), 3)
+    return fields
+
+
+def _signed_current(amperes: float | None, watts: int | None) -> float | None:
+    """The current with the sign of the power: meters send it without its direction."""
+    if not amperes or watts is None:  # a zero must not get a sign
+        return amperes
+    if watts < 0:
+        return -abs(amperes)
+    return abs(amperes)
+
+
+def _demand(document: Document) -> dict[str, int | None]:
+    """Demand in Belgium. The API spells monthly without its h."""
     return {
-        'active_power_average_w': _whole(amount(document.get('belgiumCurrentAverageDemand'), 'W')),
-        'montly_power_peak_w': _whole(amount(peak, 'W')),
-        'montly_power_peak_timestamp': _stamp(peak),
+        'active_power_average_w': _whole(quantities.AVERAGE_DEMAND.total_in(document)),
+        'montly_power_peak_w': _whole(quantities.MONTHLY_PEAK.total_in(document)),
+        'montly_power_peak_timestamp': _timestamp(document.get(quantities.MONTHLY_PEAK.total)),
     }
 
 
-def _stamp(item: Mapping[str, Any] | None) -> int | None:
-    """The item's time as a number YYMMDDhhmmss; None when it has none that such a number can say."""
-    moment = datetime.fromisoformat(item['datetime']) if item and item['datetime'] else None
-    return int(f'{moment:%y%m%d%H%M%S}') if moment and moment.year >= _STAMP_FROM else None
+def _timestamp(item: Item | None) -> int | None:
+    """The item's time as a number YYMMDDhhmmss; None when it has no time that this form can express."""
+    moment = time_of(item)
+    if moment is None or moment.year < FIRST_YEAR:
+        return None
+    return int(moment.strftime('%y%m%d%H%M%S'))
 
 
-def _gas(document: Mapping[str, Any]) -> dict[str, Any]:
-    reading = document.get('hourlyGasMeterReading')
-    value, identifier = amount(reading, 'm3'), document.get('equipmentIdentifierGas')
+def _gas(document: Document) -> dict[str, Any]:
+    value = quantities.GAS.total_in(document)
     if value is None:
         return {}
-    return {
+    fields = {
         'total_gas_m3': value,
-        'gas_timestamp': _stamp(reading),
-        'gas_unique_id': identifier and identifier['value'],
+        'gas_timestamp': _timestamp(document.get(quantities.GAS.total)),
     }
+    identifier = document.get(quantities.GAS_IDENTIFIER)
+    if identifier is not None:
+        fields['gas_unique_id'] = identifier['value']
+    return fields
 
 
-def _external(reading: Reading) -> Iterator[dict[str, Any]]:
-    """The M-Bus devices that have something to say: for one that is incomplete, clients drop the whole measurement."""
-    for each in reading.devices:
-        name = EXTERNAL_TYPES.get(each.kind or 0)
-        stamp, value = _stamp(each.measured), number(each.measured)
-        if name and stamp and each.measured and each.measured['unit'] in EXTERNAL_UNITS and value is not None:
-            yield {
-                'unique_id': each.own_number,
-                'type': name,
-                'timestamp': stamp,
-                'value': value,
-                'unit': each.measured['unit'],
-            }
+def _external_devices(reading: Reading) -> list[dict[str, Any]]:
+    """The M-Bus devices that are complete: for one that is not, clients drop the whole measurement."""
+    found = []
+    for mbus_device in reading.devices:
+        fields = _external_device(mbus_device)
+        if fields is not None:
+            found.append(fields)
+    return found
+
+
+def _external_device(mbus_device: MbusDevice) -> dict[str, Any] | None:
+    measured = mbus_device.measured
+    value = number(measured)
+    timestamp = _timestamp(measured)
+    if measured is None or value is None or timestamp is None:
+        return None
+    if not mbus_device.homewizard_type or measured['unit'] not in EXTERNAL_UNITS:
+        return None
+    return {
+        'unique_id': mbus_device.own_number,
+        'type': mbus_device.homewizard_type,
+        'timestamp': timestamp,
+        'value': value,
+        'unit': measured['unit'],
+    }

@@ -22,22 +22,22 @@ from telegrams import of_specification, of_version, read, read_lines
 
 from dsmr_rest.metrics import exposition
 from dsmr_rest.reading import Reading
+from dsmr_rest.serial_line import LineCounters
 from dsmr_rest.simulated_meter import DUTCH, MINUTE, VERSIONS, House, SimulatedMeter, telegram
 from dsmr_rest.specification import NAMES
 
-NEVER_FAILED = {
-    'telegrams': 7,
-    'checksumFailures': 1,
-    'incompleteTelegrams': 2,
-    'decryptionFailures': 0,
-    'portOpenings': 3,
-    'portLosses': 0,
-    'receivedBytes': 9000,
-    'errorsByCode': {'meter_silent': 4},
-}
+COUNTERS = LineCounters(
+    received_bytes=9000,
+    telegrams=7,
+    checksum_failures=1,
+    incomplete_telegrams=2,
+    decryption_failures=0,
+    port_openings=3,
+    port_losses=0,
+)
 OPENMETRICS = 'application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.5'
 OF_THE_SERVER = re.compile(
-    'dsmr_(up|reading_age_seconds|telegrams_|checksum_|incomplete_|decryption_|port_|errors_|http_)'
+    'dsmr_(up|reading_age_seconds|received_|telegrams_|checksum_|incomplete_|decryption_|port_|errors_|http_)'
 )
 ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK')
 CHANNEL = '0-1:24.1.0({kind})', '0-1:96.1.0(4730)', '0-1:24.2.1({time})({value})'
@@ -46,7 +46,8 @@ CHANNEL = '0-1:24.1.0({kind})', '0-1:96.1.0(4730)', '0-1:24.2.1({time})({value})
 def text(reading: Reading | None, accept: str = '', *, identifiers: bool = False) -> str:
     """A scrape's body."""
     age = 0.25 if reading else None
-    body, _ = exposition(reading, age, NEVER_FAILED, {'200': 5, '404': 1}, accept=accept, identifiers=identifiers)
+    errors, responses = {'meter_silent': 4}, {'200': 5, '404': 1}
+    body, _ = exposition(reading, age, COUNTERS, errors, responses, accept=accept, identifiers=identifiers)
     return body.decode()
 
 
@@ -201,7 +202,7 @@ def test_promtool_finds_no_fault(version: str, identifiers: bool) -> None:
 )
 def test_the_format_is_the_one_asked_for(accept: str, begins: str) -> None:
     """The format is what the client accepts, and the text format 0.0.4 where it says nothing or nonsense."""
-    _, content_type = exposition(None, None, NEVER_FAILED, {}, accept=accept, identifiers=False)
+    _, content_type = exposition(None, None, COUNTERS, {}, {}, accept=accept, identifiers=False)
     assert content_type.startswith(begins)
 
 
@@ -209,6 +210,7 @@ def test_without_a_reading_there_are_only_the_servers_own_counters() -> None:
     """No value and no name of the meter is shown without a reading."""
     assert samples(text(None)) == {
         'dsmr_up': 0.0,
+        'dsmr_received_bytes_total': 9000.0,
         'dsmr_telegrams_total': 7.0,
         'dsmr_checksum_failures_total': 1.0,
         'dsmr_incomplete_telegrams_total': 2.0,
