@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from dsmr_rest import __version__, homewizard
 from dsmr_rest.config import ServerSettings
+from dsmr_rest.dashboard import dashboard_page
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http_message import RETRY_AFTER, HttpError, Request, Response, problem
 from dsmr_rest.meter import Meter, Tally
@@ -333,18 +334,14 @@ def _static(body: bytes, content_type: str, headers: Mapping[str, str] | None = 
     return route
 
 
-def _file(name: str) -> bytes:
-    return Path(__file__).with_name(name).read_bytes()
-
-
 ROUTES: dict[str, Route] = {
     '/': whole_reading,
     '/telegram': telegram,
     '/stream': stream,
     '/metrics': metrics,
     '/health': health,
-    '/dashboard': _static(_file('dashboard.html'), 'text/html; charset=utf-8', DASHBOARD_POLICY),
-    '/openapi.json': _static(_file('openapi.json'), 'application/json'),
+    '/dashboard': _static(dashboard_page(), 'text/html; charset=utf-8', DASHBOARD_POLICY),
+    '/openapi.json': _static(Path(__file__).with_name('openapi.json').read_bytes(), 'application/json'),
 }
 HOMEWIZARD_ROUTES: dict[str, Route] = {
     '/api': homewizard_device,
