@@ -1,14 +1,26 @@
 """One smart meter, served honestly over HTTP.
 
-The accepting thread (ThreadingHTTPServer) starts a thread per connection, up to a limit. A connection's thread parses
-the request and, when its route needs a reading, waits in Meter.read() until its own deadline. The first to wait starts
-the meter's thread, the only one that touches the port: it opens it, hands every telegram to all who wait at that
-moment, and when nobody waits any more closes it and ends. So nothing runs while nobody asks.
+From `GET /` to the serial port and back:
 
-Imports run one way: dsmr_rest_server -> discovery, http_server -> routes -> homewizard, metrics, http_message, meter
--> p1_reader -> config, reading -> specification, telegram; take_one_reading begins at p1_reader. Only meter has threads
-and locks of its own (zeroconf brings one when the server is announced), only p1_reader touches pyserial, only the http
-modules and routes know HTTP; http_message, homewizard, metrics, reading, specification and telegram do no I/O.
+1. `http_server.HttpServer`, a ThreadingHTTPServer, accepts the connection and starts a thread for it.
+2. `http_server.RequestHandler` reads the request in that thread and passes it to `api.Api`, which checks who may ask and
+   calls `routes.whole_reading`.
+3. The route calls `meter.Meter.read()`, where the request waits until its deadline. The first to wait starts the
+   meter's thread.
+4. In that thread `p1_reader.P1Reader`, a subclass of dsmr_parser's SerialReader, opens the serial port with pyserial and
+   reads telegrams, which `telegram.Framer` finds among the bytes.
+5. `reading.make_reading` turns a telegram into a Reading, with dsmr_parser's tables of the telegram specification.
+6. The meter hands the Reading to all who wait. The route returns its JSON, and the handler sends that in one write.
+
+When nobody waits any more, the port is closed and the meter's thread ends: nothing runs while nobody asks. The main
+thread only waits for a signal.
+
+Imports run one way, from the commands down:
+
+    dsmr_rest_server -> discovery, http_server, api -> routes -> metrics, homewizard, dashboard, meter -> p1_reader
+    -> config, reading -> specification, mbus -> telegram, quantities, serial_line, faults
+
+take_one_reading begins at p1_reader, and http_message is used by the HTTP modules alone.
 """
 
 __version__ = '1.0.0'
