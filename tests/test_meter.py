@@ -17,6 +17,7 @@ from conftest import hush, new_meter, wait_for
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.meter import Meter
+from dsmr_rest.meter_log import CALM
 from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.reading import Reading
 from dsmr_rest.simulated_meter import SimulatedMeter, with_checksum
@@ -30,11 +31,11 @@ StartMeter = Callable[..., Meter]
 
 @pytest.fixture
 def start_meter() -> Iterator[StartMeter]:
-    """Makes shared meters, with settings, and stops them behind the test."""
+    """Makes shared meters from settings, and stops them after the test."""
     with ExitStack() as stack:
 
-        def start(port: str, **settings: Any) -> Meter:
-            shared = Meter(P1Reader(MeterSettings(port=port, **settings)))
+        def start(port: str, calm: float = CALM, **settings: Any) -> Meter:
+            shared = Meter(P1Reader(MeterSettings(port=port, **settings)), calm=calm)
             stack.callback(shared.stop)
             return shared
 
@@ -384,14 +385,13 @@ def test_one_impatient_client_does_not_call_the_meter_lost(
 
 
 def test_checksum_trouble_is_logged_when_it_begins_and_when_it_is_over(
-    start_meter: StartMeter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    start_meter: StartMeter, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However many telegrams are damaged, the log has two lines; the second one counts them."""
-    monkeypatch.setattr('dsmr_rest.meter.CALM', 1.0)
     caplog.set_level(logging.INFO)
     with new_meter(interval=0.05) as meter:
         meter.corrupt_every = 2
-        shared = start_meter(meter.port, keep_open=10)
+        shared = start_meter(meter.port, calm=1.0, keep_open=10)
         for _ in range(10):
             outcome(shared)
         wait_for(lambda: [each.startswith('checksum trouble begins') for each in caplog.messages] == [True])
