@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Takes one reading from the meter, by the server's own code: its JSON on stdout, or why there is none on stderr.
+"""Takes one reading from the meter with the server's own code: a test for somebody who has just plugged in a P1 cable.
 
-For who has just plugged in a P1 cable. All that is not the JSON goes to stderr, so that `| jq` works: what is done,
-what was found and the lines of config.ini that pin it down, or the code that the server answers with and what to do.
+stdout has only the reading, as JSON, so that it can be piped into jq. All else goes to stderr: what is done, what was
+found and the lines for config.ini that find this meter again; or, when there is no reading, the code with which the
+server would respond, what is known of the cause and what to do about it.
 """
 
 import logging
@@ -10,6 +11,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -25,187 +27,290 @@ CANNOT_START = 2
 INTERRUPTED = 130
 """As a shell reports a program that Ctrl-C ended: 128 and the number of SIGINT."""
 PROGRESS_PAUSE = 0.2
-"""Seconds that the progress line stands: bytes arrive faster than eyes, or a terminal far away, can follow."""
+"""Seconds between two updates of the progress line: people, and terminals over a network, cannot follow faster ones."""
 
-_PERSONAL = re.compile('quipmentIdentifier|Serial[Nn]umber|ogicalDeviceName|extMessage')
-# Digits, also as a 7E1 line shows them at 8N1, and the system title of an encrypted frame: it has the meter's number.
+DEV = Path('/dev')
+SERIAL_PORTS = ('ttyUSB*', 'ttyACM*', 'ttyAMA*', 'ttyS[0-9]')
+"""Names in /dev: of USB cables, then of the built-in ports of a Raspberry Pi and of a PC."""
+
+_PERSONAL_KEY = re.compile('quipmentIdentifier|Serial[Nn]umber|ogicalDeviceName|extMessage')
+# Digits, also as a 7E1 line read at 8N1 shows them, and the system title of an encrypted frame, which contains the
+# serial number of the meter (IEC 62056-5-3).
 _PERSONAL_BYTES = re.compile(rb'(?<=\xdb\x08).{1,8}|[0-9\xb1\xb2\xb4\xb7\xb8]', re.DOTALL)
 
 
 def main() -> int:
-    """The command. Exit status 0 with a reading on stdout; on stderr why not: 1 meter, 2 configuration, 130 Ctrl-C."""
+    """The command. Exit status: 0 with a reading on stdout, 1 without, 2 for a wrong configuration, 130 for Ctrl-C."""
     parser = common_arguments(
         'Takes one reading: JSON on stdout; on stderr what was found, or what is wrong and what to do.'
     )
-    parser.add_argument('--mask', action='store_true', help='hide numbers of meters and text messages: fit for a forum')
+    parser.add_argument('--mask', action='store_true', help='hide meter numbers and text messages, to post the output')
     options = parser.parse_args()
-    logging.getLogger('dsmr_rest').addHandler(logging.NullHandler())  # what the reader logs is told below
+    # What the reader logs is part of the report below, so it is not shown twice.
+    logging.getLogger('dsmr_rest').addHandler(logging.NullHandler())
     try:
         with ExitStack() as stack:
             settings = configuration(options, stack).meter
-            return _take_and_tell(P1Reader(settings), masked=options.mask, demo=options.demo)
+            reader = P1Reader(settings)
+            return _run(reader, masked=options.mask, demo=options.demo)
     except (ConfigError, OSError) as error:
-        tell(f'take_one_reading: {error}')
+        report(f'take_one_reading: {error}')
         return CANNOT_START
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _take_and_tell(reader: P1Reader, *, masked: bool, demo: bool) -> int:
+def _run(reader: P1Reader, *, masked: bool, demo: bool) -> int:
     settings = reader.settings
-    tell(
-        f'reading {settings.port}: line {settings.line}, specification {settings.specification}, for at most'
-        f' {settings.timeout:g} s'
+    report(
+        f'reading {settings.port}: line {settings.line}, specification {settings.specification},'
+        f' for at most {settings.timeout:g} s'
     )
     try:
-        reading = take(reader)
+        reading = take_reading(reader)
     except MeterError as error:
-        tell(f'{error.fault.code}: {error.detail}', *next_steps(error.fault, reader, masked=masked))
+        report(f'{error.fault.code}: {error.detail}')
+        report(*explain(error.fault, reader, masked=masked))
         return NO_READING
-    tell(*found(reading, reader.line, masked=masked))
+    report(*describe(reading, reader.line, masked=masked))
     if not demo:
-        tell(*pinned_down(reading, reader))
-    return put_out(render(mask(reading.document)) if masked else reading.json)
+        report(*config_lines(reading, reader))
+    if masked:
+        return write_to_stdout(render(mask(reading.document)))
+    return write_to_stdout(reading.json)
 
 
-def tell(*lines: str) -> None:
-    """Lines to stderr; a stderr that is closed does not cost the reading."""
+def report(*lines: str) -> None:
+    """Prints lines to stderr; when stderr is closed, the reading is still worth taking."""
     if sys.stderr:
         with suppress(OSError):
             print(*lines, sep='\n', file=sys.stderr, flush=True)
 
 
-def put_out(data: bytes) -> int:
-    """The data to stdout; the exit status. To a reader that has gone nothing needs to be said."""
+def write_to_stdout(data: bytes) -> int:
+    """Writes the reading and returns the exit status. A pipe whose reader has ended is not worth a message."""
     try:
         with os.fdopen(1, 'wb', closefd=False) as output:
             output.write(data)
     except BrokenPipeError:
         return NO_READING
     except OSError as error:
-        tell(f'take_one_reading: the reading cannot be written to stdout: {error.strerror}')
+        report(f'take_one_reading: the reading cannot be written to stdout: {error.strerror}')
         return NO_READING
     return 0
 
 
-def take(reader: P1Reader) -> Reading:
-    """The first reading to come. Raises MeterError when there is none within the timeout of the settings."""
-    began, before, due = time.monotonic(), reader.counters, 0.0
+def take_reading(reader: P1Reader) -> Reading:
+    """The first reading that arrives. Raises MeterError when none does within the timeout of the settings."""
+    started = time.monotonic()
+    counters_before = reader.counters
+    next_progress = 0.0
     try:
         with closing(reader.read()) as readings:
             for reading in readings:
-                waited = time.monotonic() - began
                 if reading:
                     return reading
+                waited = time.monotonic() - started
                 if waited >= reader.settings.timeout:
                     break
-                if waited >= due:
-                    due, seen = waited + PROGRESS_PAUSE, reader.counters
-                    _progress(f'{waited:.0f} s, {seen.received_bytes} bytes, {seen.checksum_failures} bad checksums')
+                if waited >= next_progress:
+                    next_progress = waited + PROGRESS_PAUSE
+                    counters = reader.counters
+                    _show_progress(
+                        f'{waited:.0f} s, {counters.received_bytes} bytes, {counters.checksum_failures} bad checksums'
+                    )
     finally:
-        _progress('')
-    raise reader.nothing_usable(before, time.monotonic() - began)
+        _show_progress('')
+    raise reader.nothing_usable(counters_before, time.monotonic() - started)
 
 
-def _progress(text: str) -> None:
+def _show_progress(text: str) -> None:
+    """Replaces the progress line, which only a terminal shows."""
     if sys.stderr and sys.stderr.isatty():
+        clear_to_end_of_line = '\x1b[K'  # ECMA-48 8.3.41
         with suppress(OSError):
-            print(f'\r{text}\x1b[K', end='', file=sys.stderr, flush=True)  # CSI K: clear to the end of the line
+            print(f'\r{text}{clear_to_end_of_line}', end='', file=sys.stderr, flush=True)
 
 
-def found(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
-    """What a reading tells of its meter, a line each."""
-    name = re.sub('[^ -~]', '?', reading.identification)  # no terminal should obey it
-    name = name[:5] + re.sub(r'\d', 'X', name[5:]) if masked else name
-    version = str(reading.version or 'not stated (before DSMR 4)')
-    version = f'{version[0]}.{version[1]}' if re.fullmatch(r'\d\d', version) else version
-    of_devices = sum(len(each) - 1 for each in reading.document.get('mbusDevices', []))
-    objects = sum(key != 'mbusDevices' for key in reading.document) + of_devices
-    devices = [f'channel {each.channel} {each.kind_name}' for each in reading.devices]
+def describe(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
+    """What a reading says about its meter, one line for each fact; `line` are the line settings in use."""
+    lines = [
+        f'meter          {_identification(reading, masked=masked)}',
+        f'DSMR version   {_version(reading)}',
+    ]
+    if reading.unsure:
+        lines.append(f'specification  {reading.specification}, but unsure: it explains few of the lines')
+    else:
+        lines.append(f'specification  {reading.specification}')
+    if reading.not_understood:
+        codes = ' '.join(reading.not_understood)
+        lines.append(f'not understood {escape(codes)}')
+    devices = [f'channel {device.channel} {device.kind_name}' for device in reading.devices]
     return [
-        f'meter          {name}',
-        f'DSMR version   {version}',
-        f'specification  {reading.specification}'
-        + (', but unsure: it knows few of the lines' if reading.unsure else ''),
-        *([f'not understood {" ".join(reading.not_understood)}'] if reading.not_understood else []),
+        *lines,
         f'line           {line}',
-        f'objects        {objects}',
+        f'objects        {_count_objects(reading.document)}',
         f'M-Bus devices  {", ".join(devices) or "none"}',
     ]
 
 
-def pinned_down(reading: Reading, reader: P1Reader) -> list[str]:
-    """The lines of config.ini that find this meter again without a search."""
+def _identification(reading: Reading, *, masked: bool) -> str:
+    """The header line of the telegram (IEC 62056-21 6.3.2)."""
+    maker = reading.identification[:5]  # three letters, a code for the baud rate and a backslash
+    meter = reading.identification[5:]
+    if masked:
+        meter = re.sub(r'\d', 'X', meter)
+    return escape(maker + meter)
+
+
+def _version(reading: Reading) -> str:
+    version = str(reading.version or 'not stated (before DSMR 4)')
+    if re.fullmatch(r'\d\d', version):
+        return f'{version[0]}.{version[1]}'
+    return escape(version)
+
+
+def _count_objects(document: Mapping[str, Any]) -> int:
+    """How many objects the meter and its M-Bus devices sent."""
+    count = 0
+    for key, item in document.items():
+        if key == 'mbusDevices':
+            for device in item:
+                count += len(device) - 1  # the channel is not an object
+        else:
+            count += 1
+    return count
+
+
+def escape(text: str) -> str:
+    r"""The text with \xhh for every character that is not printable ASCII, so that no terminal obeys the meter."""
+    return re.sub('[^ -~]', lambda match: f'\\x{ord(match[0]):02x}', text)
+
+
+def config_lines(reading: Reading, reader: P1Reader) -> list[str]:
+    """The lines for config.ini with which this meter is found at once the next time."""
+    specification = reading.specification
+    if reading.unsure:
+        specification = 'auto'
     return [
         'config.ini:',
         '[meter]',
-        f'port = {lasting_name(reader.settings.port)}',
+        f'port = {persistent_name(reader.settings.port)}',
         f'line = {reader.line}',
-        f'specification = {"auto" if reading.unsure else reading.specification}',
+        f'specification = {specification}',
     ]
 
 
-def next_steps(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str]:
-    """What else is known of a failure, and what to do, a line each."""
-    port, facts = reader.settings.port, []
-    if fault is Fault.PORT_MISSING and '://' in port:
-        return ['Check that ser2net, or what else offers the port, runs there, and that no firewall is in between.']
+def explain(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str]:
+    """What else is known about the cause of a fault, and what to do about it, as lines of text."""
+    settings = reader.settings
+    is_remote = '://' in settings.port
+    if fault is Fault.PORT_MISSING and is_remote:
+        return ['Check that ser2net, or a similar program, is running on that machine, and that no firewall blocks it.']
+    lines: list[str] = []
     if fault is Fault.PORT_MISSING:
-        facts = ['Serial ports here:', *(serial_ports() or ['none: Linux sees no cable'])]
-    elif fault in (Fault.PORT_BUSY, Fault.CHECKSUM_FAILED) and '://' not in port:
-        facts = holders(port)
-    elif fault in (Fault.METER_SILENT, Fault.LINE_GARBLED, Fault.TELEGRAM_INCOMPLETE):
-        facts = [f'Speeds tried: {", ".join(map(str, reader.speeds.tried))} baud.']
-        sample = _PERSONAL_BYTES.sub(lambda part: b'X' * len(part[0]), reader.sample) if masked else reader.sample
-        facts += [f'First bytes received: {sample!r}'] if sample else []
-    if fault in (Fault.CHECKSUM_FAILED, Fault.LINE_GARBLED) and reader.settings.specification != 'auto':
-        facts.append(f'Or these are no telegrams of {reader.settings.specification}: set [meter] specification = auto.')
-    return [*facts, fault.advice]
+        ports = serial_ports() or ['none: Linux does not detect a cable']
+        lines += ['Serial ports of this machine:', *ports]
+    if fault in (Fault.PORT_BUSY, Fault.CHECKSUM_FAILED) and not is_remote:
+        lines += programs_using(settings.port)
+    if fault in (Fault.METER_SILENT, Fault.LINE_GARBLED, Fault.TELEGRAM_INCOMPLETE):
+        lines += _line_facts(reader, masked=masked)
+    if fault in (Fault.CHECKSUM_FAILED, Fault.LINE_GARBLED) and settings.specification != 'auto':
+        lines.append(
+            f'If the meter does not send telegrams of {settings.specification}: set [meter] specification = auto.'
+        )
+    return [*lines, fault.advice]
 
 
-def serial_ports(dev: Path = Path('/dev')) -> list[str]:
-    """The serial ports there are, each with its lasting name where it has one."""
-    names = {link.resolve(): f' = {link}' for link in (dev / 'serial/by-id').glob('*')}
-    patterns = ('ttyUSB*', 'ttyACM*', 'ttyAMA*', 'ttyS[0-9]')
-    return [f'{port}{names.get(port.resolve(), "")}' for pattern in patterns for port in sorted(dev.glob(pattern))]
-
-
-def lasting_name(port: str, dev: Path = Path('/dev')) -> str:
-    """The port's name under /dev/serial/by-id, the same wherever the cable is plugged in; a link of one's own stays."""
-    links = [] if Path(port).is_symlink() else sorted((dev / 'serial/by-id').glob('*'))
-    return next((str(link) for link in links if link.resolve() == Path(port).resolve()), port)
-
-
-def holders(port: str) -> list[str]:
-    """A line on each process that has the port open, and on those that cannot be looked into."""
-    device, lines, hidden = Path(port).resolve(), [], False
-    for process in Path('/proc').glob('[0-9]*'):
-        try:
-            if any(file.readlink() == device for file in (process / 'fd').iterdir()):
-                lines.append(f'{port} is open in {(process / "comm").read_text().strip()} (pid {process.name})')
-        except PermissionError:
-            hidden = True
-        except OSError:  # the process has ended
-            continue
-    if hidden:
-        lines.append('The processes of other users cannot be looked into: run this again with sudo to see theirs.')
+def _line_facts(reader: P1Reader, *, masked: bool) -> list[str]:
+    baud_rates = ', '.join(str(baud_rate) for baud_rate in reader.speeds.tried)
+    lines = [f'Baud rates tried: {baud_rates}.']
+    sample = reader.sample
+    if masked:
+        sample = _PERSONAL_BYTES.sub(lambda match: b'X' * len(match[0]), sample)
+    if sample:
+        lines.append(f'First bytes received: {sample!r}')
     return lines
 
 
+def serial_ports(dev: Path = DEV) -> list[str]:
+    """The serial ports of this machine, each with its persistent name if it has one."""
+    persistent_names = {}
+    for link in (dev / 'serial/by-id').glob('*'):
+        persistent_names[link.resolve()] = link
+    ports = []
+    for pattern in SERIAL_PORTS:
+        for port in sorted(dev.glob(pattern)):
+            name = persistent_names.get(port.resolve())
+            if name:
+                ports.append(f'{port} = {name}')
+            else:
+                ports.append(str(port))
+    return ports
+
+
+def persistent_name(port: str, dev: Path = DEV) -> str:
+    """The port's name in /dev/serial/by-id, which does not change when the cable is plugged in elsewhere.
+
+    A port without such a name, a link that the user made and a port on another machine keep their names.
+    """
+    if Path(port).is_symlink():
+        return port
+    device = Path(port).resolve()
+    for link in sorted((dev / 'serial/by-id').glob('*')):
+        if link.resolve() == device:
+            return str(link)
+    return port
+
+
+def programs_using(port: str) -> list[str]:
+    """A line for each process that has the port open, and one when there are processes that may not be examined."""
+    device = Path(port).resolve()
+    lines = []
+    some_are_hidden = False
+    for process in Path('/proc').glob('[0-9]*'):
+        try:
+            if _has_open(process, device):
+                name = (process / 'comm').read_bytes().decode('latin-1').strip()
+                lines.append(f'{port} is open in {escape(name)} (pid {process.name})')
+        except PermissionError:
+            some_are_hidden = True
+        except OSError:  # the process has ended
+            continue
+    if some_are_hidden:
+        lines.append('Programs of other users cannot be examined: run this again with sudo to see which have it open.')
+    return lines
+
+
+def _has_open(process: Path, device: Path) -> bool:
+    """Whether the process at this folder of /proc has the device open. Raises OSError."""
+    files = (process / 'fd').iterdir()
+    return any(file.readlink() == device for file in files)
+
+
 def mask(value: Any) -> Any:
-    """A copy of a document without the numbers of meters and text messages; each of their letters and digits is X."""
-    if isinstance(value, dict):
-        return {key: _hidden(item) if _PERSONAL.search(key) else mask(item) for key, item in value.items()}
-    return [mask(item) for item in value] if isinstance(value, list) else value
+    """A copy of a document with X for each letter and digit of meter numbers and text messages."""
+    if isinstance(value, list):
+        return [mask(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    masked = {}
+    for key, item in value.items():
+        if _PERSONAL_KEY.search(key):
+            masked[key] = _mask_object(item)
+        else:
+            masked[key] = mask(item)
+    return masked
 
 
-def _hidden(item: Any) -> Any:
+def _mask_object(item: Any) -> Any:
     if isinstance(item, list):
-        return [_hidden(each) for each in item]
-    # What looks like a unit is a part of the text behind a '*'.
-    return item | {
-        key: re.sub(r'[^\W_]', 'X', str(item[key])) for key in ('value', 'unit') if item.get(key) is not None
-    }
+        return [_mask_object(entry) for entry in item]
+    masked = dict(item)
+    for key in ('value', 'unit'):  # in a text message, what follows a '*' looks like a unit
+        if item.get(key) is not None:
+            masked[key] = re.sub(r'[^\W_]', 'X', str(item[key]))
+    return masked
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The set-up test as its user meets it: a process with its own stdout, stderr and exit status, on real ptys."""
+"""The set-up test as its user sees it: a process with its stdout, stderr and exit status, on real ptys."""
 
 import ast
 import json
@@ -20,12 +20,12 @@ from telegrams import TITLE, at_8n1, cipher_frame, from_lines
 
 from dsmr_rest.faults import Fault
 from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter, with_checksum
-from take_one_reading import lasting_name, mask, serial_ports
+from take_one_reading import mask, persistent_name, serial_ports
 
 SCRIPT = ROOT / 'take_one_reading.py'
 ENVIRONMENT = os.environ | {'PYTHONWARNINGS': 'error'}
 LIMIT = 60
-"""Seconds for a process; every one ends by itself long before."""
+"""Seconds for a process, which normally ends long before."""
 HIDDEN = b'4530303132333435363738393031323334'
 NUMBERED = with_checksum(b'/XYZ5\\987654321\r\n\r\n0-0:96.1.1(' + HIDDEN + b')\r\n1-0:1.7.0(00.123*kW)\r\n')
 KEY, WRONG_KEY = 'A1' * 16, 'B2' * 16
@@ -34,12 +34,12 @@ Result = subprocess.CompletedProcess[str]
 
 
 def without(*capabilities: str) -> list[str]:
-    """What to put before a command so that it has not these rights of root; other users never have them."""
+    """What to put before a command so that root lacks these capabilities; other users never have them."""
     if os.geteuid():
         return []
     if not shutil.which('setpriv'):
-        pytest.skip('root has every right, and setpriv (util-linux) is not there to take one away')
-    return ['setpriv', '--bounding-set=' + ','.join(f'-{each}' for each in capabilities)]
+        pytest.skip('setpriv (util-linux) is missing, which takes capabilities away from root')
+    return ['setpriv', '--bounding-set=' + ','.join(f'-{capability}' for capability in capabilities)]
 
 
 def config_file(folder: Path, settings: Mapping[str, object]) -> Path:
@@ -52,29 +52,33 @@ def command(folder: Path, *options: str, **settings: object) -> list[str | Path]
     return [sys.executable, SCRIPT, '--config', config_file(folder, settings), *options]
 
 
+def finished(arguments: list[str | Path], *, stdout: int = subprocess.PIPE) -> Result:
+    """A process that has ended, with its output."""
+    return subprocess.run(
+        arguments, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=LIMIT, env=ENVIRONMENT
+    )
+
+
 def run(folder: Path, *options: str, before: list[str] | None = None, **settings: object) -> Result:
     """The script with these settings for [meter], to its end."""
-    result = subprocess.run(
-        [*(before or []), *command(folder, *options, **settings)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT,
-        env=ENVIRONMENT,
-    )
+    result = finished([*(before or []), *command(folder, *options, **settings)])
     assert 'Traceback' not in result.stderr
     return result
 
 
+def run_in_shell(folder: Path, redirection: str, **settings: object) -> Result:
+    """The script to its end, started by a shell that redirects its streams."""
+    line = shlex.join(map(str, command(folder, **settings)))
+    return finished(['sh', '-c', f'{line} {redirection}'])
+
+
 def failure(result: Result) -> str:
-    """The code of a reading that failed as it should: status 1, no stdout, code with a sentence, the next step."""
-    assert result.returncode == 1
-    assert result.stdout == ''
+    """The code of a failure that is reported as it should be: status 1, no stdout, code and detail, and the advice."""
+    assert (result.returncode, result.stdout) == (1, '')
     match = re.search(r'^([a-z_]+): \S.+$', result.stderr, re.MULTILINE)
     assert match, result.stderr
     (advice,) = (fault.advice for fault in Fault if fault.code == match[1])
-    assert advice
-    assert advice in result.stderr
+    assert advice and advice in result.stderr
     return match[1]
 
 
@@ -87,13 +91,13 @@ def any_meter(request: pytest.FixtureRequest) -> Iterator[tuple[str, SimulatedMe
 EXPECTED = {
     '5.0': ('V5', '115200 8N1', '5.0', 'channel 1 gas'),
     '4.2': ('V4', '115200 8N1', '4.2', 'channel 1 gas'),
-    '2.2': ('V2_2', '9600 7E1', 'not stated', 'channel 1 gas'),
+    '2.2': ('V2_2', '9600 7E1', 'not stated (before DSMR 4)', 'channel 1 gas'),
     'belgium': ('BELGIUM_FLUVIUS', '115200 8N1', '50217', 'channel 1 gas, channel 2 water'),
 }
 
 
-def test_a_meter_is_found_and_pinned_down(any_meter: tuple[str, SimulatedMeter], tmp_path: Path) -> None:
-    """stdout is the reading as JSON, stderr what was found, and the config.ini lines printed read the same meter."""
+def test_a_meter_is_described(any_meter: tuple[str, SimulatedMeter], tmp_path: Path) -> None:
+    """stdout is the reading as JSON, stderr what was found, with config.ini lines that read the same meter again."""
     version, meter = any_meter
     result = run(tmp_path, port=meter.port)
     assert result.returncode == 0, result.stderr
@@ -101,54 +105,44 @@ def test_a_meter_is_found_and_pinned_down(any_meter: tuple[str, SimulatedMeter],
     assert result.stdout == json.dumps(document, indent=3) + '\n'
     assert document['hourlyGasMeterReading']['unit'] == 'm3'
     specification, line, stated, devices = EXPECTED[version]
-    objects = sum(key != 'mbusDevices' for key in document) + sum(len(each) - 1 for each in document['mbusDevices'])
+    objects = len(document) - 1 + sum(len(device) - 1 for device in document['mbusDevices'])
     shown = dict(re.findall(r'^(\S.*?)  +(\S.*)$', result.stderr, re.MULTILINE))
-    assert shown['meter'].startswith('SIM5') and shown['DSMR version'].startswith(stated)
-    assert (shown['specification'], shown['line'], shown['M-Bus devices']) == (specification, line, devices)
-    assert shown['objects'] == str(objects)
+    assert shown.pop('meter').startswith('SIM5')
+    assert shown == {
+        'DSMR version': stated,
+        'specification': specification,
+        'line': line,
+        'objects': str(objects),
+        'M-Bus devices': devices,
+    }
 
     (tmp_path / 'config.ini').write_text(result.stderr.partition('config.ini:\n')[2])
-    again = subprocess.run(
-        [sys.executable, SCRIPT, '--config', tmp_path / 'config.ini'],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT,
-        env=ENVIRONMENT,
-    )
+    again = finished([sys.executable, SCRIPT, '--config', tmp_path / 'config.ini'])
     assert again.returncode == 0, again.stderr
-    assert again.stderr.startswith(f'reading {meter.port}: line {line}, specification {specification}, for')
+    assert again.stderr.startswith(f'reading {meter.port}: line {line}, specification {specification}, for ')
     assert json.loads(again.stdout).keys() == document.keys()
 
 
-def test_demo_reads_a_meter_of_its_own(tmp_path: Path) -> None:
-    """--demo reads a simulated meter whatever [meter] port is, and names no config.ini lines for it."""
+def test_demo_reads_a_simulated_meter(tmp_path: Path) -> None:
+    """--demo reads a simulated meter whatever [meter] port is, and prints no config.ini lines for it."""
     result = run(tmp_path, '--demo', port='/dev/none', line='9600 7E1', specification='V2_2')
     assert result.returncode == 0
     assert json.loads(result.stdout)['p1MessageHeader']['value'] == '50'
     assert 'config.ini' not in result.stderr
 
 
-def test_stdout_pipes_into_a_json_tool(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """A JSON tool behind a pipe takes stdout as it is."""
-    line = shlex.join(map(str, command(tmp_path, port=meter.port))) + f' | {shlex.quote(sys.executable)} -m json.tool'
-    result = subprocess.run(['sh', '-c', line], capture_output=True, text=True, check=True, timeout=LIMIT)
+def test_stdout_can_be_piped_into_a_json_tool(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """A JSON tool after a pipe accepts stdout as it is."""
+    result = run_in_shell(tmp_path, f'| {shlex.quote(sys.executable)} -m json.tool', port=meter.port)
     assert json.loads(result.stdout)['p1MessageHeader']['value'] == '50'
 
 
-def test_a_reader_that_hangs_up_gives_no_traceback(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """A pipe without a reader behind stdout ends the script with status 1 and not a word about it."""
+def test_a_pipe_without_a_reader_is_not_an_error_message(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """When the reader of the pipe has ended, the script ends with status 1 and no message about it."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        result = subprocess.run(
-            command(tmp_path, port=meter.port),
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            timeout=LIMIT,
-        )
+        result = finished(command(tmp_path, port=meter.port), stdout=writer)
     finally:
         os.close(writer)
     assert result.returncode == 1
@@ -156,51 +150,60 @@ def test_a_reader_that_hangs_up_gives_no_traceback(meter: SimulatedMeter, tmp_pa
 
 
 @pytest.mark.parametrize(('redirection', 'reason'), [('>/dev/full', 'No space'), ('>&-', 'Bad file')])
-def test_a_stdout_that_takes_nothing(redirection: str, reason: str, meter: SimulatedMeter, tmp_path: Path) -> None:
-    """A stdout that cannot be written to is said in one line, with status 1."""
-    line = shlex.join(map(str, command(tmp_path, port=meter.port))) + redirection
-    result = subprocess.run(['sh', '-c', line], capture_output=True, text=True, check=False, timeout=LIMIT)
+def test_a_stdout_that_cannot_be_written_to(
+    redirection: str, reason: str, meter: SimulatedMeter, tmp_path: Path
+) -> None:
+    """The last line says so, and the status is 1."""
+    result = run_in_shell(tmp_path, redirection, port=meter.port)
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith('take_one_reading: ') and reason in last
 
 
-def test_a_closed_stderr_leaves_stdout_pure(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """Without a stderr nothing but the JSON is on stdout."""
-    line = shlex.join(map(str, command(tmp_path, port=meter.port))) + ' 2>&-'
-    result = subprocess.run(['sh', '-c', line], capture_output=True, text=True, check=True, timeout=LIMIT)
-    assert json.loads(result.stdout)
+def test_a_closed_stderr_leaves_stdout_alone(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """Without a stderr, stdout has nothing but the JSON."""
+    assert json.loads(run_in_shell(tmp_path, '2>&-', port=meter.port).stdout)
 
 
-def test_an_unknown_dialect_is_called_unsure(tmp_path: Path) -> None:
-    """A telegram of mostly unknown lines is shown with their codes, and its specification is not pinned down."""
+def test_control_characters_of_the_meter_are_escaped(tmp_path: Path) -> None:
+    """What the meter sends cannot control the terminal: all but printable ASCII is shown as a code."""
+    lines = b'1-3:0.2.8(5\x9b0)\r\n1-0:1.7.0(00.123*kW)\r\n'
+    with new_meter(interval=0.2, source=lambda: with_checksum(b'/ODD5\\\x1b[2J\xe9\r\n\r\n' + lines)) as meter:
+        result = run(tmp_path, port=meter.port)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.replace('\n', '').isprintable()
+    assert 'meter          ODD5\\\\x1b[2J\\xe9\n' in result.stderr
+
+
+def test_an_unknown_dialect_is_reported_as_unsure(tmp_path: Path) -> None:
+    """Of a telegram with mostly unknown lines their codes are shown, and config.ini leaves its specification open."""
     lines = b'1-0:1.7.0(00.123*kW)\r\n9-9:77.7.7(1)\r\n9-9:78.7.7(1)\r\n'
     with new_meter(interval=0.2, source=lambda: with_checksum(b'/ODD5\\1\r\n\r\n' + lines)) as meter:
         result = run(tmp_path, port=meter.port)
     assert json.loads(result.stdout).keys() == {'currentElectricityUsage'}
-    assert 'unsure' in result.stderr
+    assert ', but unsure: ' in result.stderr
     assert 'not understood 9-9:77.7.7 9-9:78.7.7\n' in result.stderr
     assert 'specification = auto\n' in result.stderr
 
 
 def test_a_missing_port(tmp_path: Path) -> None:
-    """A port that is not there: port_missing, with the serial ports there are."""
+    """A port that does not exist: port_missing, with the serial ports of this machine."""
     result = run(tmp_path, port=tmp_path / 'none')
     assert failure(result) == 'port_missing'
     for port in serial_ports() or ['none: ']:
         assert f'\n{port}' in result.stderr
 
 
-def test_nobody_at_a_network_port(tmp_path: Path) -> None:
-    """A socket:// port where nobody listens: port_missing, without a list of serial ports."""
+def test_a_network_port_where_nobody_listens(tmp_path: Path) -> None:
+    """A refused connection: port_missing, without a list of serial ports."""
     result = run(tmp_path, port='socket://127.0.0.1:1')
-    assert result.returncode == 1 and result.stdout == ''
+    assert (result.returncode, result.stdout) == (1, '')
     assert '\nport_missing: socket://127.0.0.1:1 ' in result.stderr
     assert 'Serial ports' not in result.stderr and 'ser2net' in result.stderr
 
 
 def test_a_denied_port(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """A port without rights: port_denied, with the command that gives them and the new login it takes."""
+    """A port without permission: port_denied, with the command that gives it and the new login that it takes."""
     Path(meter.port).chmod(0)
     result = run(tmp_path, port=meter.port, before=without('dac_override', 'dac_read_search'))
     assert failure(result) == 'port_denied'
@@ -208,7 +211,7 @@ def test_a_denied_port(meter: SimulatedMeter, tmp_path: Path) -> None:
 
 
 def test_a_busy_port(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """A port that another program has locked: port_busy, with the program's name and process id."""
+    """A port that another program has locked: port_busy, with the name and the id of its process."""
     with serial.Serial(meter.port, exclusive=True):
         result = run(tmp_path, port=meter.port)
     assert failure(result) == 'port_busy'
@@ -217,7 +220,7 @@ def test_a_busy_port(meter: SimulatedMeter, tmp_path: Path) -> None:
 
 
 def test_a_busy_port_through_a_link(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """The program that holds a port is found by the device behind a link."""
+    """The program is found although [meter] port is a link to the device that it has locked."""
     (tmp_path / 'p1').symlink_to(meter.port)
     with serial.Serial(meter.port, exclusive=True):
         result = run(tmp_path, port=tmp_path / 'p1')
@@ -225,8 +228,8 @@ def test_a_busy_port_through_a_link(meter: SimulatedMeter, tmp_path: Path) -> No
     assert f'(pid {os.getpid()})' in result.stderr
 
 
-def test_a_port_held_by_someone_elses_program(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """Where /proc does not show all processes, sudo is named as the way to see them."""
+def test_a_busy_port_of_another_user(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """When /proc does not show all processes, the advice is sudo."""
     with serial.Serial(meter.port, exclusive=True):
         result = run(tmp_path, port=meter.port, before=without('sys_ptrace'))
     assert failure(result) == 'port_busy'
@@ -234,22 +237,22 @@ def test_a_port_held_by_someone_elses_program(meter: SimulatedMeter, tmp_path: P
 
 
 def test_a_silent_meter(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """No byte: meter_silent, with the speeds tried and what to check in order."""
+    """No byte: meter_silent, with the baud rates tried and what to check in order."""
     hush(meter)
     result = run(tmp_path, port=meter.port, timeout=1)
     assert failure(result) == 'meter_silent'
-    assert 'Speeds tried: 115200 baud' in result.stderr
+    assert 'Baud rates tried: 115200.\n' in result.stderr
     assert re.findall(r'^(\d)\. ', result.stderr, re.MULTILINE) == list('12345')
     assert 'First bytes' not in result.stderr
 
 
-@pytest.mark.parametrize(('line', 'speeds'), [('115200 8N1', '115200'), ('auto', '115200, 9600')])
-def test_a_garbled_line(line: str, speeds: str, tmp_path: Path) -> None:
-    """Bytes without a telegram: line_garbled, with the first of them and the speeds tried."""
+@pytest.mark.parametrize(('line', 'baud_rates'), [('115200 8N1', '115200'), ('auto', '115200, 9600')])
+def test_a_garbled_line(line: str, baud_rates: str, tmp_path: Path) -> None:
+    """Bytes without a telegram: line_garbled, with the first of them and the baud rates tried."""
     with new_meter(interval=0.2, source=lambda: bytes(range(128, 256))) as meter:
         result = run(tmp_path, port=meter.port, line=line, timeout=1)
     assert failure(result) == 'line_garbled'
-    assert f'Speeds tried: {speeds} baud' in result.stderr
+    assert f'Baud rates tried: {baud_rates}.\n' in result.stderr
     assert re.search(r"^First bytes received: b'(\\x[89a-f][0-9a-f]){8}.+'$", result.stderr, re.MULTILINE)
 
 
@@ -262,7 +265,7 @@ def test_a_telegram_that_never_ends(meter: SimulatedMeter, tmp_path: Path) -> No
 
 
 def test_wrong_checksums(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """Damaged telegrams alone: checksum_failed, with their count and the programs that have the port open."""
+    """Only damaged telegrams: checksum_failed, with their count and the programs that have the port open."""
     meter.corrupt_every = 1
     result = run(tmp_path, port=meter.port, timeout=1.5)
     assert failure(result) == 'checksum_failed'
@@ -271,16 +274,16 @@ def test_wrong_checksums(meter: SimulatedMeter, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('key', ['', WRONG_KEY])
-def test_a_meter_that_encrypts(key: str, tmp_path: Path) -> None:
-    """Encrypted telegrams without their key or with another: decryption_failed, and the key is not shown."""
+def test_a_meter_that_encrypts_without_its_key(key: str, tmp_path: Path) -> None:
+    """Encrypted telegrams with no key or a wrong one: decryption_failed, and the key is not shown."""
     with new_meter(interval=0.5, source=lambda: cipher_frame(NUMBERED, bytes.fromhex(KEY))) as meter:
         result = run(tmp_path, port=meter.port, decryption_key=key)
     assert failure(result) == 'decryption_failed'
     assert WRONG_KEY not in result.stderr
 
 
-def test_a_meter_that_encrypts_with_a_known_key(tmp_path: Path) -> None:
-    """With the right key an encrypted telegram is a reading as any other."""
+def test_a_meter_that_encrypts_with_its_key(tmp_path: Path) -> None:
+    """With the right key an encrypted telegram is a reading like any other."""
     with new_meter(interval=0.5, source=lambda: cipher_frame(NUMBERED, bytes.fromhex(KEY))) as meter:
         result = run(tmp_path, port=meter.port, decryption_key=KEY)
     assert result.returncode == 0, result.stderr
@@ -289,29 +292,23 @@ def test_a_meter_that_encrypts_with_a_known_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'text', ['[meter]\nport = nonsense\n', '[meter]\nspeed = 1\n', '[gas]\n', 'no section\n', '[meter]\nport = \xff\n']
+    'text',
+    ['[meter]\nport = nonsense\n', '[meter]\nspeed = 1\n', '[gas]\n', 'no section\n', '[meter]\nport = \xff\n', None],
 )
-def test_a_wrong_configuration(text: str, tmp_path: Path) -> None:
-    """A wrong config.ini is status 2 and one line on stderr that names it."""
+def test_a_wrong_configuration(text: str | None, tmp_path: Path) -> None:
+    """A config.ini that is wrong, or missing although it is named, is status 2 and one line on stderr that names it."""
     file = tmp_path / 'config.ini'
-    file.write_text(text, encoding='latin-1')
-    result = subprocess.run([sys.executable, SCRIPT, '--config', file], capture_output=True, text=True, check=False)
+    if text:
+        file.write_text(text, encoding='latin-1')
+    result = finished([sys.executable, SCRIPT, '--config', file])
     assert (result.returncode, result.stdout, result.stderr.count('\n')) == (2, '', 1)
-    assert result.stderr.startswith('take_one_reading: ')
-
-
-def test_a_config_file_that_is_not_there(tmp_path: Path) -> None:
-    """A named file that is missing is status 2 and one line on stderr that names it."""
-    file = tmp_path / 'none.ini'
-    result = subprocess.run([sys.executable, SCRIPT, '--config', file], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout, result.stderr.count('\n')) == (2, '', 1)
-    assert str(file) in result.stderr
+    assert result.stderr.startswith(f'take_one_reading: {file}: ')
 
 
 def test_ctrl_c(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """SIGINT while it waits ends it at once with status 130 and nothing more to say."""
+    """SIGINT while it waits ends it at once with status 130 and no further output."""
     hush(meter)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell SIGINT is ignored
     with subprocess.Popen(
         command(tmp_path, port=meter.port), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -340,7 +337,7 @@ def on_a_terminal(arguments: list[str | Path]) -> tuple[str, str]:
 
 
 def test_progress_on_a_terminal(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """On a terminal seconds, bytes and bad checksums are shown in one line, which is gone before anything else is."""
+    """A terminal shows seconds, bytes and bad checksums in one line, which is cleared before anything else is shown."""
     meter.corrupt_every = 1
     _, shown = on_a_terminal(command(tmp_path, port=meter.port, timeout=1.5))
     first, _, rest = shown.partition('\r\n')
@@ -354,15 +351,15 @@ def test_progress_on_a_terminal(meter: SimulatedMeter, tmp_path: Path) -> None:
     assert rest.startswith('checksum_failed: ')
 
 
-def test_a_terminal_for_stderr_alone(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """With stderr on a terminal stdout is the JSON and no more."""
+def test_a_terminal_for_stderr_leaves_stdout_alone(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """With stderr on a terminal, stdout has nothing but the JSON."""
     stdout, shown = on_a_terminal(command(tmp_path, port=meter.port))
     assert json.loads(stdout)
     assert '\r\x1b[Kmeter  ' in shown
 
 
 def test_no_progress_in_a_file(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """A stderr that is no terminal has neither the progress line nor a control character."""
+    """A stderr that is not a terminal has neither the progress line nor a control character."""
     hush(meter)
     result = run(tmp_path, port=meter.port, timeout=1)
     assert failure(result) == 'meter_silent'
@@ -371,7 +368,7 @@ def test_no_progress_in_a_file(meter: SimulatedMeter, tmp_path: Path) -> None:
 
 
 def test_mask_hides_numbers_from_a_reading(any_meter: tuple[str, SimulatedMeter], tmp_path: Path) -> None:
-    """--mask leaves no meter's number in stdout and stderr, and leaves all else in the JSON."""
+    """--mask hides the meters' numbers in stdout and stderr, and leaves the rest of the JSON as it is."""
     _, meter = any_meter
     result = run(tmp_path, '--mask', port=meter.port)
     assert result.returncode == 0, result.stderr
@@ -396,7 +393,7 @@ def test_mask_hides_numbers_from_a_reading(any_meter: tuple[str, SimulatedMeter]
     ],
 )
 def test_mask_hides_numbers_from_a_failure(data: bytes, tmp_path: Path) -> None:
-    """--mask leaves no number in the first bytes received, whatever form they have."""
+    """--mask hides numbers in the first bytes received: plain, with parity, encrypted or after noise."""
     with new_meter(interval=0.2, source=lambda: data) as meter:
         result = run(tmp_path, '--mask', port=meter.port, line='115200 8N1', timeout=1)
     assert failure(result) in {'line_garbled', 'telegram_incomplete'}
@@ -407,8 +404,8 @@ def test_mask_hides_numbers_from_a_failure(data: bytes, tmp_path: Path) -> None:
     assert not re.search(rb'\d', bytes(byte & 0x7F for byte in read.partition(b'\xdb')[0]))
 
 
-def test_mask_hides_a_number_that_a_damaged_line_shows(tmp_path: Path) -> None:
-    """Of a line that is not understood --mask leaves the code, of a value with a '*' nothing on either side of it."""
+def test_mask_hides_numbers_in_damaged_lines(tmp_path: Path) -> None:
+    """Of a line that is not understood only the code is shown; both sides of a '*' in a text message are hidden."""
     lines = (
         '0-0:96.1.1h4530303031',
         '0-0:96.13.0(4530*4530)',
@@ -423,7 +420,7 @@ def test_mask_hides_a_number_that_a_damaged_line_shows(tmp_path: Path) -> None:
 
 
 def test_a_wrong_specification_is_named(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """Where the cause may be the specification that is set, the next step says so."""
+    """When the specification that is set may be the cause, the advice says so."""
     with new_meter('2.2', interval=0.2) as old:
         result = run(tmp_path, port=old.port, specification='V5', timeout=2)
     assert failure(result) == 'checksum_failed'
@@ -444,8 +441,8 @@ MASKED = {
 
 
 @pytest.mark.parametrize('name', MASKED)
-def test_mask_knows_what_is_personal(name: str) -> None:
-    """Numbers of meters and text messages are masked letter by letter wherever they stand, in a copy."""
+def test_mask_hides_what_is_personal(name: str) -> None:
+    """Letters and digits of meter numbers and text messages are hidden, at every level, in a copy."""
     given, expected = ({name: {'datetime': None, 'value': value, 'unit': None}} for value in MASKED[name])
     document = given | {'mbusDevices': [{'channelId': 1} | given], 'textMessage': [{'value': 'a'}]}
     before = json.dumps(document)
@@ -457,7 +454,7 @@ def test_mask_knows_what_is_personal(name: str) -> None:
 
 
 def test_mask_leaves_all_else_alone() -> None:
-    """Readings, times, lists and names come out of mask() as they went in."""
+    """Readings, times, lists and names are the same after mask()."""
     document = {
         'p1MessageHeader': {'value': '50', 'unit': None},
         'currentElectricityUsage': {'value': 0.355, 'unit': 'kW'},
@@ -470,7 +467,7 @@ def test_mask_leaves_all_else_alone() -> None:
 
 @pytest.fixture
 def dev(tmp_path: Path) -> Path:
-    """A /dev with two USB cables, one of which has a lasting name, the Pi's own port and what is no serial port."""
+    """A /dev with two USB cables, one of them with a persistent name, two built-in ports and other devices."""
     by_id = tmp_path / 'serial/by-id'
     by_id.mkdir(parents=True)
     for name in ('ttyUSB1', 'ttyUSB0', 'ttyAMA0', 'ttyS0', 'tty0', 'ttyS', 'null'):
@@ -479,22 +476,22 @@ def dev(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_serial_ports_are_listed_with_lasting_names(dev: Path) -> None:
+def test_serial_ports_are_listed_with_persistent_names(dev: Path) -> None:
     """USB cables come first, each with its name under /dev/serial/by-id."""
     cable = f'{dev}/ttyUSB1 = {dev}/serial/by-id/usb-P1-if00'
     assert serial_ports(dev) == [f'{dev}/ttyUSB0', cable, f'{dev}/ttyAMA0', f'{dev}/ttyS0']
 
 
-def test_the_port_gets_its_lasting_name(dev: Path) -> None:
-    """A device is named by its link under by-id; without one, as a link of one's own or an address it stays."""
+def test_the_port_gets_its_persistent_name(dev: Path) -> None:
+    """A device is named by its link under by-id; one without a link, a user's own link and an address stay the same."""
     (dev / 'my-meter').symlink_to('ttyUSB1')
-    assert lasting_name(f'{dev}/ttyUSB1', dev) == f'{dev}/serial/by-id/usb-P1-if00'
+    assert persistent_name(f'{dev}/ttyUSB1', dev) == f'{dev}/serial/by-id/usb-P1-if00'
     for name in (f'{dev}/ttyUSB0', f'{dev}/my-meter', f'{dev}/serial/by-id/usb-P1-if00', 'socket://127.0.0.1:2000'):
-        assert lasting_name(name, dev) == name
+        assert persistent_name(name, dev) == name
 
 
-def test_a_program_that_ends_the_wait_leaves_the_port_free(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """The port is closed behind a reading: another program can lock it."""
+def test_the_port_is_free_after_a_reading(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """The port is closed after a reading: another program can lock it."""
     assert run(tmp_path, port=meter.port).returncode == 0
     with serial.Serial(meter.port, exclusive=True) as port:
         wait_for(lambda: port.in_waiting)
