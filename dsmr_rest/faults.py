@@ -11,8 +11,8 @@ from http import HTTPStatus
 class Fault(Enum):
     """A fault, with the stable `code` that clients may rely on.
 
-    `status` is the status of the HTTP response. `advice` is the next step for whoever sets up the meter; it is empty
-    for the faults of a request, where the detail of the response says what to change.
+    `status` is the status of the HTTP response. `advice` is the next step for the person who sets up the meter; it is
+    empty for the faults of a request, where the detail of the response says what to change.
     """
 
     code: str
@@ -29,24 +29,24 @@ class Fault(Enum):
         'port_missing',
         HTTPStatus.SERVICE_UNAVAILABLE,
         (
-            'Plug the cable in, set [meter] port to its name as listed here, and try again. `dmesg | tail` shows'
-            ' what Linux detected.'
+            'Plug in the cable, set [meter] port to the name of its port, and try again. `dmesg | tail` shows what'
+            ' Linux detected.'
         ),
     )
     PORT_DENIED = (
         'port_denied',
         HTTPStatus.SERVICE_UNAVAILABLE,
-        'A new group takes effect at the next login: log out and in again. `id -nG` lists the groups you have.',
+        'A new group takes effect at the next login: log out and log in again. `id -nG` lists your groups.',
     )
     PORT_BUSY = (
         'port_busy',
         HTTPStatus.SERVICE_UNAVAILABLE,
-        'Stop that program, or let it read the meter instead of this one: a serial port has one reader.',
+        'Stop that program, or let it read the meter instead: only one program at a time can read a serial port.',
     )
     PORT_LOST = (
         'port_lost',
         HTTPStatus.SERVICE_UNAVAILABLE,
-        'Plug the cable in again. `dmesg | tail` shows whether it keeps disconnecting: another USB port may help.',
+        'Plug the cable in again. If `dmesg | tail` shows that it keeps disconnecting, try another USB port.',
     )
 
     # Faults of the line: nothing usable arrived before the deadline.
@@ -54,32 +54,33 @@ class Fault(Enum):
         'meter_silent',
         HTTPStatus.GATEWAY_TIMEOUT,
         """Check, in this order:
-1. The cable is plugged into the P1 port of the meter, not into another socket that it fits, and into USB.
-2. The P1 port is switched on: the grid operator does that; in Belgium you do it yourself on its website.
-3. [meter] port is this cable and not another serial port.
-4. Another cable: a P1 cable holds the data request line (pin 2) high and inverts the signal (pin 5).
-5. An old meter (DSMR 2.2, 3) sends at 9600 baud: set [meter] line = 9600 7E1; auto tries it after 11 s of silence.""",
+1. Is the cable plugged into the P1 port of the meter, not into another socket of the same shape, and into USB?
+2. Is the P1 port switched on? The grid operator does that; in Belgium you do it yourself on its website.
+3. Is [meter] port the port of this cable, and not another serial port?
+4. Is it a P1 cable? It must hold the data request line (pin 2) high and invert the signal (pin 5): try another one.
+5. Is it an old meter (DSMR 2.2, 3)? Set [meter] line = 9600 7E1: auto tries 9600 baud only after 11 s of silence.""",
     )
     LINE_GARBLED = (
         'line_garbled',
         HTTPStatus.GATEWAY_TIMEOUT,
         (
-            'Set [meter] line = auto to try both baud rates. If both were tried, the cable does not invert the signal'
-            ' or is damaged: use one that is made for P1.'
+            'Set [meter] line = auto to try both baud rates. If both were tried, the cable is damaged or does not'
+            ' invert the signal: use a cable that is made for the P1 port.'
         ),
     )
     TELEGRAM_INCOMPLETE = (
         'telegram_incomplete',
         HTTPStatus.GATEWAY_TIMEOUT,
         (
-            'Check that the plugs sit firmly, that no other program reads the port, that [meter] timeout is longer'
-            ' than the time between two telegrams (10 s before DSMR 5), and that [meter] line is auto or correct.'
+            'Check that the plugs are fully inserted, that no other program reads the port, that [meter] timeout'
+            ' is longer than the time between two telegrams (10 s before DSMR 5), and that [meter] line is auto or'
+            ' correct.'
         ),
     )
     CHECKSUM_FAILED = (
         'checksum_failed',
         HTTPStatus.GATEWAY_TIMEOUT,
-        'Check that the plugs sit firmly, use a shorter cable, and stop other programs that read the port.',
+        'Check that the plugs are fully inserted, use a shorter cable, and stop other programs that read the port.',
     )
 
     # Faults of the meter and of the server.
@@ -87,8 +88,8 @@ class Fault(Enum):
         'decryption_failed',
         HTTPStatus.BAD_GATEWAY,
         (
-            'The grid operator hands out the keys of a meter: 32 hexadecimal digits for [meter] decryption_key, and for'
-            ' authentication_key unless it is the one that all meters in Luxembourg share.'
+            'Ask the grid operator for the keys of the meter, 32 hexadecimal digits each, and set [meter]'
+            ' decryption_key. Set authentication_key too, unless it is the one that all meters in Luxembourg share.'
         ),
     )
     STOPPING = ('stopping', HTTPStatus.SERVICE_UNAVAILABLE)
@@ -107,7 +108,7 @@ class Fault(Enum):
 
 
 class MeterError(Exception):
-    """There is no reading: which fault, and a sentence that names the port and what to do."""
+    """There is no reading. `fault` says why; `detail` is a sentence that names the port and what to do."""
 
     def __init__(self, fault: Fault, detail: str) -> None:
         super().__init__(detail)
