@@ -1,13 +1,15 @@
-"""/metrics: what of a reading is shown and how, and what Prometheus makes of it."""
+"""/metrics: which numbers of a reading are shown and how, and what Prometheus reads from it."""
 
 import http.client
 import itertools
 import json
+import math
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from urllib.parse import quote
 
 import pytest
 from conftest import ROOT, StartServer, free_port, hush, new_meter, wait_for
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 from system_packages import program
-from telegrams import of_specification, of_version, read, read_lines
+from telegrams import from_lines, of_specification, of_version, read, read_lines
 
+from dsmr_rest import homewizard
 from dsmr_rest.metrics import exposition
 from dsmr_rest.reading import Reading
 from dsmr_rest.serial_line import LineCounters
@@ -54,7 +58,7 @@ def text(reading: Reading | None, accept: str = '', *, identifiers: bool = False
 def samples(exposed: str) -> dict[str, float]:
     """The values by name and labels as they are written."""
     lines = [line.rpartition(' ') for line in exposed.splitlines() if not line.startswith('#')]
-    assert len({name for name, _, _ in lines}) == len(lines), 'a sample stands there twice'
+    assert len({name for name, _, _ in lines}) == len(lines), 'a sample is there twice'
     return {name: float(value) for name, _, value in lines}
 
 
@@ -68,53 +72,36 @@ def shown(*lines: str, specification: str = 'V5') -> dict[str, float]:
     return {name: value for name, value in values.items() if not name.startswith('dsmr_meter_info')}
 
 
+def by(name: str, label: str, *values: float) -> dict[str, float]:
+    """Samples with the labels '1', '2' and so on."""
+    return {f'{name}{{{label}="{number}"}}': value for number, value in enumerate(values, 1)}
+
+
 PER_TARIFF = {
-    'dsmr_electricity_used_kwh_total{tariff="1"}': 4134.364,
-    'dsmr_electricity_used_kwh_total{tariff="2"}': 3847.434,
-    'dsmr_electricity_delivered_kwh_total{tariff="1"}': 1381.887,
-    'dsmr_electricity_delivered_kwh_total{tariff="2"}': 2755.069,
+    **by('dsmr_electricity_used_kwh_total', 'tariff', 4134.364, 3847.434),
+    **by('dsmr_electricity_delivered_kwh_total', 'tariff', 1381.887, 2755.069),
 }
 WHOLE = {'dsmr_power_used_watts': 0.0, 'dsmr_power_delivered_watts': 2803.0}
 PER_PHASE = {
-    'dsmr_power_used_watts{phase="1"}': 151.0,
-    'dsmr_power_used_watts{phase="2"}': 0.0,
-    'dsmr_power_used_watts{phase="3"}': 40.0,
-    'dsmr_power_delivered_watts{phase="1"}': 0.0,
-    'dsmr_power_delivered_watts{phase="2"}': 2993.0,
-    'dsmr_power_delivered_watts{phase="3"}': 0.0,
+    **by('dsmr_power_used_watts', 'phase', 151.0, 0.0, 40.0),
+    **by('dsmr_power_delivered_watts', 'phase', 0.0, 2993.0, 0.0),
 }
-WHOLE_AMPERES = {
-    'dsmr_current_amperes{phase="1"}': 1.0,
-    'dsmr_current_amperes{phase="2"}': 13.0,
-    'dsmr_current_amperes{phase="3"}': 0.0,
-}
-VOLTS = {
-    'dsmr_voltage_volts{phase="1"}': 229.4,
-    'dsmr_voltage_volts{phase="2"}': 232.0,
-    'dsmr_voltage_volts{phase="3"}': 229.5,
-}
+WHOLE_AMPERES = by('dsmr_current_amperes', 'phase', 1.0, 13.0, 0.0)
+VOLTS = by('dsmr_voltage_volts', 'phase', 229.4, 232.0, 229.5)
 EVENTS = {
     'dsmr_power_failures_total{duration="short"}': 7.0,
     'dsmr_power_failures_total{duration="long"}': 2.0,
-    'dsmr_voltage_sags_total{phase="1"}': 3.0,
-    'dsmr_voltage_sags_total{phase="2"}': 1.0,
-    'dsmr_voltage_sags_total{phase="3"}': 2.0,
-    'dsmr_voltage_swells_total{phase="1"}': 0.0,
-    'dsmr_voltage_swells_total{phase="2"}': 1.0,
-    'dsmr_voltage_swells_total{phase="3"}': 0.0,
+    **by('dsmr_voltage_sags_total', 'phase', 3.0, 1.0, 2.0),
+    **by('dsmr_voltage_swells_total', 'phase', 0.0, 1.0, 0.0),
 }
 GAS = {
     'dsmr_mbus_reading{channel="1",kind="gas",unit="m3"}': 2495.435,
     'dsmr_mbus_reading_timestamp_seconds{channel="1",kind="gas"}': 1718964000.0,
 }
 BELGIUM = {
-    'dsmr_electricity_used_kwh_total{tariff="1"}': 3847.434,
-    'dsmr_electricity_used_kwh_total{tariff="2"}': 4134.364,
-    'dsmr_electricity_delivered_kwh_total{tariff="1"}': 2755.069,
-    'dsmr_electricity_delivered_kwh_total{tariff="2"}': 1381.887,
-    'dsmr_current_amperes{phase="1"}': 0.66,
-    'dsmr_current_amperes{phase="2"}': 12.9,
-    'dsmr_current_amperes{phase="3"}': 0.17,
+    **by('dsmr_electricity_used_kwh_total', 'tariff', 3847.434, 4134.364),
+    **by('dsmr_electricity_delivered_kwh_total', 'tariff', 2755.069, 1381.887),
+    **by('dsmr_current_amperes', 'phase', 0.66, 12.9, 0.17),
     'dsmr_demand_average_watts': 0.0,
     'dsmr_demand_month_peak_watts': 1652.0,
     'dsmr_demand_month_peak_timestamp_seconds': 1718964000.0,
@@ -125,6 +112,11 @@ BELGIUM = {
     'dsmr_object{name="fuseThresholdL1",unit="A"}': 999.0,
     'dsmr_object{channel="1",name="mbusValvePosition",unit=""}': 1.0,
 }
+DSMR_2 = {
+    'dsmr_power_used_watts': 0.0,
+    'dsmr_power_delivered_watts': 2800.0,
+    'dsmr_object{name="actualTresholdElectricity",unit="kW"}': 999.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -132,17 +124,11 @@ BELGIUM = {
     [
         ('5.0', PER_TARIFF | WHOLE | PER_PHASE | WHOLE_AMPERES | VOLTS | EVENTS | GAS),
         ('4.2', PER_TARIFF | WHOLE | PER_PHASE | WHOLE_AMPERES | EVENTS | GAS),
-        (
-            '2.2',
-            PER_TARIFF
-            | GAS
-            | {'dsmr_power_used_watts': 0.0, 'dsmr_power_delivered_watts': 2800.0}
-            | {'dsmr_object{name="actualTresholdElectricity",unit="kW"}': 999.0},
-        ),
+        ('2.2', PER_TARIFF | DSMR_2 | GAS),
         ('belgium', WHOLE | PER_PHASE | VOLTS | GAS | BELGIUM),
     ],
 )
-def test_each_version_gives_its_values_in_base_units(version: str, expected: dict[str, float]) -> None:
+def test_every_version_shows_its_values_in_base_units(version: str, expected: dict[str, float]) -> None:
     """Everything that a meter of this version measures is shown, by its name and in its unit, and nothing else."""
     values = of_the_meter(text(read(of_version(version))))
     (info,) = (name for name in values if name.startswith('dsmr_meter_info'))
@@ -165,23 +151,26 @@ def test_each_number_is_shown_once(name: str) -> None:
     assert sorted(numbers) == sorted(v for k, v in values.items() if 'timestamp' not in k and '_info' not in k)
 
 
+def names_and_labels(families: Iterable[Metric]) -> set[tuple[Any, ...]]:
+    return {(sample.name, *sorted(sample.labels.items())) for family in families for sample in family.samples}
+
+
 @pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize('identifiers', [False, True])
-def test_both_formats_say_the_same_and_can_be_parsed(version: str, identifiers: bool) -> None:
+def test_both_formats_can_be_parsed_and_have_the_same_samples(version: str, identifiers: bool) -> None:
     """The text format and OpenMetrics are accepted by prometheus_client's own parsers and hold the same samples."""
     reading = read(of_version(version))
-    plain, newer = (text(reading, accept, identifiers=identifiers) for accept in ('', OPENMETRICS))
-    parsed = {(each.name, *sorted(each.labels.items())) for family in text_families(plain) for each in family.samples}
+    plain = text(reading, identifiers=identifiers)
+    newer = text(reading, OPENMETRICS, identifiers=identifiers)
     families = openmetrics_families(newer)  # type: ignore[no-untyped-call]  # it has no types
-    parsed_newer = {(each.name, *sorted(each.labels.items())) for family in families for each in family.samples}
-    assert parsed == parsed_newer
+    assert names_and_labels(text_families(plain)) == names_and_labels(families)
     assert samples(plain) == samples(newer)
 
 
 @pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize('identifiers', [False, True])
-def test_promtool_finds_no_fault(version: str, identifiers: bool) -> None:
-    """`promtool check metrics` has nothing to say about names, types and help texts."""
+def test_promtool_has_no_complaint(version: str, identifiers: bool) -> None:
+    """`promtool check metrics` accepts all names, types and help texts."""
     promtool = program('promtool', 'prometheus')
     exposed = text(read(of_version(version)), identifiers=identifiers)
     checked = subprocess.run(
@@ -201,13 +190,13 @@ def test_promtool_finds_no_fault(version: str, identifiers: bool) -> None:
     ],
 )
 def test_the_format_is_the_one_asked_for(accept: str, begins: str) -> None:
-    """The format is what the client accepts, and the text format 0.0.4 where it says nothing or nonsense."""
+    """The format is one that the client accepts, and the text format 0.0.4 when Accept is missing or nonsense."""
     _, content_type = exposition(None, None, COUNTERS, {}, {}, accept=accept, identifiers=False)
     assert content_type.startswith(begins)
 
 
 def test_without_a_reading_there_are_only_the_servers_own_counters() -> None:
-    """No value and no name of the meter is shown without a reading."""
+    """Without a reading no value and no name of the meter is shown."""
     assert samples(text(None)) == {
         'dsmr_up': 0.0,
         'dsmr_received_bytes_total': 9000.0,
@@ -262,8 +251,8 @@ def test_a_total_beside_tariffs_is_not_counted_again() -> None:
         ('0-0:96.13.0(313233)', {}),
     ],
 )
-def test_units_are_the_telegrams(line: str, expected: dict[str, float]) -> None:
-    """A value is converted from the unit it was sent in; with a unit that does not fit it is a dsmr_object."""
+def test_values_are_converted_from_the_telegrams_units(line: str, expected: dict[str, float]) -> None:
+    """A value comes in the base unit whatever unit was sent; with a unit that does not fit it is a dsmr_object."""
     assert shown(line) == expected
 
 
@@ -281,7 +270,7 @@ def test_units_are_the_telegrams(line: str, expected: dict[str, float]) -> None:
     ],
 )
 def test_an_mbus_device_is_called_by_its_kind(kind: str, word: str, value: str, unit: str) -> None:
-    """An M-Bus device has the word for its type, its unit as sent, and the time at which it was read."""
+    """An M-Bus device has the name of its kind, its unit as sent, and the time at which it was read."""
     lines = [line.format(kind=kind, time='240115103000W', value=value) for line in CHANNEL]
     assert shown(*lines) == {
         f'dsmr_mbus_reading{{channel="1",kind="{word}",unit="{unit}"}}': 12.5,
@@ -302,6 +291,63 @@ def test_an_mbus_device_is_called_by_its_kind(kind: str, word: str, value: str, 
 def test_an_mbus_device_without_a_reading_shows_none(lines: tuple[str, ...], kind: str) -> None:
     """A channel that was never read, or whose meter was taken away, has no value."""
     assert shown(*(line.format(kind='003', time=kind, value='00000.000*m3') for line in lines)) == {}
+
+
+def replaced(document: Any, value: Any) -> Any:
+    """The document with this value in place of each number."""
+    if isinstance(document, dict):
+        changed = {key: replaced(item, value) for key, item in document.items()}
+        if isinstance(document.get('value'), int | float):
+            changed['value'] = value
+        return changed
+    if isinstance(document, list):
+        return [replaced(item, value) for item in document]
+    return document
+
+
+def check_outputs(reading: Reading) -> None:
+    """Both formats of /metrics and the HomeWizard-compatible responses can be made, without NaN or infinity."""
+    names_and_labels(openmetrics_families(text(reading, OPENMETRICS, identifiers=True)))  # type: ignore[no-untyped-call]
+    assert all(map(math.isfinite, samples(text(reading, identifiers=True)).values()))
+    json.dumps([homewizard.data(reading), homewizard.device(reading)], allow_nan=False)
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 1e308, -1e308, 10**400, None])
+def test_a_number_that_is_not_one_breaks_no_output(value: Any) -> None:
+    """NaN, infinity and numbers that overflow in a sum or a conversion are left out."""
+    reading = read(of_version('belgium'))
+    odd = replace(reading, document=replaced(reading.document, value))
+    check_outputs(odd)
+    assert 'active_power_w' not in homewizard.data(odd)
+    assert not [name for name in of_the_meter(text(odd)) if 'dsmr_meter_info' not in name and 'timestamp' not in name]
+
+
+STRANGE = ('9' * 30, '-' + '9' * 30 + '*kWh', 'NaN*kWh', '1E999*W', 'Infinity', '', '\xb2', '-0*A', '1*', '1*"\\')
+
+
+def with_last_value(version: str, value: str) -> list[str]:
+    """The lines of the simulated meter's telegram with this in the last brackets of each."""
+    lines = re.findall(r'^(\d.*)\([^()]*\)\r$', of_version(version).decode(), re.MULTILINE)
+    return [f'{line}({value})' for line in lines]
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+@pytest.mark.parametrize('value', STRANGE)
+def test_strange_values_break_no_output(version: str, value: str) -> None:
+    """Whatever is in place of the values, a telegram can be shown in every form."""
+    check_outputs(read(from_lines(*with_last_value(version, value))))
+
+
+@pytest.mark.parametrize(
+    ('version', 'specification'),
+    [('5.0', 'V5'), ('4.2', 'V4'), ('2.2', 'V2_2'), ('belgium', 'BELGIUM_FLUVIUS')],
+)
+def test_a_number_of_any_length_breaks_no_output(version: str, specification: str) -> None:
+    """5,000 digits, more than int() takes, in any one line cost at most that line's value."""
+    for line in with_last_value(version, '9' * 5000):
+        reading = read_lines(line, '1-0:1.7.0(00.100*kW)', specification=specification)
+        check_outputs(reading)
+        assert 'dsmr_power_used_watts 100.0\n' in text(reading), line[:20]
 
 
 def test_the_header_shows_the_manufacturer_alone() -> None:
@@ -327,16 +373,16 @@ def test_no_identifier_is_shown_unless_asked_for(start_server: StartServer, vers
     with new_meter(version, interval=0.2) as meter:
         by_default = start_server(meter.port).get('/metrics').body.decode()
         assert samples(by_default)['dsmr_up'] == 1.0
-        assert not [each for each in identifiers_of(version) if each in by_default]
+        assert not [identifier for identifier in identifiers_of(version) if identifier in by_default]
     with new_meter(version, interval=0.2) as meter:
         asked_for = start_server(meter.port, server={'metrics_identifiers': 'yes'}).get('/metrics').body.decode()
-        in_hex = {each for each in identifiers_of(version) if re.fullmatch('[0-9A-F]{26,}', each)}
-        assert [each for each in in_hex if each not in asked_for] == []
+        in_hex = {identifier for identifier in identifiers_of(version) if re.fullmatch('[0-9A-F]{26,}', identifier)}
+        assert not [identifier for identifier in in_hex if identifier not in asked_for]
         assert 'identification="SIM5' in asked_for
         assert 'dsmr_mbus_info{channel="1",identifier="' in asked_for
 
 
-def test_a_dead_meter_is_no_failed_scrape(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_dead_meter_does_not_fail_the_scrape(start_server: StartServer, tmp_path: Path) -> None:
     """Without a port a scrape is 200, dsmr_up is 0, the error is counted and no value is shown."""
     server = start_server(str(tmp_path / 'no-port'))
     server.get('/metrics')
@@ -348,8 +394,8 @@ def test_a_dead_meter_is_no_failed_scrape(start_server: StartServer, tmp_path: P
     assert [name for name in values if not OF_THE_SERVER.match(name)] == []
 
 
-def test_a_meter_that_is_lost_takes_its_values_along(start_server: StartServer, meter: SimulatedMeter) -> None:
-    """Values that were shown are gone at the next scrape behind the loss of the port."""
+def test_values_disappear_with_the_meter(start_server: StartServer, meter: SimulatedMeter) -> None:
+    """Values that were shown are gone at the next scrape after the port is lost."""
     server = start_server(meter.port)
     assert of_the_meter(server.get('/metrics').body.decode())
     meter.unplug()
@@ -358,8 +404,8 @@ def test_a_meter_that_is_lost_takes_its_values_along(start_server: StartServer, 
     assert of_the_meter(reply.body.decode()) == {}
 
 
-def test_a_scrape_is_answered_within_prometheus_patience(start_server: StartServer, meter: SimulatedMeter) -> None:
-    """A silent meter's scrape is answered before the time that Prometheus says it waits."""
+def test_a_scrape_ends_within_the_timeout_of_prometheus(start_server: StartServer, meter: SimulatedMeter) -> None:
+    """The scrape of a silent meter ends within the time that Prometheus says it waits."""
     hush(meter)
     server = start_server(meter.port)
     reply = server.get('/metrics', {'X-Prometheus-Scrape-Timeout-Seconds': '3.0'}, timeout=3.0)
@@ -368,7 +414,7 @@ def test_a_scrape_is_answered_within_prometheus_patience(start_server: StartServ
 
 
 def test_a_slow_meter_scraped_often_is_always_up(start_server: StartServer) -> None:
-    """Scraped five times as often as it speaks, with less patience than its interval, a meter is up each time."""
+    """A meter is up in every scrape, five times as often as it sends and with a timeout shorter than its interval."""
     with new_meter('4.2', interval=2.5) as meter:
         server = start_server(meter.port)
         ups: list[float] = []
@@ -410,7 +456,7 @@ class Prometheus:
         return False
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The vector that an instant query gives."""
+        """The vector that an instant query returns."""
         answer = json.loads(self.get(f'/api/v1/query?query={quote(expression)}'))
         assert answer['status'] == 'success', answer
         return list(answer['data']['result'])
@@ -457,7 +503,8 @@ def test_prometheus_scrapes_as_the_readme_says(start_server: StartServer, tmp_pa
             rate = f'sum(rate(dsmr_electricity_used_kwh_total{job}[20s]))'
             # 165 W and more for a minute, five times a second: 0.014 kWh
             wait_for(lambda: 0.003 < (started.value(rate) or 0) < 0.05, 60)
-            assert {each['metric']['phase'] for each in started.query('dsmr_voltage_volts')} == {'1', '2', '3'}
+            voltages = started.query('dsmr_voltage_volts')
+            assert {voltage['metric']['phase'] for voltage in voltages} == {'1', '2', '3'}
             meter.unplug()
             wait_for(lambda: started.value(f'dsmr_up{job}') == 0.0, 30)
             assert started.value(f'up{job}') == 1.0
