@@ -1,6 +1,7 @@
-"""/dashboard as people meet it: in a real Chromium, live from a server whose meter is on a pty."""
+"""/dashboard as people see it: in a real Chromium, live from a server whose meter is on a pseudo-terminal."""
 
 import itertools
+import json
 import re
 import socket
 import sys
@@ -12,6 +13,8 @@ from conftest import Server, StartServer, hush, new_meter, wait_for
 from system_packages import program
 from telegrams import from_lines
 
+from dsmr_rest.dashboard import dashboard_page
+from dsmr_rest.mbus import KINDS
 from dsmr_rest.simulated_meter import SimulatedMeter
 
 if sys.platform != 'linux':
@@ -61,29 +64,36 @@ class Page:
 
     @property
     def shown(self) -> set[str]:
-        """The sections that a reading decides on."""
+        """The visible sections, of those that depend on the reading."""
         return {name for name in SECTIONS if self.browser.find_element('id', name).is_displayed()}
+
+    @property
+    def curve(self) -> str:
+        """The path of the plot's curve."""
+        return str(self.run("return document.querySelector('.curve').getAttribute('d') || ''"))
 
     @property
     def points(self) -> int:
         """How many points the plot's curve has."""
-        return int(
-            self.run("return (document.querySelector('.curve').getAttribute('d') || '').split(/[ML]/).length - 1")
-        )
+        return len(re.findall('[ML]', self.curve))
+
+    @property
+    def colour(self) -> str:
+        """The colour of the headline's number."""
+        return str(self.run("return getComputedStyle(document.getElementById('amount')).color"))
 
     @property
     def zero_line_shows(self) -> bool:
         """Whether the plot's zero line lies within the plot."""
-        return bool(
-            self.run("""const [zero, plot] = ['.zero', 'svg'].map(name => document.querySelector(name));
+        script = """const zero = document.querySelector('.zero');
             if (!zero) return false;
-            const [at, room] = [zero, plot].map(node => node.getBoundingClientRect());
-            return room.top <= at.top && at.bottom <= room.bottom;""")
-        )
+            const [line, plot] = [zero, zero.closest('svg')].map(node => node.getBoundingClientRect());
+            return plot.top <= line.top && line.bottom <= plot.bottom;"""
+        return bool(self.run(script))
 
     @property
     def complaints(self) -> list[Any]:
-        """What is on the console."""
+        """What the browser's console shows."""
         return list(self.browser.get_log('browser'))  # type: ignore[no-untyped-call]
 
 
@@ -114,13 +124,13 @@ def open_page(browser: webdriver.Chrome) -> Iterator[OpenPage]:
 
 
 def sending(*lines: str, checksum: bool = True) -> Callable[[], bytes]:
-    """A meter that sends these lines over and over."""
+    """A meter that repeats these lines."""
     data = from_lines(*lines, checksum=checksum)
     return lambda: data
 
 
-def test_the_page_is_small_and_refers_to_nothing_outside(start_server: StartServer, meter: SimulatedMeter) -> None:
-    """The dashboard is one file under 40 kB without an outer reference, and no text becomes markup in it."""
+def test_the_page_is_small_and_self_contained(start_server: StartServer, meter: SimulatedMeter) -> None:
+    """The dashboard is one file under 40 kB without external references, and cannot turn text into markup."""
     reply = start_server(meter.port).get('/dashboard')
     page = reply.body.decode()
     assert len(reply.body) < 40_000
@@ -130,8 +140,14 @@ def test_the_page_is_small_and_refers_to_nothing_outside(start_server: StartServ
     assert set(re.findall(r'href="([^"]*)"', page)) == {'data:,', './', 'telegram', 'health'}
 
 
+def test_the_page_knows_the_kinds_of_mbus_devices() -> None:
+    """The names of M-Bus device types in the page are those of the package."""
+    (kinds,) = re.findall(r'^const KINDS = (.*);', dashboard_page().decode(), re.MULTILINE)
+    assert json.loads(kinds) == {str(number): kind.name.capitalize() for number, kind in KINDS.items()}
+
+
 def test_values_change_and_the_plot_grows(start_server: StartServer, open_page: OpenPage) -> None:
-    """Each telegram shows in the headline, in words and by sign, and in the plot, without a word on the console."""
+    """Every telegram changes the headline, in words and by sign, and the plot; the console stays empty."""
     using, delivering = itertools.cycle(range(1200, 1240)), itertools.cycle(range(-640, -600))
     watts = using
 
@@ -157,45 +173,46 @@ def test_values_change_and_the_plot_grows(start_server: StartServer, open_page: 
         assert page.complaints == []
 
 
-def test_a_lost_meter_is_said_and_comes_back(start_server: StartServer, open_page: OpenPage) -> None:
-    """Without its meter the page says what is wrong, dims what is old and tells its age, and goes on by itself."""
+def test_a_lost_meter_is_reported_until_it_is_back(start_server: StartServer, open_page: OpenPage) -> None:
+    """Without its meter the page reports why, and dims old values and states their age, until the meter is back."""
     with new_meter(interval=0.2) as meter:
         page = open_page(start_server(meter.port))
         page.await_text('state', 'Live')
-        fresh = page.run("return getComputedStyle(document.getElementById('amount')).color")
-        amount = page.text('amount')
+        fresh = page.colour
         meter.unplug()
         page.await_text('trouble', 'check the cable')
-        assert page.text('state') == 'Meter lost' and 'Meter lost' in page.text('spoken')
-        assert page.text('amount') and amount
-        assert page.run("return getComputedStyle(document.getElementById('amount')).color") != fresh
+        assert page.text('state') == 'Meter lost'
+        assert 'Meter lost' in page.text('spoken')
+        assert page.text('amount')
+        assert page.colour != fresh
         wait_for(lambda: re.search('values below are [2-9] s old', page.text('trouble')))
         meter.plug_in()
         page.await_text('state', 'Live')
         assert not page.text('trouble')
-        assert page.run("return getComputedStyle(document.getElementById('amount')).color") == fresh
-        assert page.run("return document.querySelector('.curve').getAttribute('d').split('M').length - 1") == 2
+        assert page.colour == fresh
+        assert page.curve.count('M') == 2  # with a gap
         assert page.complaints == []
 
 
-def test_a_stopped_server_is_said_and_comes_back(
+def test_a_stopped_server_is_reported_until_it_is_back(
     start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
 ) -> None:
-    """Without its server the page says so, and is live again by itself when the server is back."""
+    """Without its server the page reports that, and is live again when the server is back."""
     server = start_server(meter.port)
     page = open_page(server)
     page.await_text('state', 'Live')
     assert server.stop() == 0
     page.await_text('trouble', 'Server cannot be reached')
-    assert page.text('amount') and 'stale' in page.run('return document.body.className')
+    assert page.text('amount')
+    assert 'stale' in page.run('return document.body.className')
     start_server(meter.port, server={'port': server.port})
     page.await_text('state', 'Live')
 
 
-def test_a_refused_stream_is_said_and_tried_again(
+def test_a_refused_stream_is_reported_and_requested_again(
     start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
 ) -> None:
-    """When all streams are taken the page gives the server's reason, and is live when one comes free."""
+    """When all streams are taken the page shows the server's reason, and is live as soon as one is free."""
     server = start_server(meter.port, server={'max_streams': 1})
     with socket.create_connection(('127.0.0.1', server.port), 10) as other:
         other.sendall(b'GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n')
@@ -207,7 +224,7 @@ def test_a_refused_stream_is_said_and_tried_again(
 
 
 def test_the_age_counts_up(start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter) -> None:
-    """Between two telegrams the age of the reading goes on."""
+    """The age of the reading increases until the next telegram."""
     page = open_page(start_server(meter.port))
     page.await_text('age', 'Received 0 s ago')
     hush(meter)
@@ -218,7 +235,7 @@ def test_the_age_counts_up(start_server: StartServer, open_page: OpenPage, meter
 def test_the_age_does_not_need_clocks_that_agree(
     start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
 ) -> None:
-    """The age counts from arrival, whatever the server's clock says; what a connection delayed counts too."""
+    """The age counts from arrival, whatever the server's clock says, and includes a connection's delay."""
     hush(meter)
     page = open_page(start_server(meter.port))
     ages = """return [-3600, -3600, 86400, 86390].map(ahead => {
@@ -245,12 +262,8 @@ NULLS = (
         '1-0:1.8.1(000123.456*kWh)',
         '1-0:2.7.0(00.000*kW)',
     ),
-    *(
-        '0-1:24.1.0()',
-        '0-1:24.2.1(632525252525W)(00001.500*m3)',
-        '0-2:24.1.0(003)',
-        '0-2:24.2.1(700101010000W)(00000000)',
-    ),
+    *('0-1:24.1.0()', '0-1:24.2.1(632525252525W)(00001.500*m3)'),
+    *('0-2:24.1.0(003)', '0-2:24.2.1(700101010000W)(00000000)'),
 )
 ODD = {
     'bare': (BARE, {'plot', 'totals'}, 'Using 1.190 kW', 'Tariff 2 234.567'),
@@ -262,8 +275,8 @@ ODD = {
 
 
 @pytest.mark.parametrize('name', ODD)
-def test_odd_meters(name: str, start_server: StartServer, open_page: OpenPage) -> None:
-    """Of a meter is shown what it has, and nothing of what it has not."""
+def test_an_odd_meter_shows_what_it_has(name: str, start_server: StartServer, open_page: OpenPage) -> None:
+    """The page shows what the meter sends, and no section, number or name for anything else."""
     lines, sections, headline, among = ODD[name]
     with new_meter(interval=0.2, source=sending(*lines, checksum=name != 'watts')) as meter:
         page = open_page(start_server(meter.port))
@@ -278,7 +291,7 @@ def test_odd_meters(name: str, start_server: StartServer, open_page: OpenPage) -
 
 
 def test_a_belgian_meter_shows_its_peaks(start_server: StartServer, open_page: OpenPage) -> None:
-    """Average demand, the month's peak and the thirteen before it, gas and water, phases and the active tariff show."""
+    """The page shows average demand, the peaks of this and 13 past months, gas, water, phases and the active tariff."""
     with new_meter('belgium', interval=0.2) as meter:
         server = start_server(meter.port)
         page = open_page(server)
@@ -290,14 +303,14 @@ def test_a_belgian_meter_shows_its_peaks(start_server: StartServer, open_page: O
         assert len(page.browser.find_elements('css selector', 'details tbody tr')) == 13
         peak = reading['belgiumMaximumDemand13Months'][0]
         assert f'{peak["occurred"][:7]} {peak["value"]:.3f} kW {peak["occurred"][:10]}' in page.text('demand')
-        assert f'Gas {reading["mbusDevices"][0]["mbusMeterReading"]["value"]:.3f} m³' in page.text('devices')
-        assert f'Water {reading["mbusDevices"][1]["mbusMeterReading"]["value"]:.3f} m³' in page.text('devices')
+        gas, water = (device['mbusMeterReading']['value'] for device in reading['mbusDevices'])
+        assert re.search(f'Gas {gas:.3f} m³ .* Water {water:.3f} m³', page.text('devices'))
         assert f'Tariff {int(reading["electricityActiveTariff"]["value"])}, active' in page.text('totals')
         assert re.search(r'L3 \u2212?\d\.\d{3} kW 2\d\d\.\d V \d+\.\d\d A', page.text('phases'))
 
 
 def test_text_stays_text(start_server: StartServer, open_page: OpenPage) -> None:
-    """Markup in what a server sends, a problem or a reading, is shown and not obeyed."""
+    """Markup in a problem or a reading is shown as text."""
     page = open_page(start_server('/dev/<b>none</b>'))
     page.await_text('trouble', '/dev/<b>none</b>')
     page.run("""showReading({mbusDevices: [{channelId: 1, mbusDeviceType: {value: 3, unit: null},
@@ -307,7 +320,7 @@ def test_text_stays_text(start_server: StartServer, open_page: OpenPage) -> None
 
 
 @pytest.mark.parametrize('theme', ['light', 'dark'])
-def test_it_fits_a_phone_and_can_be_read(theme: str, start_server: StartServer, open_page: OpenPage) -> None:
+def test_it_fits_a_phone_and_is_legible(theme: str, start_server: StartServer, open_page: OpenPage) -> None:
     """In both themes, live and lost, 360 px are wide enough and all text has a contrast of at least 4.5."""
     with new_meter('belgium', interval=0.2) as meter:
         page = open_page(start_server(meter.port))
@@ -330,33 +343,34 @@ def check_width_and_contrast(page: Page) -> None:
     assert min(contrasts)[0] >= LEAST_CONTRAST, min(contrasts)
 
 
-def test_it_can_be_heard(start_server: StartServer, open_page: OpenPage) -> None:
-    """Chromium's accessibility tree has the landmarks, a heading per section, and a name for each table and plot."""
+def property_of(node: dict[str, Any], name: str) -> str:
+    return str(node.get(name, {}).get('value', ''))
+
+
+def test_a_screen_reader_finds_everything(start_server: StartServer, open_page: OpenPage) -> None:
+    """The accessibility tree has all landmarks, a heading for every section, and names for tables and the plot."""
     with new_meter('belgium', interval=0.2) as meter:
         page = open_page(start_server(meter.port))
         page.await_text('state', 'Live')
         tree = page.browser.execute_cdp_cmd('Accessibility.getFullAXTree', {})['nodes']
-    nodes = [
-        (node['role']['value'], node.get('name', {}).get('value', ''), node.get('description', {}).get('value', ''))
-        for node in tree
-        if not node['ignored']
-    ]
+    nodes = [(node['role']['value'], property_of(node, 'name'), node) for node in tree if not node['ignored']]
     roles = [role for role, *_ in nodes]
-    assert [roles.count(each) for each in ('banner', 'main', 'contentinfo', 'navigation', 'status')] == [1] * 5
+    landmarks = ('banner', 'main', 'contentinfo', 'navigation', 'status')
+    assert {landmark: roles.count(landmark) for landmark in landmarks} == dict.fromkeys(landmarks, 1)
     assert roles.count('heading') == 1 + roles.count('region') == 7
-    assert roles.count('table') == 4 and roles.count('rowheader') == 3 + 2 + 2 + 3
-    assert all(
-        name for role, name, _ in nodes if role in {'region', 'table', 'navigation', 'link', 'DisclosureTriangle'}
-    )
-    ((name, description),) = [rest for role, *rest in nodes if role in {'img', 'image'}]
-    assert name.startswith('Net power') and description.startswith('Lowest')
+    assert (roles.count('table'), roles.count('rowheader')) == (4, 3 + 2 + 2 + 3)
+    named = {'region', 'table', 'navigation', 'link', 'DisclosureTriangle'}
+    assert all(name for role, name, _ in nodes if role in named)
+    ((name, plot),) = [(name, node) for role, name, node in nodes if role in {'img', 'image'}]
+    assert name.startswith('Net power')
+    assert property_of(plot, 'description').startswith('Lowest')
 
 
-def test_it_does_not_chatter(start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter) -> None:
-    """A screen reader is told of the first reading, and not of each that follows within half a minute."""
+def test_announcements_are_rare(start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter) -> None:
+    """A screen reader announces the first reading, and none that follows within half a minute."""
     page = open_page(start_server(meter.port))
     wait_for(lambda: re.fullmatch(r'(Using|Delivering) \d+\.\d{3} kW', page.text('spoken')))
-    page.run("""window.changes = 0; new MutationObserver(all => window.changes += all.length)
+    page.run("""window.changes = 0; new MutationObserver(seen => window.changes += seen.length)
         .observe(document.getElementById('spoken'), {childList: true, characterData: true, subtree: true})""")
     before = page.points
     wait_for(lambda: page.points > before + 10)

@@ -1,4 +1,4 @@
-"""The HomeWizard-compatible answers: the mapping, the routes from outside, and the client library of Home Assistant."""
+"""The HomeWizard-compatible responses: the fields, the routes, and the client library of Home Assistant."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import StartServer, new_meter
+from conftest import StartServer, new_meter, wait_for
 from telegrams import from_lines, of_version, read, read_lines
 
 from dsmr_rest import homewizard
@@ -23,17 +23,12 @@ ON = {'homewizard_api': 'yes'}
 PATHS = ('/api', '/api/v1/data', '/api/v1/telegram')
 CLIENT = 'python-homewizard-energy>=10,<11'
 
+PHASES = {'l1': 3, 'l2': 5, 'l3': 7}
 # Where each field comes from: its OBIS code, and the factor from the line's unit to the field's.
 SOURCES = {
-    'active_voltage_l1_v': ('1-0:32.7.0', 1),
-    'active_voltage_l2_v': ('1-0:52.7.0', 1),
-    'active_voltage_l3_v': ('1-0:72.7.0', 1),
-    'voltage_sag_l1_count': ('1-0:32.32.0', 1),
-    'voltage_sag_l2_count': ('1-0:52.32.0', 1),
-    'voltage_sag_l3_count': ('1-0:72.32.0', 1),
-    'voltage_swell_l1_count': ('1-0:32.36.0', 1),
-    'voltage_swell_l2_count': ('1-0:52.36.0', 1),
-    'voltage_swell_l3_count': ('1-0:72.36.0', 1),
+    **{f'active_voltage_{phase}_v': (f'1-0:{code}2.7.0', 1) for phase, code in PHASES.items()},
+    **{f'voltage_sag_{phase}_count': (f'1-0:{code}2.32.0', 1) for phase, code in PHASES.items()},
+    **{f'voltage_swell_{phase}_count': (f'1-0:{code}2.36.0', 1) for phase, code in PHASES.items()},
     'any_power_fail_count': ('0-0:96.7.21', 1),
     'long_power_fail_count': ('0-0:96.7.9', 1),
     'total_power_import_t1_kwh': ('1-0:1.8.1', 1),
@@ -46,7 +41,7 @@ SOURCES = {
 
 
 def data(*lines: str, specification: str = 'V5') -> dict[str, Any]:
-    """The answer for a telegram of these lines."""
+    """The fields for a telegram of these lines."""
     return homewizard.data(read_lines(*lines, specification=specification))
 
 
@@ -57,35 +52,36 @@ def last_number(telegram: bytes, code: str) -> float | None:
 
 
 @pytest.mark.parametrize('version', VERSIONS)
-def test_plain_fields_are_those_of_their_lines(version: str) -> None:
-    """A field is there when its OBIS code is in the telegram, with its value in the field's unit, and not otherwise."""
+def test_plain_fields_have_the_values_of_their_lines(version: str) -> None:
+    """A field is there exactly when its OBIS code is in the telegram, with the value in the field's unit."""
     telegram = of_version(version)
-    answer = homewizard.data(read(telegram))
+    fields = homewizard.data(read(telegram))
     for field, (code, factor) in SOURCES.items():
         number = last_number(telegram, code)
-        assert answer.get(field) == (None if number is None else pytest.approx(number * factor)), field
+        expected = None if number is None else pytest.approx(number * factor)
+        assert fields.get(field) == expected, field
 
 
 @pytest.mark.parametrize('version', VERSIONS)
 def test_no_field_is_null_and_watts_are_whole(version: str) -> None:
-    """What is not available is left out, every power is an integer, and the answer is plain JSON."""
-    answer = homewizard.data(read(of_version(version)))
-    assert None not in answer.values()
-    assert {type(value) for field, value in answer.items() if field.endswith('_w')} == {int}
-    assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+    """What is not available is left out, every power is an integer, and the response is plain JSON."""
+    fields = homewizard.data(read(of_version(version)))
+    assert None not in fields.values()
+    assert {type(value) for field, value in fields.items() if field.endswith('_w')} == {int}
+    assert json.loads(json.dumps(fields, allow_nan=False)) == fields
 
 
 @pytest.mark.parametrize('version', VERSIONS)
 def test_the_totals_are_there_with_the_tariffs(version: str) -> None:
-    """Import and export in all are the sums of their tariffs to the Wh: without them clients take tariff 1 for all."""
-    answer = homewizard.data(read(of_version(version)))
-    for way in ('import', 'export'):
-        parts = (answer[f'total_power_{way}_t{n}_kwh'] for n in (1, 2))
-        assert answer[f'total_power_{way}_kwh'] == round(sum(parts), 3)
+    """Total import and export are the sums of their tariffs to the Wh: without them clients take tariff 1 for all."""
+    fields = homewizard.data(read(of_version(version)))
+    for direction in ('import', 'export'):
+        tariffs = [fields[f'total_power_{direction}_t{tariff}_kwh'] for tariff in (1, 2)]
+        assert fields[f'total_power_{direction}_kwh'] == round(sum(tariffs), 3)
 
 
 def test_a_whole_telegram() -> None:
-    """A Dutch telegram with everything a field is made of gives exactly these fields and values."""
+    """A whole Dutch telegram has exactly these fields and values."""
     reading = read(
         from_lines(
             '1-3:0.2.8(50)',
@@ -209,9 +205,9 @@ def test_a_whole_telegram() -> None:
     ],
 )  # fmt: skip
 def test_meters_of_other_countries(specification: str, lines: tuple[str, ...], expected: dict[str, Any]) -> None:
-    """Each country's names and units come out as the same fields, W and kWh."""
-    answer = data(*lines, specification=specification)
-    assert {field: answer.get(field) for field in expected} == expected
+    """The names and units of every country become the same fields, in W and kWh."""
+    fields = data(*lines, specification=specification)
+    assert {field: fields.get(field) for field in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -226,22 +222,30 @@ def test_meters_of_other_countries(specification: str, lines: tuple[str, ...], e
     ],
 )
 def test_the_model_is_the_header_line(header: str, model: str) -> None:
-    """Makers that devices name are named; of any other meter the header line says what there is to say."""
+    """The makers that HomeWizard's devices name are named; any other model is the header line."""
     assert homewizard.data(read(from_lines('1-3:0.2.8(50)', header=header)))['meter_model'] == model
+
+
+@pytest.mark.parametrize(
+    ('version', 'expected'), [('50', 50), ('50217', 50217), ('9' * 10, None), ('5x', None), ('\xb2', None), ('', None)]
+)
+def test_the_version_is_a_number_of_few_digits(version: str, expected: int | None) -> None:
+    """A version that is not a number of at most nine ASCII digits is left out."""
+    assert data(f'1-3:0.2.8({version})').get('smr_version') == expected
 
 
 @pytest.mark.parametrize(('text', 'tariff'), [('0001', 1), ('0004', 4), ('0000', None), ('0005', None), ('', None)])
 def test_a_tariff_is_one_to_four(text: str, tariff: int | None) -> None:
-    """Another tariff than 1 to 4 is left out."""
+    """A tariff other than 1 to 4 is left out."""
     assert data(f'0-0:96.14.0({text})').get('active_tariff') == tariff
 
 
-def test_without_an_unreadable_tariff_there_is_no_energy() -> None:
-    """A sum that lacks a tariff, or that tariff 1 would be taken for, is not given; the meter's own total is."""
+def test_an_unreadable_tariff_leaves_no_sum() -> None:
+    """When a tariff is unreadable there is no sum and no tariff of this direction, but the meter's own total is."""
     broken = ('1-0:1.8.1(001000.000*kWh)', '1-0:1.8.2(00x000.000*kWh)', '1-0:2.8.1(000005.000*kWh)')
-    answer = data(*broken)
-    assert not [field for field in answer if field.startswith('total_power_import')]
-    assert answer['total_power_export_kwh'] == 5.0
+    fields = data(*broken)
+    assert not [field for field in fields if field.startswith('total_power_import')]
+    assert fields['total_power_export_kwh'] == 5.0
     assert data(*broken, '1-0:1.8.0(003000.000*kWh)')['total_power_import_kwh'] == 3000.0
 
 
@@ -259,7 +263,7 @@ def mbus(channel: int, kind: str, reading: str, identifier: str = '4730') -> lis
         ('012', 'inlet_heat_meter', 'GJ'),
     ],
 )
-def test_each_kind_of_device_has_its_name(kind: str, name: str, unit: str) -> None:
+def test_every_kind_of_device_has_its_type(kind: str, name: str, unit: str) -> None:
     """An M-Bus device is listed with type, unit, value and the meter's own local time as a number."""
     (device,) = data(*mbus(2, kind, f'(240715103000S)(00046.720*{unit})'))['external']
     assert device == {'unique_id': '4730', 'type': name, 'timestamp': 240715103000, 'value': 46.72, 'unit': unit}
@@ -283,110 +287,101 @@ def test_each_kind_of_device_has_its_name(kind: str, name: str, unit: str) -> No
         ['0-1:24.2.1(240715103000S)(00012.000*m3)'],
     ],
 )
-def test_a_device_with_nothing_to_say_is_left_out(lines: list[str]) -> None:
-    """One bad device would make clients drop the whole measurement: it is left out and its neighbour stays."""
-    neighbour = mbus(4, '007', '(240715103000S)(00001.500*m3)', identifier='3853')
-    assert [each['unique_id'] for each in data(*lines, *neighbour)['external']] == ['3853']
+def test_an_incomplete_device_is_left_out(lines: list[str]) -> None:
+    """A device without a time, value, unit or kind that clients know is left out; the next device stays."""
+    complete = mbus(4, '007', '(240715103000S)(00001.500*m3)', identifier='3853')
+    assert [device['unique_id'] for device in data(*lines, *complete)['external']] == ['3853']
 
 
 def test_a_device_without_identifier_has_an_empty_one() -> None:
-    """A device that counts is listed although its identifier is empty: clients need the key."""
+    """A device with a reading is listed although its identifier is empty: clients need the key."""
     (device,) = data(*mbus(1, '003', '(240715103000S)(00012.000*m3)', identifier=''))['external']
     assert device['unique_id'] == ''
 
 
 def test_the_device_has_the_five_keys_that_clients_need() -> None:
-    """/api says what clients know how to talk to, in the forms they know."""
+    """/api has the product type, name and version that clients know, and a serial and firmware of the right form."""
     device = homewizard.device(read(of_version('5.0')))
-    assert {key: device[key] for key in ('product_type', 'product_name', 'api_version')} == {
-        'product_type': 'HWE-P1',
-        'product_name': 'P1 Meter',
-        'api_version': 'v1',
-    }
-    assert re.fullmatch(r'\d\.\d\d(\d\d)?', device['firmware_version'])
-    assert re.fullmatch(r'[0-9a-f]{12}', device['serial'])
-    assert len(device) == 5
+    assert re.fullmatch(r'\d\.\d\d(\d\d)?', device.pop('firmware_version'))
+    assert re.fullmatch(r'[0-9a-f]{12}', device.pop('serial'))
+    assert device == {'product_type': 'HWE-P1', 'product_name': 'P1 Meter', 'api_version': 'v1'}
 
 
-def serial(identifier: str, header: str = '/ISK5\\2M550T-101', **values: float) -> str:
-    lines = [f'0-0:96.1.1({identifier})', *(f'1-0:1.7.0({value:06.3f}*kW)' for value in values.values())]
-    number: str = homewizard.device(read(from_lines('1-3:0.2.8(50)', *lines, header=header)))['serial']
-    return number
+def serial(identifier: str, *lines: str, header: str = '/ISK5\\2M550T-101') -> str:
+    telegram = from_lines('1-3:0.2.8(50)', f'0-0:96.1.1({identifier})', *lines, header=header)
+    return str(homewizard.device(read(telegram))['serial'])
 
 
-def test_the_serial_is_the_meters_and_hides_it() -> None:
-    """It is the same for one meter whatever it measures, another for another, and an address that no maker assigns."""
+def test_the_serial_is_the_meters_own() -> None:
+    """It is the same whatever the meter measures, today and in every later version, and differs between meters."""
     first = serial('4530303632')
-    assert first == serial('4530303632', power=1.234)
-    assert len({first, serial('4530303633'), serial('4530303632', '/ISK5\\2M550T-102')}) == 3
-    assert int(first[:2], 16) & 0b11 == 0b10
-    homewizard._serial.cache_clear()
-    assert serial('4530303632') == first
+    assert first == serial('4530303632', '1-0:1.7.0(01.234*kW)') == '7a3f3f997384'
+    assert len({first, serial('4530303633'), serial('4530303632', header='/ISK5\\2M550T-102')}) == 3
+
+
+def test_the_serial_is_an_address_that_no_maker_assigns() -> None:
+    """As a MAC address it is locally administered and not a multicast one (IEEE 802)."""
+    assert int(serial('4530303632')[:2], 16) & 0b11 == 0b10
 
 
 def test_trying_all_meters_takes_years() -> None:
     """A serial costs a millisecond of processor time at the very least, and only the first time."""
-    homewizard._serial.cache_clear()
-    began = time.process_time()
-    homewizard._serial('a meter')
-    assert time.process_time() - began > 0.001
-    homewizard._serial('a meter')
-    assert homewizard._serial.cache_info().hits == 1
+    reading = read(from_lines('1-3:0.2.8(50)', '0-0:96.1.1(39393939)'))
+    spent = []
+    for _ in range(2):
+        began = time.process_time()
+        homewizard.device(reading)
+        spent.append(time.process_time() - began)
+    assert spent[0] > 0.001 > spent[1]
 
 
 @pytest.fixture
 def constant() -> Iterator[SimulatedMeter]:
-    """A Belgian meter that says the same thing five times a second."""
+    """A Belgian meter that sends the same telegram five times a second."""
     telegram = of_version('belgium')
     with new_meter('belgium', interval=0.2, source=lambda: telegram) as simulated:
         yield simulated
 
 
-def test_off_means_not_there(start_server: StartServer, constant: SimulatedMeter) -> None:
-    """Without the setting all its paths are 404, and the meter is not asked."""
+def test_without_the_setting_the_paths_do_not_exist(start_server: StartServer, constant: SimulatedMeter) -> None:
+    """Without the setting all its paths are 404, and the meter is not read."""
     server = start_server(constant.port)
     assert {server.get(path).status for path in PATHS} == {404}
     assert server.get('/health', {'Cache-Control': 'no-cache'}).json['counters']['portOpenings'] == 1
 
 
-def test_on_means_these_answers(start_server: StartServer, constant: SimulatedMeter) -> None:
-    """The three paths give JSON, JSON and the telegram's own bytes; data says its age."""
+def test_with_the_setting_they_are_a_device(start_server: StartServer, constant: SimulatedMeter) -> None:
+    """The three paths return JSON, JSON with its age, and the telegram's own bytes."""
     server = start_server(constant.port, server=ON)
-    device, answer, telegram = (server.get(path) for path in PATHS)
-    assert [each.status for each in (device, answer, telegram)] == [200, 200, 200]
-    assert device.headers['Content-Type'] == answer.headers['Content-Type'] == 'application/json'
+    device, fields, telegram = (server.get(path) for path in PATHS)
+    assert (device.status, fields.status, telegram.status) == (200, 200, 200)
+    assert device.headers['Content-Type'] == fields.headers['Content-Type'] == 'application/json'
     assert telegram.headers['Content-Type'].startswith('text/plain')
     reading = read(of_version('belgium'))
     assert device.json == homewizard.device(reading)
-    assert answer.json == homewizard.data(reading)
+    assert fields.json == homewizard.data(reading)
     assert telegram.body == of_version('belgium')
-    assert int(answer.headers['Age']) <= 1
+    assert int(fields.headers['Age']) <= 1
 
 
 @pytest.mark.parametrize('path', ['/api/v1/state', '/api/v1/system', '/api/v1/', '/api/v1', '/api/', '/api/v2'])
-def test_what_this_is_not_is_404(start_server: StartServer, constant: SimulatedMeter, path: str) -> None:
-    """A P1 meter has no state, and this one no system: any other status than 404 fails the client's whole update."""
+def test_other_paths_of_the_api_are_404(start_server: StartServer, constant: SimulatedMeter, path: str) -> None:
+    """A P1 meter has no state, and this server no system: a status other than 404 fails the client's whole update."""
     assert start_server(constant.port, server=ON).get(path).status == 404
 
 
 @pytest.mark.parametrize('path', PATHS)
-def test_a_meter_that_is_away_is_503(start_server: StartServer, constant: SimulatedMeter, path: str) -> None:
-    """Without the port the answer is 503, upon which clients show the device as unavailable."""
+def test_a_lost_meter_is_503(start_server: StartServer, constant: SimulatedMeter, path: str) -> None:
+    """Without the port the response is 503, for which clients show the device as unavailable."""
     server = start_server(constant.port, server=ON, meter={'timeout': 2})
     assert server.get(path).status == 200
     constant.unplug()
-
-    def away() -> bool:
-        return server.get(path).status == 503
-
-    deadline = time.monotonic() + 10
-    while not away():
-        assert time.monotonic() < deadline
+    wait_for(lambda: server.get(path).status == 503)
     assert server.get(path).headers['Retry-After']
 
 
 def test_a_poller_faster_than_a_slow_meter_never_fails(start_server: StartServer) -> None:
-    """Once two telegrams have come, polls with less patience than the meter's interval succeed, aged within it."""
+    """After two telegrams, polls with a timeout shorter than the meter's interval succeed, and are no older than it."""
     interval, patience, polls = SLOW_INTERVAL + 0.5, 1.5, 10
     with new_meter('4.2', interval=interval) as slow:
         server = start_server(slow.port, server=ON)
@@ -428,23 +423,18 @@ asyncio.run(main(sys.argv[1]))
 
 
 def newer_python() -> str | None:
-    """A Python that the client library runs on: 3.12 or newer."""
-    names = [f'python3.{minor}' for minor in range(12, 20)]
-    found = [sys.executable, *(path for name in names if (path := shutil.which(name)))]
-    found += map(str, sorted(Path.home().glob('.pyenv/versions/3.1[2-9]*/bin/python')))
+    """A Python that the client library runs on: 3.12 or newer, with what a virtual environment needs."""
+    on_path = [shutil.which(f'python3.{minor}') for minor in range(12, 20)]
+    of_pyenv = Path.home().glob('.pyenv/versions/3.1[2-9]*/bin/python')
     check = 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 12))'
-    return next(
-        (
-            each
-            for each in found
-            if not subprocess.run([each, '-c', check], capture_output=True, check=False).returncode
-        ),
-        None,
-    )
+    for python in [sys.executable, *on_path, *map(str, of_pyenv)]:
+        if python and subprocess.run([python, '-c', check], capture_output=True, check=False).returncode == 0:
+            return python
+    return None
 
 
 def absent(reason: str) -> None:
-    """Skips the test; fails it where everything is said to be installed."""
+    """Skips the test; fails it where everything must be installed."""
     if os.environ.get('DSMR_REQUIRE_SYSTEM_PACKAGES') == '1':
         pytest.fail(reason)
     pytest.skip(reason)
@@ -455,7 +445,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python that has the client library."""
     found = newer_python()
     if not found:
-        absent('the client library needs Python 3.12 or newer, and there is none')
+        absent('the client library needs Python 3.12 or newer')
     assert found
     folder = tmp_path_factory.mktemp('client')
     subprocess.run([found, '-m', 'venv', folder], check=True)
@@ -468,10 +458,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def seen_by(client: str, port: int) -> Any:
-    """What the client library makes of the server; it must not log a complaint."""
-    done = subprocess.run(
-        [client, '-c', PROGRAM, f'127.0.0.1:{port}'], capture_output=True, text=True, timeout=60, check=False
-    )
+    """What the client library reads from the server; it must not log a warning."""
+    command = [client, '-c', PROGRAM, f'127.0.0.1:{port}']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, '')
     return json.loads(done.stdout)
 
@@ -479,10 +468,10 @@ def seen_by(client: str, port: int) -> Any:
 def test_the_real_client_reads_a_constant_meter(
     client: str, start_server: StartServer, constant: SimulatedMeter
 ) -> None:
-    """Home Assistant's library takes the answers for a device of version 1, and every value arrives."""
+    """Home Assistant's library accepts the responses as a device of version 1, and every value arrives."""
     seen = seen_by(client, start_server(constant.port, server=ON).port)
     reading = read(of_version('belgium'))
-    device, answer = homewizard.device(reading), homewizard.data(reading)
+    device, fields = homewizard.device(reading), homewizard.data(reading)
     assert {key: seen['device'][key] for key in device} == device | {'api_version': '1.0.0'}  # its word for v1
     measurement = seen['measurement']
     for ours, theirs in (
@@ -500,12 +489,13 @@ def test_the_real_client_reads_a_constant_meter(
         ('active_power_average_w', 'average_power_15m_w'),
         ('montly_power_peak_w', 'monthly_power_peak_w'),
     ):
-        assert measurement[theirs] == answer[ours]
+        assert measurement[theirs] == fields[ours]
     assert measurement['unique_id'] == '1SIM0000000001'
     assert re.fullmatch(r'20\d\d-\d\d-\d\d \d\d:\d\d:\d\d', measurement['monthly_power_peak_timestamp'])
-    assert [(each['unique_id'], each['unit'], each['value']) for each in seen['devices'].values()] == [
-        ('7SIM0000000001', 'm3', answer['external'][0]['value']),
-        ('8SIM0000000001', 'm3', answer['external'][1]['value']),
+    gas, water = fields['external']
+    assert [(device['unique_id'], device['unit'], device['value']) for device in seen['devices'].values()] == [
+        ('7SIM0000000001', 'm3', gas['value']),
+        ('8SIM0000000001', 'm3', water['value']),
     ]
     assert [key.partition('_7')[0].partition('_8')[0] for key in seen['devices']] == ['gas_meter', 'water_meter']
     assert (seen['state'], seen['v2']) == (None, False)
@@ -514,7 +504,7 @@ def test_the_real_client_reads_a_constant_meter(
 
 
 def test_the_real_client_reads_the_demo(client: str, start_server: StartServer) -> None:
-    """The demo is a device with readings to Home Assistant's library: power, energy in all and per tariff, and gas."""
+    """Home Assistant's library reads the demo: power, energy in total and by tariff, and gas."""
     seen = seen_by(client, start_server('/dev/null', '--demo', server=ON).port)
     measurement = seen['measurement']
     parts = measurement['energy_import_t1_kwh'] + measurement['energy_import_t2_kwh']
@@ -522,4 +512,4 @@ def test_the_real_client_reads_the_demo(client: str, start_server: StartServer) 
     assert measurement['power_w'] == round(measurement['power_w'])
     assert measurement['tariff'] in (1, 2)
     assert measurement['protocol_version'] == 50
-    assert [each['unique_id'] for each in seen['devices'].values()] == ['G0001000000000001']
+    assert [device['unique_id'] for device in seen['devices'].values()] == ['G0001000000000001']

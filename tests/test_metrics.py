@@ -293,6 +293,10 @@ def test_an_mbus_device_without_a_reading_shows_none(lines: tuple[str, ...], kin
     assert shown(*(line.format(kind='003', time=kind, value='00000.000*m3') for line in lines)) == {}
 
 
+NOT_NUMBERS = (math.nan, math.inf, -math.inf, 1e308, -1e308, 10**400, None)
+STRANGE = ('9' * 30, '-' + '9' * 30 + '*kWh', 'NaN*kWh', '1E999*W', 'Infinity', '', '\xb2', '-0*A', '1*', '1*"\\')
+
+
 def replaced(document: Any, value: Any) -> Any:
     """The document with this value in place of each number."""
     if isinstance(document, dict):
@@ -312,7 +316,9 @@ def check_outputs(reading: Reading) -> None:
     json.dumps([homewizard.data(reading), homewizard.device(reading)], allow_nan=False)
 
 
-@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 1e308, -1e308, 10**400, None])
+@pytest.mark.parametrize(
+    'value', [math.nan, math.inf, -math.inf, 1e308, -1e308, 10**400, None], ids=lambda v: str(v)[:9]
+)
 def test_a_number_that_is_not_one_breaks_no_output(value: Any) -> None:
     """NaN, infinity and numbers that overflow in a sum or a conversion are left out."""
     reading = read(of_version('belgium'))
@@ -320,9 +326,6 @@ def test_a_number_that_is_not_one_breaks_no_output(value: Any) -> None:
     check_outputs(odd)
     assert 'active_power_w' not in homewizard.data(odd)
     assert not [name for name in of_the_meter(text(odd)) if 'dsmr_meter_info' not in name and 'timestamp' not in name]
-
-
-STRANGE = ('9' * 30, '-' + '9' * 30 + '*kWh', 'NaN*kWh', '1E999*W', 'Infinity', '', '\xb2', '-0*A', '1*', '1*"\\')
 
 
 def with_last_value(version: str, value: str) -> list[str]:
