@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from dsmr_rest.simulated_meter import SimulatedMeter
+from faulty_meter import FaultyMeter
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,13 +35,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
 _numbers = itertools.count()
 
 
-def new_meter(version: str = '5.0', **options: Any) -> SimulatedMeter:
-    """A simulated meter under a name that is never given again.
+def new_meter(version: str = '5.0', **options: Any) -> FaultyMeter:
+    """A simulated meter with a port whose name is never used again.
 
-    The numbers of pseudo-terminals are: who still asks for a meter that has gone would open another test's.
+    The names of pseudo-terminals are used again: a reader that still tries a meter that has gone would open another
+    test's.
     """
     link = Path(tempfile.gettempdir(), f'dsmr-test-{os.getpid()}-{next(_numbers)}')
-    return SimulatedMeter(version, link=str(link), **options)
+    return FaultyMeter(version, link=str(link), **options)
 
 
 def free_port() -> int:
@@ -51,10 +51,9 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def hush(meter: SimulatedMeter) -> None:
-    """The meter says nothing more, not even the end of the telegram it was sending."""
-    meter.silent = True
-    wait_for(lambda: not meter.sending)
+def hush(meter: FaultyMeter) -> None:
+    """Silence a meter; returns when it sends nothing more, not even the end of a telegram."""
+    meter.hush()
 
 
 def open_files() -> set[str]:
@@ -219,7 +218,7 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 
 
 @pytest.fixture
-def meter() -> Iterator[SimulatedMeter]:
+def meter() -> Iterator[FaultyMeter]:
     """A DSMR 5.0 meter that sends five telegrams a second."""
     with new_meter(interval=0.2) as simulated:
         yield simulated

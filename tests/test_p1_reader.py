@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import serial
 from conftest import hush, new_meter, wait_for
+from faulty_meter import misread
 from serial.rfc2217 import PortManager
 from telegrams import from_lines, of_version
 
@@ -23,7 +24,7 @@ from dsmr_rest.faults import MeterError
 from dsmr_rest.p1_reader import LONGEST_SILENCE, TICK, P1Reader, SpeedSearch, cannot_open
 from dsmr_rest.reading import Reading
 from dsmr_rest.serial_line import LineCounters
-from dsmr_rest.simulated_meter import SimulatedMeter, misread, with_checksum
+from dsmr_rest.simulated_meter import SimulatedMeter, with_checksum
 from dsmr_rest.telegram import Framer
 
 PATIENCE = 20.0
@@ -351,7 +352,7 @@ def changing(before: tuple[str, int], after: tuple[str, int], interval: float) -
 
         def change() -> None:
             now[0] = after
-            meter._baud = after[1]
+            meter.baud_rate = after[1]
 
         yield meter, change
 

@@ -1,6 +1,4 @@
-"""The simulated meter against dsmr_parser, a real pseudo-terminal and pyserial."""
-
-from __future__ import annotations
+"""The simulated meter, and the faulty one of the tests, against dsmr_parser, a real pseudo-terminal and pyserial."""
 
 import os
 import re
@@ -14,28 +12,37 @@ from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import serial
+from conftest import hush, open_files, wait_for
 from dsmr_parser import telegram_specifications
 from dsmr_parser.parsers import TelegramParser
+from faulty_meter import FaultyMeter, misread
 
 from dsmr_rest.simulated_meter import (
+    DELIVERED,
     DUTCH,
+    HOUR,
     LOW,
+    MINUTE,
     NORMAL,
+    USED,
     VERSIONS,
     House,
     SimulatedMeter,
-    misread,
     telegram,
     with_checksum,
 )
 
 PATIENCE = 10
+HOUSE = House()
 SUMMER_NOON = datetime(2024, 6, 21, 13, 40, 5, tzinfo=DUTCH)
+NIGHT = datetime(2024, 6, 22, 2, 0, tzinfo=DUTCH)
+COUNTERS = [(direction, tariff) for direction in (USED, DELIVERED) for tariff in (LOW, NORMAL)]
 SPECIFICATIONS = {
     '5.0': telegram_specifications.V5,
     '4.2': telegram_specifications.V4,
@@ -46,8 +53,12 @@ ANY_TELEGRAM = with_checksum('/ANY5\\TEST\r\n\r\n1-0:1.8.1(000123.456*kWh)\r\n1-
 
 
 def parsed(data: bytes, version: str) -> Any:
-    """What dsmr_parser makes of a telegram; a copy, since its parsers keep state."""
+    """dsmr_parser's reading of a telegram, with a copy of the specification, since its parsers keep state."""
     return TelegramParser(deepcopy(SPECIFICATIONS[version])).parse(data.decode('ascii'), throw_ex=True)
+
+
+def reading(version: str, moment: datetime) -> Any:
+    return parsed(telegram(HOUSE, version, moment), version)
 
 
 @contextmanager
@@ -56,14 +67,7 @@ def reader(meter: SimulatedMeter, baud: int = 115200) -> Iterator[serial.Serial]
         yield port
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, 'the condition never came true'
-        time.sleep(0.002)
-
-
-def read_until(port: serial.Serial, done: Callable[[bytes], bool]) -> bytes:
+def read_until(port: serial.Serial, done: Callable[[bytes], Any]) -> bytes:
     """All that has been read when `done` accepts it."""
     data, deadline = b'', time.monotonic() + PATIENCE
     while not done(data):
@@ -75,20 +79,18 @@ def read_until(port: serial.Serial, done: Callable[[bytes], bool]) -> bytes:
 def next_telegram(port: serial.Serial) -> bytes:
     """The first telegram that is whole, '/' to the end of its checksum line."""
     whole = re.compile(rb'/[^!/]*![0-9A-F]*\r\n')
-    found = whole.search(read_until(port, lambda data: bool(whole.search(data))))
+    found = whole.search(read_until(port, whole.search))
     assert found
     return found[0]
 
 
-@pytest.fixture
-def house() -> House:
-    return House()
+# What a telegram says
 
 
 @pytest.mark.parametrize('version', VERSIONS)
-def test_every_line_parses(house: House, version: str) -> None:
+def test_every_line_parses(version: str) -> None:
     """Each line of a telegram is one object to dsmr_parser under its version's specification."""
-    data = telegram(house, version, SUMMER_NOON)
+    data = telegram(HOUSE, version, SUMMER_NOON)
     lines = [line for line in data.split(b'\r\n')[2:-2] if not line.startswith(b'(')]
     result = parsed(data, version)
     devices = getattr(result, 'MBUS_DEVICES', [])
@@ -97,9 +99,9 @@ def test_every_line_parses(house: House, version: str) -> None:
 
 
 @pytest.mark.parametrize('version', VERSIONS)
-def test_ends_of_lines_and_telegram(house: House, version: str) -> None:
+def test_ends_of_lines_and_telegram(version: str) -> None:
     """A telegram starts with identification and empty line, all lines end in CRLF, the last one is '!'."""
-    data = telegram(house, version, SUMMER_NOON)
+    data = telegram(HOUSE, version, SUMMER_NOON)
     end = rb'![0-9A-F]{4}\r\n' if VERSIONS[version].checksum else rb'!\r\n'
     assert re.fullmatch(rb'/SIM5[^\r\n]+\r\n\r\n([^\r\n!/]+\r\n)+' + end, data)
 
@@ -110,197 +112,200 @@ def test_checksum_line() -> None:
     TelegramParser.validate_checksum(ANY_TELEGRAM.decode())
 
 
-def test_values_are_the_houses(house: House) -> None:
-    """The telegram says what the house's attributes say, to the width of its fields."""
-    result = parsed(telegram(house, '5.0', SUMMER_NOON), '5.0')
-    assert result.CURRENT_ELECTRICITY_DELIVERY.value == Decimal(f'{house.delivered_kw:.3f}')
-    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{house.used_kwh[NORMAL]:.3f}')
-    second_phase = Decimal(f'{house.delivered_w[1] / 1000:.3f}')
-    assert result.INSTANTANEOUS_ACTIVE_POWER_L2_NEGATIVE.value == second_phase
+def test_values_are_the_houses() -> None:
+    """The telegram has the house's values, to the width of its fields."""
+    result = reading('5.0', SUMMER_NOON)
+    phases_w = HOUSE.phases_w(SUMMER_NOON)
+    assert result.CURRENT_ELECTRICITY_DELIVERY.value == Decimal(f'{-sum(phases_w) / 1000:.3f}')
+    assert result.INSTANTANEOUS_ACTIVE_POWER_L2_NEGATIVE.value == Decimal(f'{-phases_w[1] / 1000:.3f}')
+    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{HOUSE.energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}')
+    assert result.ELECTRICITY_DELIVERED_TARIFF_1.value == Decimal(
+        f'{HOUSE.energy_kwh(SUMMER_NOON, DELIVERED, LOW):.3f}'
+    )
     assert result.ELECTRICITY_ACTIVE_TARIFF.value == '0002'
     assert result.POWER_EVENT_FAILURE_LOG.buffer_length == 2
 
 
-def test_belgium_numbers_its_tariffs_the_other_way_round(house: House) -> None:
-    """By day the Belgian tariff is 1, and its counters stand in that order."""
-    result = parsed(telegram(house, 'belgium', SUMMER_NOON), 'belgium')
+def test_belgium_numbers_its_tariffs_the_other_way_round() -> None:
+    """By day the Belgian tariff is 1, and its counters are in that order."""
+    result = reading('belgium', SUMMER_NOON)
     assert result.ELECTRICITY_ACTIVE_TARIFF.value == '0001'
-    assert result.ELECTRICITY_USED_TARIFF_1.value == Decimal(f'{house.used_kwh[NORMAL]:.3f}')
-    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{house.used_kwh[LOW]:.3f}')
+    assert result.ELECTRICITY_USED_TARIFF_1.value == Decimal(f'{HOUSE.energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}')
+    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{HOUSE.energy_kwh(SUMMER_NOON, USED, LOW):.3f}')
 
 
-def test_same_seed_same_telegrams() -> None:
-    """Seed and moments alone decide: one house repeats another, a third with another seed does not."""
-    later = SUMMER_NOON + timedelta(minutes=7)
-    one, same, other = [
-        [telegram(house, 'belgium', moment) for moment in (SUMMER_NOON, later)]
-        for house in (House(5), House(5), House(6))
-    ]
-    assert one == same
-    assert one != other
+@pytest.mark.parametrize('version', VERSIONS)
+def test_same_moment_same_telegram(version: str) -> None:
+    """The moment alone decides, in whatever time zone it is given and whatever was asked before."""
+    telegrams = {telegram(House(), version, SUMMER_NOON.astimezone(zone)) for zone in (DUTCH, timezone.utc)}
+    telegrams.add(telegram(HOUSE, version, SUMMER_NOON))
+    assert len(telegrams) == 1
 
 
-def test_time_runs_forward_only(house: House) -> None:
-    """A clock set back changes nothing in the house."""
-    telegram(house, '5.0', SUMMER_NOON)
-    before = dict(vars(house))
-    house.advance(SUMMER_NOON - timedelta(hours=3))
-    assert vars(house) == before
+@pytest.mark.parametrize(('version', 'seconds'), [('5.0', 1), ('4.2', 10), ('belgium', 1)])
+def test_power_differs_from_telegram_to_telegram(version: str, seconds: int) -> None:
+    """No two successive telegrams have the same power."""
+    powers = []
+    for number in range(60):
+        result = reading(version, SUMMER_NOON + timedelta(seconds=number * seconds))
+        powers.append(result.CURRENT_ELECTRICITY_DELIVERY.value)
+    assert all(power != following for power, following in pairwise(powers))
 
 
-def counters(house: House) -> list[float]:
-    gas_and_water = [house.gas_hourly.value, house.gas_recent.value, house.water.value]
-    return [*house.used_kwh.values(), *house.delivered_kwh.values(), *gas_and_water]
+# What the house does
 
 
 @pytest.mark.parametrize('month', [1, 6])
-def test_counters_are_the_integral_of_power(house: House, month: int) -> None:
-    """Over a day counters never fall, all grow, and electricity's grow by power times time."""
+def test_counters_are_the_integral_of_power(month: int) -> None:
+    """Over a day counters never fall, all but one grow, and electricity's grow by power times time."""
     begin = datetime(2024, month, 19, tzinfo=timezone.utc)
-    house.advance(begin)
-    first = last = counters(house)
+    first = last = counters(begin)
     used = delivered = 0.0
-    for step in range(1, 24 * 360 + 1):
-        house.advance(begin + timedelta(seconds=10 * step))
-        assert all(new >= old for new, old in zip(counters(house), last, strict=True))
-        last = counters(house)
-        used, delivered = used + house.used_kw / 360, delivered + house.delivered_kw / 360
+    for second in range(1, 24 * 3600 + 1):
+        kilowatts = sum(HOUSE.phases_w(begin + timedelta(seconds=second - 1))) / 1000
+        used += max(0, kilowatts) / 3600
+        delivered += max(0, -kilowatts) / 3600
+        if second % 300 == 0:
+            now = counters(begin + timedelta(seconds=second))
+            assert all(new >= old for new, old in zip(now, last, strict=True))
+            last = now
     grown = [new - old for new, old in zip(last, first, strict=True)]
     assert sum(grown[:2]) == pytest.approx(used)
     assert sum(grown[2:4]) == pytest.approx(delivered)
     assert min(grown[0], grown[1], grown[3], *grown[4:]) > 0
 
 
-def test_one_leap_is_as_good_as_many_steps() -> None:
-    """A day lived in one go comes close to the same day lived in steps of ten seconds."""
-    leaper, walker = House(), House()
-    for house, step in ((leaper, 86400), (walker, 10)):
-        for seconds in range(0, 86401, step):
-            house.advance(SUMMER_NOON + timedelta(seconds=seconds))
-    assert counters(leaper) == pytest.approx(counters(walker), rel=1e-3)
-    assert leaper.gas_hourly.moment == walker.gas_hourly.moment
+def counters(moment: datetime) -> list[float]:
+    """Energy used and delivered by tariff, gas, water."""
+    energy = [HOUSE.energy_kwh(moment, direction, tariff) for direction, tariff in COUNTERS]
+    devices = reading('belgium', moment).MBUS_DEVICES
+    return [*energy, *(float(device.MBUS_METER_READING.value) for device in devices)]
 
 
-def test_summer_noon_delivers_and_night_uses(house: House) -> None:
+def test_summer_noon_delivers_and_night_uses() -> None:
     """The sun makes the house deliver, the dark makes it use; it never does both at once."""
-    house.advance(SUMMER_NOON)
-    assert house.delivered_kw > 0.5
-    assert house.used_kw == 0
-    house.advance(datetime(2024, 6, 22, 2, 0, tzinfo=DUTCH))
-    assert house.used_kw > 0.1
-    assert house.delivered_kw == 0
+    noon, night = reading('5.0', SUMMER_NOON), reading('5.0', NIGHT)
+    assert noon.CURRENT_ELECTRICITY_DELIVERY.value > 0.5
+    assert noon.CURRENT_ELECTRICITY_USAGE.value == 0
+    assert night.CURRENT_ELECTRICITY_USAGE.value > 0.1
+    assert night.CURRENT_ELECTRICITY_DELIVERY.value == 0
 
 
-def test_phases_agree(house: House) -> None:
+def test_phases_agree() -> None:
     """On each phase power is either used or delivered, and is voltage times current."""
     for hour in range(24):
-        house.advance(SUMMER_NOON + timedelta(hours=hour))
-        for used, delivered, volts, amperes in zip(
-            house.used_w, house.delivered_w, house.volts, house.amperes, strict=True
-        ):
+        result = reading('belgium', SUMMER_NOON + hour * HOUR)
+        for phase in (1, 2, 3):
+            used = getattr(result, f'INSTANTANEOUS_ACTIVE_POWER_L{phase}_POSITIVE').value
+            delivered = getattr(result, f'INSTANTANEOUS_ACTIVE_POWER_L{phase}_NEGATIVE').value
+            volts = getattr(result, f'INSTANTANEOUS_VOLTAGE_L{phase}').value
+            amperes = getattr(result, f'INSTANTANEOUS_CURRENT_L{phase}').value
             assert min(used, delivered) == 0
             assert 220 < volts < 240
-            assert volts * amperes == pytest.approx(used + delivered)
+            assert float(volts * amperes) == pytest.approx(float(1000 * (used + delivered)), abs=3)
 
 
 @pytest.mark.parametrize(
     ('moment', 'tariff'),
     [
-        (datetime(2024, 6, 21, 6, 59, 59, tzinfo=DUTCH), LOW),
-        (datetime(2024, 6, 21, 7, tzinfo=DUTCH), NORMAL),
-        (datetime(2024, 6, 21, 22, 59, 59, tzinfo=DUTCH), NORMAL),
-        (datetime(2024, 6, 21, 23, tzinfo=DUTCH), LOW),
-        (datetime(2024, 6, 22, 12, tzinfo=DUTCH), LOW),
+        (datetime(2024, 1, 19, 6, 59, 59, tzinfo=DUTCH), LOW),
+        (datetime(2024, 1, 19, 7, tzinfo=DUTCH), NORMAL),
+        (datetime(2024, 1, 19, 22, 59, 59, tzinfo=DUTCH), NORMAL),
+        (datetime(2024, 1, 19, 23, tzinfo=DUTCH), LOW),
+        (datetime(2024, 1, 20, 12, tzinfo=DUTCH), LOW),
+        (datetime(2024, 6, 21, 7, 59, tzinfo=DUTCH), LOW),
+        (datetime(2024, 6, 21, 8, tzinfo=DUTCH), NORMAL),
     ],
 )
 def test_tariff_hours(moment: datetime, tariff: int) -> None:
-    """The normal tariff holds on weekdays from seven to eleven in the evening, local time."""
-    assert House.tariff(moment) == tariff
+    """The normal tariff holds on weekdays from seven to eleven in the evening, in winter time all year round."""
+    assert HOUSE.tariff(moment) == tariff
 
 
-def test_each_tariff_counts_its_own_hours(house: House) -> None:
-    """A leap across the change of tariff gives each counter what was used under it."""
-    house.advance(datetime(2024, 1, 16, 22, 30, tzinfo=DUTCH))
-    before = dict(house.used_kwh)
-    house.advance(datetime(2024, 1, 16, 23, 0, tzinfo=DUTCH))
-    assert house.used_kwh[NORMAL] > before[NORMAL]
-    assert house.used_kwh[LOW] == before[LOW]
+def test_each_tariff_counts_its_own_hours() -> None:
+    """Each counter grows while its tariff holds and not otherwise."""
+    begin = datetime(2024, 1, 16, 22, 30, tzinfo=DUTCH)
+    grown = {tariff: HOUSE.energy_kwh(begin + HOUR / 2, USED, tariff) for tariff in (LOW, NORMAL)}
+    assert grown[NORMAL] > HOUSE.energy_kwh(begin, USED, NORMAL)
+    assert grown[LOW] == HOUSE.energy_kwh(begin, USED, LOW)
 
 
-def test_gas_is_read_at_round_moments(house: House) -> None:
+def test_gas_is_read_at_round_moments() -> None:
     """4.2 and 2.2 pass on the gas reading of the hour, 5.0 and Belgium that of the last five minutes."""
-    telegram(house, '5.0', datetime(2024, 1, 16, 19, 3, tzinfo=DUTCH))
     now = datetime(2024, 1, 16, 20, 13, 40, tzinfo=DUTCH)
-    stamps = {version: telegram(house, version, now) for version in VERSIONS}
-    assert b'0-1:24.2.1(240116201000W)' in stamps['5.0']
-    assert b'0-1:24.2.1(240116200000W)' in stamps['4.2']
-    assert b'0-1:24.3.0(240116200000)' in stamps['2.2']
-    assert b'0-1:24.2.3(240116201000W)' in stamps['belgium']
-    assert b'0-2:24.2.1(240116201000W)' in stamps['belgium']
-    assert house.gas_hourly.value < house.gas_recent.value
+    telegrams = {version: telegram(HOUSE, version, now) for version in VERSIONS}
+    assert b'0-1:24.2.1(240116201000W)' in telegrams['5.0']
+    assert b'0-1:24.2.1(240116200000W)' in telegrams['4.2']
+    assert b'0-1:24.3.0(240116200000)' in telegrams['2.2']
+    assert b'0-1:24.2.3(240116201000W)' in telegrams['belgium']
+    assert b'0-2:24.2.1(240116201000W)' in telegrams['belgium']
+    gas = {version: re.search(rb'\((\d+\.\d+)\*m3\)', data) for version, data in telegrams.items()}
+    assert gas['4.2'] and gas['5.0'] and gas['4.2'][1] < gas['5.0'][1]
 
 
 @pytest.mark.parametrize(('utc_hour', 'stamp'), [(0, b'241027023000S'), (1, b'241027023000W')])
-def test_the_hour_that_comes_twice(house: House, utc_hour: int, stamp: bytes) -> None:
+def test_the_hour_that_comes_twice(utc_hour: int, stamp: bytes) -> None:
     """In the October change S and W tell the two half past twos apart."""
     moment = datetime(2024, 10, 27, utc_hour, 30, tzinfo=timezone.utc)
-    data = telegram(house, '5.0', moment)
+    data = telegram(HOUSE, '5.0', moment.astimezone(DUTCH))
     assert b'0-0:1.0.0(%b)\r\n' % stamp in data
+    assert b'0-1:24.2.1(%b)' % stamp in data
     assert parsed(data, '5.0').P1_MESSAGE_TIMESTAMP.value == moment
 
 
-def test_the_october_night_lasts_an_hour_longer(house: House) -> None:
-    """Local times across the change differ by the time that really passed."""
-    house.advance(datetime(2024, 10, 27, 1, 30, tzinfo=DUTCH))
-    water, gas = house.water.value, house.gas_recent.value
-    house.advance(datetime(2024, 10, 27, 3, 30, tzinfo=DUTCH))
-    flow = (house.gas_recent.value - gas) / 3
-    house.advance(datetime(2024, 10, 27, 4, 30, tzinfo=DUTCH))
-    assert house.gas_recent.value - gas == pytest.approx(4 * flow, rel=0.01)
-    assert house.water.value == water
+def test_the_october_night_lasts_an_hour_longer() -> None:
+    """Counters across the change differ by the time that really passed."""
+    half_past = [counters(datetime(2024, 10, 27, hour, 30, tzinfo=DUTCH)) for hour in (1, 3, 4)]
+    used, gas = ([moment[index] for moment in half_past] for index in (0, 4))
+    assert used[1] - used[0] == pytest.approx(3 * (used[2] - used[1]))
+    assert gas[1] - gas[0] == pytest.approx(3 * (gas[2] - gas[1]), abs=0.002)
 
 
-def test_quarter_hour_demand_starts_anew(house: House) -> None:
-    """The demand grows through a quarter-hour to its average and is nought again at its end."""
-    begin, energy = datetime(2024, 1, 16, 19, 0, tzinfo=DUTCH), 0.0
-    house.advance(begin)
+def test_quarter_hour_demand_starts_from_zero() -> None:
+    """The demand grows through a quarter-hour to its average and is 0 again at its end."""
+    begin = datetime(2024, 1, 16, 19, 0, tzinfo=DUTCH)
     for minute in range(1, 15):
-        house.advance(begin + timedelta(minutes=minute))
-        energy += house.used_kw / 60
-        assert house.demand_kw == pytest.approx(energy * 4)
-    house.advance(begin + timedelta(minutes=15))
-    assert house.demand_kw == 0
+        energy = HOUSE.energy_kwh(begin + minute * MINUTE, USED, NORMAL) - HOUSE.energy_kwh(begin, USED, NORMAL)
+        assert HOUSE.demand_kw(begin + minute * MINUTE) == pytest.approx(energy * 4)
+    assert HOUSE.demand_kw(begin + 15 * MINUTE) == 0
 
 
-def test_month_peak_joins_the_past_ones(house: House) -> None:
+def test_the_month_peak_is_the_highest_quarter_hour_so_far() -> None:
+    """The peak is what the highest quarter-hour of the month used, in kW; each later day's are no higher."""
+    month, highest = datetime(2024, 7, 1, tzinfo=DUTCH), 0.0
+    for quarter in range(96):
+        begin, end = (month + (quarter + after) * 15 * MINUTE for after in (0, 1))
+        highest = max(highest, sum(counters(end)[:2]) * 4 - sum(counters(begin)[:2]) * 4)
+        assert HOUSE.month_peak(end).value == pytest.approx(highest)
+    assert HOUSE.month_peak(month + timedelta(days=30)).value == pytest.approx(highest)
+
+
+def test_month_peak_joins_the_past_ones() -> None:
     """At the end of a month its peak becomes the newest of thirteen, the oldest goes, a new one begins."""
-    before_end = datetime(2024, 1, 31, 23, 50, tzinfo=DUTCH)
-    house.advance(before_end - timedelta(days=1))
-    house.advance(before_end)
-    peak, past = house.month_peak, house.past_peaks
-    house.advance(datetime(2024, 2, 1, 0, 1, tzinfo=DUTCH))
-    assert house.past_peaks == [*past[1:], (datetime(2024, 2, 1, tzinfo=DUTCH), peak)]
-    assert len(house.past_peaks) == 13
-    assert house.month_peak.value == 0
-    result = parsed(telegram(house, 'belgium', datetime(2024, 2, 1, 0, 2, tzinfo=DUTCH)), 'belgium')
-    history = result.BELGIUM_MAXIMUM_DEMAND_13_MONTHS
+    end = datetime(2024, 2, 1, tzinfo=DUTCH)
+    peak, past = HOUSE.month_peak(end - 10 * MINUTE), HOUSE.past_peaks(end - 10 * MINUTE)
+    assert HOUSE.past_peaks(end) == [*past[1:], (end, peak)]
+    assert len({end for end, _ in past}) == 13
+    assert HOUSE.month_peak(end).value == 0
+    history = reading('belgium', end + MINUTE).BELGIUM_MAXIMUM_DEMAND_13_MONTHS
     assert len(history) == 13
     assert [entry.occurred for entry in history] == sorted(entry.occurred for entry in history)
 
 
-def test_a_year_is_lived_at_once(house: House) -> None:
-    """A clock set a year ahead leaves counters that are a year further and peaks of the months between."""
-    house.advance(SUMMER_NOON)
-    used = sum(house.used_kwh.values())
-    house.advance(SUMMER_NOON + timedelta(days=366))
-    assert 1000 < sum(house.used_kwh.values()) - used < 5000
-    assert len({end for end, _ in house.past_peaks}) == 13
+def test_counters_of_years() -> None:
+    """In a year a household's energy is used; a clock set far back finds the counters where they began."""
+    used = [sum(counters(SUMMER_NOON + timedelta(days=days))[:2]) for days in (0, 366)]
+    assert 1000 < used[1] - used[0] < 5000
+    assert counters(datetime(1970, 1, 1, tzinfo=timezone.utc)) == counters(datetime(2023, 12, 31, tzinfo=DUTCH))
+
+
+# The line
 
 
 @pytest.mark.parametrize('version', VERSIONS)
 def test_a_reader_gets_telegrams(version: str) -> None:
-    """Through the port, at the speed of its version, the newest telegram arrives unharmed."""
-    with SimulatedMeter(version, interval=0.01) as meter, reader(meter, VERSIONS[version].baud) as port:
+    """Through the port, at the baud rate of its version, the newest telegram arrives unharmed."""
+    with SimulatedMeter(version, interval=0.01) as meter, reader(meter, VERSIONS[version].baud_rate) as port:
         first, second = next_telegram(port), next_telegram(port)
         parsed(first, version)
         assert second.startswith(b'/SIM5')
@@ -310,15 +315,16 @@ def test_a_reader_gets_telegrams(version: str) -> None:
 def test_the_first_telegram_is_immediate() -> None:
     """With an hour between telegrams the first one is there all the same, and only it."""
     with SimulatedMeter(interval=3600) as meter:
-        until(lambda: meter.sent == 1)
+        wait_for(lambda: meter.sent == 1)
         assert meter.last.startswith(b'/SIM5')
 
 
-def test_the_line_has_its_speed() -> None:
-    """A telegram takes the time of its bits: at 9600 baud 100 bytes do not come within 0.1 s."""
-    begin = time.monotonic()
-    with SimulatedMeter(interval=3600, baud=9600, source=lambda: bytes(100)) as meter:
-        until(lambda: meter.sent == 1)
+def test_the_line_has_its_baud_rate() -> None:
+    """A telegram takes the time of its bits: once the baud rate is set to 9600, 100 bytes take 0.1 s or more."""
+    with SimulatedMeter(interval=0.001, source=lambda: bytes(100)) as meter:
+        meter.baud_rate = 9600
+        begin, sent = time.monotonic(), meter.sent
+        wait_for(lambda: meter.sent > sent + 1)  # the first one may have begun before
         assert time.monotonic() - begin > 0.1
 
 
@@ -328,24 +334,65 @@ def test_unpaced_nothing_is_lost() -> None:
     with SimulatedMeter(interval=0, source=lambda: b'%06d\n' % next(numbers)) as meter:
         # Opening with pyserial would discard what waits.
         descriptor = os.open(meter.port, os.O_RDONLY | os.O_NOCTTY)
-        until(lambda: meter.sent > 1000)
-        data = b''
-        while len(data) < 300_000:
-            data += os.read(descriptor, 4096)
-        os.close(descriptor)
+        try:
+            wait_for(lambda: meter.sent > 500)
+            data = b''
+            while len(data) < 300_000:
+                data += os.read(descriptor, 4096)
+        finally:
+            os.close(descriptor)
     received = data.split(b'\n')[:-1]
     assert received == [b'%06d' % number for number in range(len(received))]
 
 
-def test_paced_it_talks_to_nobody() -> None:
+def test_paced_it_sends_to_nobody() -> None:
     """On a paced line the meter goes on without a reader, long after the port has no room left."""
     with SimulatedMeter(interval=0.001, baud=10**9, source=lambda: bytes(10_000)) as meter:
-        until(lambda: meter.sent > 50)
+        wait_for(lambda: meter.sent > 50)
+
+
+def test_a_name_in_use_is_not_taken(tmp_path: Path) -> None:
+    """A file where the link should be is refused and left alone, and nothing stays open."""
+    taken = tmp_path / 'meter'
+    taken.write_text('mine')
+    before = open_files()
+    with pytest.raises(FileExistsError):
+        SimulatedMeter(link=str(taken))
+    assert taken.read_text() == 'mine'
+    assert open_files() == before
+
+
+@pytest.mark.parametrize('interval', [0, 0.01, 3600])
+def test_nothing_is_left_behind(interval: float, tmp_path: Path) -> None:
+    """Closed, also twice, the meter leaves neither thread nor descriptor nor link."""
+    before = open_files(), threading.active_count()
+    meter = SimulatedMeter(interval=interval, link=str(tmp_path / 'meter'))
+    assert 'simulated-meter' in {thread.name for thread in threading.enumerate()}
+    wait_for(lambda: meter.last != b'')
+    meter.close()
+    meter.close()
+    assert (open_files(), threading.active_count()) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('baud', [300, 115200])
+def test_closing_does_not_wait_for_the_line(baud: int) -> None:
+    """In the middle of a telegram, and of an interval, closing ends the thread at once."""
+    meter = SimulatedMeter(interval=3600, baud=baud)
+    wait_for(lambda: meter.last != b'')
+    begin = time.monotonic()
+    meter.close()
+    assert time.monotonic() - begin < 5
+    assert meter.sent <= 1
+    assert 'simulated-meter' not in {thread.name for thread in threading.enumerate()}
+
+
+# The faults
 
 
 def test_silence() -> None:
-    """A silent meter sends nothing, and talks again when it is not silent any more."""
-    with SimulatedMeter(interval=0, source=lambda: ANY_TELEGRAM) as meter, reader(meter) as port:
+    """A silent meter sends nothing, and sends again when it is not silent any more."""
+    with FaultyMeter(interval=0, source=lambda: ANY_TELEGRAM) as meter, reader(meter) as port:
         next_telegram(port)
         meter.silent = True
         while port.read(port.in_waiting or 1):
@@ -357,18 +404,36 @@ def test_silence() -> None:
         assert next_telegram(port) == ANY_TELEGRAM
 
 
-def behind(gate: threading.Event) -> Callable[[], bytes]:
-    """A source that waits for the test to have set the faults."""
-    return lambda: ANY_TELEGRAM if gate.wait(PATIENCE) else b''
+def test_a_hushed_meter_has_ended_its_telegram() -> None:
+    """When hush returns, the telegram that was being sent is out, and no other follows."""
+    with FaultyMeter(interval=0.01, baud=9600, source=lambda: ANY_TELEGRAM) as meter, reader(meter, 9600) as port:
+        read_until(port, lambda data: len(data) > 20)
+        hush(meter)
+        rest = port.read(port.in_waiting)
+        assert rest.endswith(ANY_TELEGRAM[-20:])
+        assert port.read(1) == b''
+
+
+@contextmanager
+def faulty(**faults: Any) -> Iterator[tuple[FaultyMeter, serial.Serial]]:
+    """A meter that has these faults from its first telegram on, and a reader."""
+    release = threading.Event()
+
+    def source() -> bytes:
+        assert release.wait(PATIENCE)
+        return ANY_TELEGRAM
+
+    with FaultyMeter(interval=0, source=source) as meter, reader(meter) as port:
+        for name, value in faults.items():
+            setattr(meter, name, value)
+        release.set()
+        yield meter, port
 
 
 @pytest.mark.parametrize(('every', 'wrong'), [(0, 0), (1, 6), (2, 3), (3, 2)])
 def test_corruption(every: int, wrong: int) -> None:
     """Each n-th telegram has one wrong digit, which its checksum shows, and is otherwise whole."""
-    gate = threading.Event()
-    with SimulatedMeter(interval=0, source=behind(gate)) as meter, reader(meter) as port:
-        meter.corrupt_every = every
-        gate.set()
+    with faulty(corrupt_every=every) as (_, port):
         data = read_until(port, lambda data: len(data) >= 6 * len(ANY_TELEGRAM))
     size = len(ANY_TELEGRAM)
     received = [data[start : start + size] for start in range(0, 6 * size, size)]
@@ -378,30 +443,27 @@ def test_corruption(every: int, wrong: int) -> None:
 
 def test_cut_short_after_noise() -> None:
     """Noise comes before the telegram, of which only the beginning is sent, and it does not count as sent."""
-    gate = threading.Event()
-    with SimulatedMeter(interval=0, source=behind(gate)) as meter, reader(meter) as port:
-        meter.cut, meter.noise = 7, b'\x00~'
-        gate.set()
-        expected = 2 * (b'\x00~' + ANY_TELEGRAM[:7])
+    expected = 2 * (b'\x00~' + ANY_TELEGRAM[:7])
+    with faulty(cut=7, noise=b'\x00~') as (meter, port):
         assert read_until(port, lambda data: len(data) >= len(expected)).startswith(expected)
         assert meter.sent == 0
         assert meter.last == ANY_TELEGRAM
 
 
 @pytest.mark.parametrize(('version', 'wrong'), [('5.0', 9600), ('2.2', 115200)])
-def test_the_wrong_speed_gives_garbage(version: str, wrong: int) -> None:
-    """At the wrong speed no line of a telegram comes through; at the right one the next telegram does."""
-    with SimulatedMeter(version, interval=0.01) as meter, reader(meter, wrong) as port:
+def test_the_wrong_baud_rate_yields_garbage(version: str, wrong: int) -> None:
+    """At the wrong baud rate no line of a telegram comes through; at the right one the next telegram does."""
+    with FaultyMeter(version, interval=0.01) as meter, reader(meter, wrong) as port:
         garbage = read_until(port, lambda data: len(data) > 100)
         text = [byte for byte in garbage if chr(byte).isprintable() and byte < 0x7F]
         assert len(text) < len(garbage) / 4
         assert b'\r\n' not in garbage
-        port.baudrate = VERSIONS[version].baud
+        port.baudrate = VERSIONS[version].baud_rate
         parsed(next_telegram(port), version)
 
 
 def test_misreading() -> None:
-    """Read too fast a byte becomes several, too slowly several become one, at the right speed all stay."""
+    """Read too fast a byte becomes several, too slowly several become one, at the right baud rate all stay."""
     data = bytes(range(256))
     assert misread(data, 9600, 9600) == data
     assert 3 * len(data) < len(misread(data, 9600, 115200)) < 12 * len(data)
@@ -412,7 +474,7 @@ def test_misreading() -> None:
 def test_unplugged_and_plugged_in_again(tmp_path: Path) -> None:
     """Unplugging fails the reader and removes the link; plugged in, the same name has telegrams again."""
     link = tmp_path / 'meter'
-    with SimulatedMeter(interval=0.01, link=str(link)) as meter:
+    with FaultyMeter(interval=0.01, link=str(link)) as meter:
         assert meter.port == str(link)
         with reader(meter) as port:
             next_telegram(port)
@@ -428,68 +490,35 @@ def test_unplugged_and_plugged_in_again(tmp_path: Path) -> None:
 
 
 def test_nothing_counts_while_unplugged() -> None:
-    """What is sent without a plug does not count; unplugging twice is as good as once."""
-    asked = 0
+    """What is sent without a plug does not count; unplugging twice is as good as once, also before closing."""
+    made = []
 
     def source() -> bytes:
-        nonlocal asked
-        asked += 1
+        made.append(ANY_TELEGRAM)
         return ANY_TELEGRAM
 
-    with SimulatedMeter(interval=0, source=source) as meter:
-        until(lambda: meter.sent > 0)
+    before = open_files()
+    with FaultyMeter(interval=0, source=source) as meter:
+        wait_for(lambda: meter.sent > 0)
         meter.unplug()
         meter.unplug()
-        begin = asked
-        until(lambda: asked > begin + 2)
+        begin = len(made)
+        wait_for(lambda: len(made) > begin + 2)
         sent = meter.sent
-        until(lambda: asked > begin + 5)
+        wait_for(lambda: len(made) > begin + 5)
         assert meter.sent == sent
         meter.plug_in()
-        until(lambda: meter.sent > sent)
+        wait_for(lambda: meter.sent > sent)
+        meter.unplug()
+    assert open_files() == before
 
 
-def test_a_name_in_use_is_not_taken(tmp_path: Path) -> None:
-    """A file where the link should be is refused and left alone."""
-    taken = tmp_path / 'meter'
-    taken.write_text('mine')
-    before = descriptors()
-    with pytest.raises(FileExistsError):
-        SimulatedMeter(link=str(taken))
-    assert taken.read_text() == 'mine'
-    assert descriptors() == before
-
-
-def descriptors() -> set[str]:
-    return {path.name for path in Path('/proc/self/fd').iterdir()}
-
-
-@pytest.mark.parametrize('interval', [0, 0.01, 3600])
-def test_nothing_is_left_behind(interval: float) -> None:
-    """Closed, also twice and unplugged, the meter leaves neither thread nor descriptor."""
-    before = descriptors(), threading.active_count()
-    meter = SimulatedMeter(interval=interval)
-    assert 'simulated-meter' in {thread.name for thread in threading.enumerate()}
-    until(lambda: meter.last != b'')
-    meter.unplug()
-    meter.close()
-    meter.close()
-    assert (descriptors(), threading.active_count()) == before
-
-
-@pytest.mark.parametrize('baud', [300, 115200])
-def test_closing_does_not_wait_for_the_line(baud: int) -> None:
-    """In the middle of a telegram, and of an interval, closing ends the thread at once."""
-    meter = SimulatedMeter(interval=3600, baud=baud)
-    until(lambda: meter.last != b'')
-    meter.close()
-    assert meter.sent <= 1
-    assert 'simulated-meter' not in {thread.name for thread in threading.enumerate()}
+# The command
 
 
 @pytest.mark.parametrize('end', [signal.SIGTERM, signal.SIGINT])
 def test_by_hand(end: signal.Signals) -> None:
-    """The command names the device on stdout, talks there, and ends well when told to stop."""
+    """The command names the device on stdout, sends there, and ends well on a signal."""
     command = [sys.executable, '-m', 'dsmr_rest.simulated_meter', '--version', '2.2', '--interval', '0']
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -1,0 +1,131 @@
+"""A simulated meter with faults: silence, wrong digits, noise, a loose plug, and a reader at another baud rate."""
+
+import re
+import termios
+import threading
+from typing import Any
+
+from dsmr_rest.serial_line import BITS_PER_BYTE
+from dsmr_rest.simulated_meter import RETRY, PseudoTerminal, SimulatedMeter
+
+PATIENCE = 10.0
+"""Seconds that hush() waits for the end of a telegram."""
+BAUD_RATES = {getattr(termios, f'B{rate}'): rate for rate in (300, 1200, 2400, 4800, 9600, 19200, 57600, 115200)}
+"""By the constants of termios. B38400 is left out: a pseudo-terminal has it until a reader opens it."""
+
+
+class UnpluggedError(Exception):
+    """The meter has no port at the moment."""
+
+
+def misread(data: bytes, sent_baud: int, read_baud: int) -> bytes:
+    """The bytes that a receiver at another baud rate makes of the levels on the wire, sampled at its own times."""
+    levels = []
+    for byte in data:
+        data_bits = [byte >> number & 1 for number in range(8)]
+        levels += [0, *data_bits, 1]
+    stride = sent_baud / read_baud
+    time = 0.0  # in bits as sent
+    received = bytearray()
+    while time < len(levels):
+        is_idle = levels[int(time)] == 1
+        if is_idle:
+            time = int(time) + 1
+            continue
+        byte = 0
+        for number in range(8):
+            sample = int(time + (number + 1.5) * stride)
+            level = levels[sample] if sample < len(levels) else 1
+            byte += level << number
+        received.append(byte)
+        time += BITS_PER_BYTE * stride
+    return bytes(received)
+
+
+class FaultyMeter(SimulatedMeter):
+    """A simulated meter whose faults are attributes, which it looks at before each telegram.
+
+    `silent`: it sends nothing. `corrupt_every` n: every n-th telegram has a wrong digit; 0: none has. `cut`: it sends
+    only so many bytes of each telegram. `noise`: bytes sent before each telegram. A reader at another baud rate gets
+    garbage.
+
+    Tests assign the faults and the meter's thread reads each once per telegram. They need no lock: none depends on
+    another, and one that comes too late for a telegram holds for the next. A test that must be sure calls hush().
+    """
+
+    silent = False
+    corrupt_every = 0
+    cut: int | None = None
+    noise = b''
+
+    def __init__(self, version: str = '5.0', *, link: str | None = None, **options: Any) -> None:
+        self._link = link
+        self._telegrams = 0
+        self._sending = threading.Lock()
+        """Held from the look at `silent` to the end of the telegram."""
+        self._plug = threading.Lock()
+        """Guards `terminal` and `_is_plugged_in`: nothing is written to a terminal that is being closed."""
+        self._is_plugged_in = True
+        super().__init__(version, link=link, **options)
+
+    def __enter__(self) -> 'FaultyMeter':  # noqa: PYI034 - typing.Self came with Python 3.11
+        return self
+
+    def hush(self) -> None:
+        """Silence the meter; returns when nothing more is sent, not even the end of a telegram."""
+        self.silent = True
+        assert self._sending.acquire(timeout=PATIENCE), 'a telegram does not end'
+        self._sending.release()
+
+    def unplug(self) -> None:
+        """Take the port away, also from a reader that has it open."""
+        with self._plug:
+            self._is_plugged_in = False
+            self.terminal.close()
+
+    def plug_in(self) -> None:
+        """Make the port again: under another name, unless there is a link. Has no effect while it is there."""
+        with self._plug:
+            if not self._is_plugged_in:
+                self.terminal = PseudoTerminal(self._link)
+                self._is_plugged_in = True
+
+    def send_next(self) -> None:
+        with self._sending:
+            has_sent = not self.silent and self._send_with_faults()
+        if not has_sent:
+            self.wait(RETRY)
+
+    def write(self, data: bytes) -> int:
+        with self._plug:
+            if not self._is_plugged_in:
+                raise UnpluggedError
+            # Both ends of a pseudo-terminal share its settings, so the meter sees the reader's.
+            setting = termios.tcgetattr(self.terminal.master)[4]
+            read_baud = BAUD_RATES.get(setting, self.baud_rate)
+            if read_baud == self.baud_rate:
+                return super().write(data)
+            garbage = misread(data, self.baud_rate, read_baud)
+            has_room = super().write(garbage) > 0
+        return len(data) if has_room else 0
+
+    def _send_with_faults(self) -> bool:
+        """Send the next telegram; return whether all that was to be sent of it found a line."""
+        self._telegrams += 1
+        self.last = self._corrupted(self.source())
+        cut = self.cut
+        sent = self.last[:cut]
+        try:
+            is_out = self.transmit(self.noise + sent)
+        except UnpluggedError:
+            return False
+        if is_out and sent == self.last:
+            self.sent += 1
+        return is_out
+
+    def _corrupted(self, telegram: bytes) -> bytes:
+        """The telegram, with its first digit before a unit exchanged when it is its turn."""
+        every = self.corrupt_every
+        if every == 0 or self._telegrams % every:
+            return telegram
+        return re.sub(rb'\d(?=\*)', lambda digit: b'%d' % (9 - int(digit[0])), telegram, count=1)
