@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from conftest import Server, StartServer, hush, new_meter, wait_for
+from faulty_meter import FaultyMeter
 from system_packages import program
 from telegrams import from_lines
 
 from dsmr_rest.dashboard import dashboard_page
 from dsmr_rest.mbus import KINDS
-from dsmr_rest.simulated_meter import SimulatedMeter
 
 if sys.platform != 'linux':
     pytest.skip('Chromium is driven as Debian has it', allow_module_level=True)
@@ -129,7 +129,7 @@ def sending(*lines: str, checksum: bool = True) -> Callable[[], bytes]:
     return lambda: data
 
 
-def test_the_page_is_small_and_self_contained(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_the_page_is_small_and_self_contained(start_server: StartServer, meter: FaultyMeter) -> None:
     """The dashboard is one file under 40 kB without external references, and cannot turn text into markup."""
     reply = start_server(meter.port).get('/dashboard')
     page = reply.body.decode()
@@ -195,7 +195,7 @@ def test_a_lost_meter_is_reported_until_it_is_back(start_server: StartServer, op
 
 
 def test_a_stopped_server_is_reported_until_it_is_back(
-    start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
+    start_server: StartServer, open_page: OpenPage, meter: FaultyMeter
 ) -> None:
     """Without its server the page reports that, and is live again when the server is back."""
     server = start_server(meter.port)
@@ -210,7 +210,7 @@ def test_a_stopped_server_is_reported_until_it_is_back(
 
 
 def test_a_refused_stream_is_reported_and_requested_again(
-    start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
+    start_server: StartServer, open_page: OpenPage, meter: FaultyMeter
 ) -> None:
     """When all streams are taken the page shows the server's reason, and is live as soon as one is free."""
     server = start_server(meter.port, server={'max_streams': 1})
@@ -223,7 +223,7 @@ def test_a_refused_stream_is_reported_and_requested_again(
     page.await_text('state', 'Live')
 
 
-def test_the_age_counts_up(start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter) -> None:
+def test_the_age_counts_up(start_server: StartServer, open_page: OpenPage, meter: FaultyMeter) -> None:
     """The age of the reading increases until the next telegram."""
     page = open_page(start_server(meter.port))
     page.await_text('age', 'Received 0 s ago')
@@ -233,7 +233,7 @@ def test_the_age_counts_up(start_server: StartServer, open_page: OpenPage, meter
 
 
 def test_the_age_does_not_need_clocks_that_agree(
-    start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter
+    start_server: StartServer, open_page: OpenPage, meter: FaultyMeter
 ) -> None:
     """The age counts from arrival, whatever the server's clock says, and includes a connection's delay."""
     hush(meter)
@@ -366,7 +366,7 @@ def test_a_screen_reader_finds_everything(start_server: StartServer, open_page: 
     assert property_of(plot, 'description').startswith('Lowest')
 
 
-def test_announcements_are_rare(start_server: StartServer, open_page: OpenPage, meter: SimulatedMeter) -> None:
+def test_announcements_are_rare(start_server: StartServer, open_page: OpenPage, meter: FaultyMeter) -> None:
     """A screen reader announces the first reading, and none that follows within half a minute."""
     page = open_page(start_server(meter.port))
     wait_for(lambda: re.fullmatch(r'(Using|Delivering) \d+\.\d{3} kW', page.text('spoken')))

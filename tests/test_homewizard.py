@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from conftest import StartServer, new_meter, wait_for
+from faulty_meter import FaultyMeter
 from telegrams import from_lines, of_version, read, read_lines
 
 from dsmr_rest import homewizard
 from dsmr_rest.meter import SLOW_INTERVAL
-from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter
+from dsmr_rest.simulated_meter import VERSIONS
 
 ON = {'homewizard_api': 'yes'}
 PATHS = ('/api', '/api/v1/data', '/api/v1/telegram')
@@ -336,21 +337,21 @@ def test_trying_all_meters_takes_years() -> None:
 
 
 @pytest.fixture
-def constant() -> Iterator[SimulatedMeter]:
+def constant() -> Iterator[FaultyMeter]:
     """A Belgian meter that sends the same telegram five times a second."""
     telegram = of_version('belgium')
     with new_meter('belgium', interval=0.2, source=lambda: telegram) as simulated:
         yield simulated
 
 
-def test_without_the_setting_the_paths_do_not_exist(start_server: StartServer, constant: SimulatedMeter) -> None:
+def test_without_the_setting_the_paths_do_not_exist(start_server: StartServer, constant: FaultyMeter) -> None:
     """Without the setting all its paths are 404, and the meter is not read."""
     server = start_server(constant.port)
     assert {server.get(path).status for path in PATHS} == {404}
     assert server.get('/health', {'Cache-Control': 'no-cache'}).json['counters']['portOpenings'] == 1
 
 
-def test_with_the_setting_they_are_a_device(start_server: StartServer, constant: SimulatedMeter) -> None:
+def test_with_the_setting_they_are_a_device(start_server: StartServer, constant: FaultyMeter) -> None:
     """The three paths return JSON, JSON with its age, and the telegram's own bytes."""
     server = start_server(constant.port, server=ON)
     device, fields, telegram = (server.get(path) for path in PATHS)
@@ -365,13 +366,13 @@ def test_with_the_setting_they_are_a_device(start_server: StartServer, constant:
 
 
 @pytest.mark.parametrize('path', ['/api/v1/state', '/api/v1/system', '/api/v1/', '/api/v1', '/api/', '/api/v2'])
-def test_other_paths_of_the_api_are_404(start_server: StartServer, constant: SimulatedMeter, path: str) -> None:
+def test_other_paths_of_the_api_are_404(start_server: StartServer, constant: FaultyMeter, path: str) -> None:
     """A P1 meter has no state, and this server no system: a status other than 404 fails the client's whole update."""
     assert start_server(constant.port, server=ON).get(path).status == 404
 
 
 @pytest.mark.parametrize('path', PATHS)
-def test_a_lost_meter_is_503(start_server: StartServer, constant: SimulatedMeter, path: str) -> None:
+def test_a_lost_meter_is_503(start_server: StartServer, constant: FaultyMeter, path: str) -> None:
     """Without the port the response is 503, for which clients show the device as unavailable."""
     server = start_server(constant.port, server=ON, meter={'timeout': 2})
     assert server.get(path).status == 200
@@ -465,9 +466,7 @@ def seen_by(client: str, port: int) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_real_client_reads_a_constant_meter(
-    client: str, start_server: StartServer, constant: SimulatedMeter
-) -> None:
+def test_the_real_client_reads_a_constant_meter(client: str, start_server: StartServer, constant: FaultyMeter) -> None:
     """Home Assistant's library accepts the responses as a device of version 1, and every value arrives."""
     seen = seen_by(client, start_server(constant.port, server=ON).port)
     reading = read(of_version('belgium'))

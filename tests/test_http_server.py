@@ -32,9 +32,10 @@ from conftest import (
     wait_for,
     wait_together,
 )
+from faulty_meter import FaultyMeter
 
 from dsmr_rest.http_message import HEADER_SECTION_LIMIT
-from dsmr_rest.simulated_meter import House, SimulatedMeter, telegram
+from dsmr_rest.simulated_meter import House, telegram
 
 TELEGRAM = telegram(House(), '5.0', datetime(2024, 6, 21, 12, tzinfo=timezone.utc))
 FROM_MEMORY = {'Cache-Control': 'max-age=3600'}
@@ -243,7 +244,7 @@ def test_nothing_but_reading_is_allowed(method: str, path: str, served: Server) 
 # How fresh
 
 
-def test_a_client_says_how_old_a_reading_may_be(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_a_client_says_how_old_a_reading_may_be(start_server: StartServer, meter: FaultyMeter) -> None:
     """max-age in a request accepts a reading from memory; no-cache, max-age=0 and silence do not."""
     server = start_server(meter.port)
     first = server.get('/')
@@ -258,7 +259,7 @@ def test_a_client_says_how_old_a_reading_may_be(start_server: StartServer, meter
         assert server.openings == number
 
 
-def test_max_age_of_the_configuration(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_max_age_of_the_configuration(start_server: StartServer, meter: FaultyMeter) -> None:
     """[meter] max_age holds for a request that does not say otherwise; Age counts in whole seconds."""
     server = start_server(meter.port, meter={'max_age': 60})
     first = server.get('/')
@@ -297,7 +298,7 @@ def test_a_missing_port_is_503_at_once(start_server: StartServer) -> None:
         assert path == '/health' or is_problem(reply, 503, 'port_missing')
 
 
-def test_a_busy_port_is_503_until_it_is_free(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_a_busy_port_is_503_until_it_is_free(start_server: StartServer, meter: FaultyMeter) -> None:
     """While another program has the port: 503 port_busy; then readings."""
     server = start_server(meter.port, meter={'timeout': 3600})
     with Path(meter.port).open('rb', buffering=0) as other:
@@ -320,7 +321,7 @@ def test_a_silent_meter_is_504_when_the_wait_is_over(timeout: float, prefer: str
 # HTTP/1.1 on the wire
 
 
-def test_streams_leave_room_however_many_come_at_once(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_streams_leave_room_however_many_come_at_once(start_server: StartServer, meter: FaultyMeter) -> None:
     """Of streams that are asked for together no more are opened than max_streams, and HEAD takes no place."""
     server = start_server(meter.port, server={'max_streams': 4})
     for _ in range(6):
@@ -589,7 +590,7 @@ def test_no_website_may_ask_otherwise(served: Server) -> None:
 # Load and rude clients
 
 
-def test_one_client_too_many_is_refused_at_once(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_one_client_too_many_is_refused_at_once(start_server: StartServer, meter: FaultyMeter) -> None:
     """Above max_connections: 503 too_many_connections while the others wait, and all of those get their response."""
     hush(meter)
     server = start_server(meter.port, server={'max_connections': 4})
@@ -607,7 +608,7 @@ def test_one_client_too_many_is_refused_at_once(start_server: StartServer, meter
     wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST)
 
 
-def test_idle_connections_make_room(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_idle_connections_make_room(start_server: StartServer, meter: FaultyMeter) -> None:
     """When all connections are taken by clients that say nothing, the longest silent one goes for a new one."""
     server = start_server(meter.port, server={'max_connections': 3})
     with ExitStack() as stack:
@@ -618,7 +619,7 @@ def test_idle_connections_make_room(start_server: StartServer, meter: SimulatedM
         assert silent[2].recv(12) == b'HTTP/1.1 404'
 
 
-def test_a_thousand_connections_leave_it_answering(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_a_thousand_connections_leave_it_answering(start_server: StartServer, meter: FaultyMeter) -> None:
     """1,000 clients that connect at once and say nothing: another one is answered, and then all is as before."""
     server = start_server(meter.port)
     server.get('/')
@@ -640,7 +641,7 @@ def test_a_thousand_connections_leave_it_answering(start_server: StartServer, me
     assert server.get('/').status == 200
 
 
-def test_slow_clients_delay_nobody_and_end(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_slow_clients_delay_nobody_and_end(start_server: StartServer, meter: FaultyMeter) -> None:
     """A head that comes byte by byte is 408 after ten seconds, one who takes no answers is left; others are served."""
     server = start_server(meter.port)
     over = threading.Event()
@@ -697,7 +698,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return files
 
 
-def test_tls(start_server: StartServer, meter: SimulatedMeter, certificate: Mapping[str, Path]) -> None:
+def test_tls(start_server: StartServer, meter: FaultyMeter, certificate: Mapping[str, Path]) -> None:
     """With certificate and key it speaks HTTPS, 1.2 at least, and silent or foreign clients delay nobody."""
     server = start_server(meter.port, server=certificate)
     assert server.url.startswith('https://')

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import pytest
 from conftest import ROOT, StartServer, free_port, hush, new_meter, wait_for
+from faulty_meter import FaultyMeter
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
@@ -27,7 +28,7 @@ from dsmr_rest import homewizard
 from dsmr_rest.metrics import exposition
 from dsmr_rest.reading import Reading
 from dsmr_rest.serial_line import LineCounters
-from dsmr_rest.simulated_meter import DUTCH, MINUTE, VERSIONS, House, SimulatedMeter, telegram
+from dsmr_rest.simulated_meter import DUTCH, MINUTE, VERSIONS, House, telegram
 from dsmr_rest.specification import NAMES
 
 COUNTERS = LineCounters(
@@ -397,7 +398,7 @@ def test_a_dead_meter_does_not_fail_the_scrape(start_server: StartServer, tmp_pa
     assert [name for name in values if not OF_THE_SERVER.match(name)] == []
 
 
-def test_values_disappear_with_the_meter(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_values_disappear_with_the_meter(start_server: StartServer, meter: FaultyMeter) -> None:
     """Values that were shown are gone at the next scrape after the port is lost."""
     server = start_server(meter.port)
     assert of_the_meter(server.get('/metrics').body.decode())
@@ -407,7 +408,7 @@ def test_values_disappear_with_the_meter(start_server: StartServer, meter: Simul
     assert of_the_meter(reply.body.decode()) == {}
 
 
-def test_a_scrape_ends_within_the_timeout_of_prometheus(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_a_scrape_ends_within_the_timeout_of_prometheus(start_server: StartServer, meter: FaultyMeter) -> None:
     """The scrape of a silent meter ends within the time that Prometheus says it waits."""
     hush(meter)
     server = start_server(meter.port)

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 import serial
 from conftest import ROOT, hush, new_meter, wait_for
+from faulty_meter import FaultyMeter
 from telegrams import TITLE, at_8n1, cipher_frame, from_lines
 
 from dsmr_rest.faults import Fault
-from dsmr_rest.simulated_meter import VERSIONS, SimulatedMeter, with_checksum
+from dsmr_rest.simulated_meter import VERSIONS, with_checksum
 from take_one_reading import mask, persistent_name, serial_ports
 
 SCRIPT = ROOT / 'take_one_reading.py'
@@ -83,7 +84,7 @@ def failure(result: Result) -> str:
 
 
 @pytest.fixture(params=VERSIONS)
-def any_meter(request: pytest.FixtureRequest) -> Iterator[tuple[str, SimulatedMeter]]:
+def any_meter(request: pytest.FixtureRequest) -> Iterator[tuple[str, FaultyMeter]]:
     with new_meter(request.param, interval=0.2) as simulated:
         yield request.param, simulated
 
@@ -96,7 +97,7 @@ EXPECTED = {
 }
 
 
-def test_a_meter_is_described(any_meter: tuple[str, SimulatedMeter], tmp_path: Path) -> None:
+def test_a_meter_is_described(any_meter: tuple[str, FaultyMeter], tmp_path: Path) -> None:
     """stdout is the reading as JSON, stderr what was found, with config.ini lines that read the same meter again."""
     version, meter = any_meter
     result = run(tmp_path, port=meter.port)
@@ -131,13 +132,13 @@ def test_demo_reads_a_simulated_meter(tmp_path: Path) -> None:
     assert 'config.ini' not in result.stderr
 
 
-def test_stdout_can_be_piped_into_a_json_tool(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_stdout_can_be_piped_into_a_json_tool(meter: FaultyMeter, tmp_path: Path) -> None:
     """A JSON tool after a pipe accepts stdout as it is."""
     result = run_in_shell(tmp_path, f'| {shlex.quote(sys.executable)} -m json.tool', port=meter.port)
     assert json.loads(result.stdout)['p1MessageHeader']['value'] == '50'
 
 
-def test_a_pipe_without_a_reader_is_not_an_error_message(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_pipe_without_a_reader_is_not_an_error_message(meter: FaultyMeter, tmp_path: Path) -> None:
     """When the reader of the pipe has ended, the script ends with status 1 and no message about it."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -150,9 +151,7 @@ def test_a_pipe_without_a_reader_is_not_an_error_message(meter: SimulatedMeter, 
 
 
 @pytest.mark.parametrize(('redirection', 'reason'), [('>/dev/full', 'No space'), ('>&-', 'Bad file')])
-def test_a_stdout_that_cannot_be_written_to(
-    redirection: str, reason: str, meter: SimulatedMeter, tmp_path: Path
-) -> None:
+def test_a_stdout_that_cannot_be_written_to(redirection: str, reason: str, meter: FaultyMeter, tmp_path: Path) -> None:
     """The last line says so, and the status is 1."""
     result = run_in_shell(tmp_path, redirection, port=meter.port)
     assert result.returncode == 1
@@ -160,7 +159,7 @@ def test_a_stdout_that_cannot_be_written_to(
     assert last.startswith('take_one_reading: ') and reason in last
 
 
-def test_a_closed_stderr_leaves_stdout_alone(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_closed_stderr_leaves_stdout_alone(meter: FaultyMeter, tmp_path: Path) -> None:
     """Without a stderr, stdout has nothing but the JSON."""
     assert json.loads(run_in_shell(tmp_path, '2>&-', port=meter.port).stdout)
 
@@ -202,7 +201,7 @@ def test_a_network_port_where_nobody_listens(tmp_path: Path) -> None:
     assert 'Serial ports' not in result.stderr and 'ser2net' in result.stderr
 
 
-def test_a_denied_port(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_denied_port(meter: FaultyMeter, tmp_path: Path) -> None:
     """A port without permission: port_denied, with the command that gives it and the new login that it takes."""
     Path(meter.port).chmod(0)
     result = run(tmp_path, port=meter.port, before=without('dac_override', 'dac_read_search'))
@@ -210,7 +209,7 @@ def test_a_denied_port(meter: SimulatedMeter, tmp_path: Path) -> None:
     assert f'sudo usermod -a -G {Path(meter.port).group()} ' in result.stderr
 
 
-def test_a_busy_port(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_busy_port(meter: FaultyMeter, tmp_path: Path) -> None:
     """A port that another program has locked: port_busy, with the name and the id of its process."""
     with serial.Serial(meter.port, exclusive=True):
         result = run(tmp_path, port=meter.port)
@@ -219,7 +218,7 @@ def test_a_busy_port(meter: SimulatedMeter, tmp_path: Path) -> None:
     assert f'{meter.port} is open in {name} (pid {os.getpid()})' in result.stderr
 
 
-def test_a_busy_port_through_a_link(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_busy_port_through_a_link(meter: FaultyMeter, tmp_path: Path) -> None:
     """The program is found although [meter] port is a link to the device that it has locked."""
     (tmp_path / 'p1').symlink_to(meter.port)
     with serial.Serial(meter.port, exclusive=True):
@@ -228,7 +227,7 @@ def test_a_busy_port_through_a_link(meter: SimulatedMeter, tmp_path: Path) -> No
     assert f'(pid {os.getpid()})' in result.stderr
 
 
-def test_a_busy_port_of_another_user(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_busy_port_of_another_user(meter: FaultyMeter, tmp_path: Path) -> None:
     """When /proc does not show all processes, the advice is sudo."""
     with serial.Serial(meter.port, exclusive=True):
         result = run(tmp_path, port=meter.port, before=without('sys_ptrace'))
@@ -236,7 +235,7 @@ def test_a_busy_port_of_another_user(meter: SimulatedMeter, tmp_path: Path) -> N
     assert 'with sudo' in result.stderr
 
 
-def test_a_silent_meter(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_silent_meter(meter: FaultyMeter, tmp_path: Path) -> None:
     """No byte: meter_silent, with the baud rates tried and what to check in order."""
     hush(meter)
     result = run(tmp_path, port=meter.port, timeout=1)
@@ -256,7 +255,7 @@ def test_a_garbled_line(line: str, baud_rates: str, tmp_path: Path) -> None:
     assert re.search(r"^First bytes received: b'(\\x[89a-f][0-9a-f]){8}.+'$", result.stderr, re.MULTILINE)
 
 
-def test_a_telegram_that_never_ends(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_telegram_that_never_ends(meter: FaultyMeter, tmp_path: Path) -> None:
     """Telegrams cut short: telegram_incomplete, with the first bytes."""
     meter.cut = 300
     result = run(tmp_path, port=meter.port, timeout=1.5)
@@ -264,7 +263,7 @@ def test_a_telegram_that_never_ends(meter: SimulatedMeter, tmp_path: Path) -> No
     assert 'First bytes received: b' in result.stderr
 
 
-def test_wrong_checksums(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_wrong_checksums(meter: FaultyMeter, tmp_path: Path) -> None:
     """Only damaged telegrams: checksum_failed, with their count and the programs that have the port open."""
     meter.corrupt_every = 1
     result = run(tmp_path, port=meter.port, timeout=1.5)
@@ -305,7 +304,7 @@ def test_a_wrong_configuration(text: str | None, tmp_path: Path) -> None:
     assert result.stderr.startswith(f'take_one_reading: {file}: ')
 
 
-def test_ctrl_c(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_ctrl_c(meter: FaultyMeter, tmp_path: Path) -> None:
     """SIGINT while it waits ends it at once with status 130 and no further output."""
     hush(meter)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell SIGINT is ignored
@@ -336,7 +335,7 @@ def on_a_terminal(arguments: list[str | Path]) -> tuple[str, str]:
         os.close(master)
 
 
-def test_progress_on_a_terminal(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_progress_on_a_terminal(meter: FaultyMeter, tmp_path: Path) -> None:
     """A terminal shows seconds, bytes and bad checksums in one line, which is cleared before anything else is shown."""
     meter.corrupt_every = 1
     _, shown = on_a_terminal(command(tmp_path, port=meter.port, timeout=1.5))
@@ -351,14 +350,14 @@ def test_progress_on_a_terminal(meter: SimulatedMeter, tmp_path: Path) -> None:
     assert rest.startswith('checksum_failed: ')
 
 
-def test_a_terminal_for_stderr_leaves_stdout_alone(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_terminal_for_stderr_leaves_stdout_alone(meter: FaultyMeter, tmp_path: Path) -> None:
     """With stderr on a terminal, stdout has nothing but the JSON."""
     stdout, shown = on_a_terminal(command(tmp_path, port=meter.port))
     assert json.loads(stdout)
     assert '\r\x1b[Kmeter  ' in shown
 
 
-def test_no_progress_in_a_file(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_no_progress_in_a_file(meter: FaultyMeter, tmp_path: Path) -> None:
     """A stderr that is not a terminal has neither the progress line nor a control character."""
     hush(meter)
     result = run(tmp_path, port=meter.port, timeout=1)
@@ -367,7 +366,7 @@ def test_no_progress_in_a_file(meter: SimulatedMeter, tmp_path: Path) -> None:
     assert result.stderr.replace('\n', '').isprintable()
 
 
-def test_mask_hides_numbers_from_a_reading(any_meter: tuple[str, SimulatedMeter], tmp_path: Path) -> None:
+def test_mask_hides_numbers_from_a_reading(any_meter: tuple[str, FaultyMeter], tmp_path: Path) -> None:
     """--mask hides the meters' numbers in stdout and stderr, and leaves the rest of the JSON as it is."""
     _, meter = any_meter
     result = run(tmp_path, '--mask', port=meter.port)
@@ -419,7 +418,7 @@ def test_mask_hides_numbers_in_damaged_lines(tmp_path: Path) -> None:
     assert '4530' not in result.stdout + result.stderr
 
 
-def test_a_wrong_specification_is_named(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_a_wrong_specification_is_named(meter: FaultyMeter, tmp_path: Path) -> None:
     """When the specification that is set may be the cause, the advice says so."""
     with new_meter('2.2', interval=0.2) as old:
         result = run(tmp_path, port=old.port, specification='V5', timeout=2)
@@ -490,7 +489,7 @@ def test_the_port_gets_its_persistent_name(dev: Path) -> None:
         assert persistent_name(name, dev) == name
 
 
-def test_the_port_is_free_after_a_reading(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_the_port_is_free_after_a_reading(meter: FaultyMeter, tmp_path: Path) -> None:
     """The port is closed after a reading: another program can lock it."""
     assert run(tmp_path, port=meter.port).returncode == 0
     with serial.Serial(meter.port, exclusive=True) as port:

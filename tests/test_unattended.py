@@ -32,10 +32,9 @@ from conftest import (
     wait_for,
     wait_together,
 )
+from faulty_meter import FaultyMeter
 from system_packages import program
 from telegrams import from_lines
-
-from dsmr_rest.simulated_meter import SimulatedMeter
 
 YEAR = 365 * 24 * 3600
 TIMEOUT = 3
@@ -102,7 +101,7 @@ def test_two_servers_never_split_a_telegram(start_server: StartServer, pool: Thr
             assert {reply.json['code'] for reply in of_one if reply.status != 200} <= {'port_busy'}
 
 
-def test_another_programs_port(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_another_programs_port(start_server: StartServer, meter: FaultyMeter) -> None:
     """A port that another program has locked is 503 port_busy, and is served when that program lets go."""
     server = start_server(meter.port)
     with serial.Serial(meter.port, exclusive=True):
@@ -155,7 +154,7 @@ class Ser2net:
 
 @pytest.fixture(params=['socket', 'rfc2217'])
 def ser2net(
-    request: pytest.FixtureRequest, meter: SimulatedMeter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, meter: FaultyMeter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Ser2net]:
     if (
         request.param == 'rfc2217'
@@ -167,7 +166,7 @@ def ser2net(
 
 
 def test_ser2net_stops_and_starts(
-    start_server: StartServer, meter: SimulatedMeter, ser2net: Ser2net, pool: ThreadPoolExecutor
+    start_server: StartServer, meter: FaultyMeter, ser2net: Ser2net, pool: ThreadPoolExecutor
 ) -> None:
     """Behind a ser2net that ends, who waits is told at once, and it is served again when that is back."""
     server = start_server(ser2net.url)
@@ -271,7 +270,7 @@ def launched(
         assert server.process.wait(10) == 0
 
 
-def test_killed_at_any_moment(meter: SimulatedMeter, tmp_path: Path) -> None:
+def test_killed_at_any_moment(meter: FaultyMeter, tmp_path: Path) -> None:
     """After SIGKILL at whatever moment the next start, on the same address, serves; no file was left or changed."""
     port = free_port()
     for tenths in range(1, 10, 2):  # from before it listens to the middle of a telegram
@@ -338,7 +337,7 @@ def jumping_clock(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize('jump', [YEAR, -YEAR])
 def test_the_system_clock_jumps(
-    meter: SimulatedMeter, tmp_path: Path, pool: ThreadPoolExecutor, jumping_clock: dict[str, str], jump: int
+    meter: FaultyMeter, tmp_path: Path, pool: ThreadPoolExecutor, jumping_clock: dict[str, str], jump: int
 ) -> None:
     """A year forward or back while requests wait moves neither their timeout nor a reading's age."""
     with launched(tmp_path, meter.port, environment=jumping_clock) as server:
@@ -360,7 +359,7 @@ def test_the_system_clock_jumps(
         assert 0 < int(back[1]) < TIMEOUT + AT_ONCE
 
 
-def _ask_for_everything(server: Server, meter: SimulatedMeter) -> int:
+def _ask_for_everything(server: Server, meter: FaultyMeter) -> int:
     """Readings, pages and streams, with a meter and without; how many requests."""
     paths = ['/', '/telegram', '/currentElectricityUsage/value', '/metrics', '/health', '/dashboard', '/openapi.json']
     paths += ['/nothing', '/../etc/passwd', '/%2e%2e/%00', '/mbusDevices/99', '/stream', '/favicon.ico']
@@ -430,7 +429,7 @@ def _hang_up(server: Server, request: bytes, until: Callable[[socket.socket], ob
         until(client)
 
 
-def test_a_client_that_hangs_up_is_no_news(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_a_client_that_hangs_up_is_no_news(start_server: StartServer, meter: FaultyMeter) -> None:
     """A client may leave before, in and behind a request, while it waits or is being answered: no line of log."""
     server = start_server(meter.port)
     request = b'GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n'
