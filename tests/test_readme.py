@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import suppress
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
@@ -145,7 +146,8 @@ def test_nohup(meter: SimulatedMeter, tmp_path: Path) -> None:
     try:
         wait_for(lambda: b'currentElectricityUsage' in reading_at(port))
     finally:
-        os.kill(server, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it did not start
+            os.kill(server, signal.SIGTERM)
     wait_for(lambda: not Path(f'/proc/{server}').exists())
 
 
