@@ -5,7 +5,7 @@ What a response says is up to the application (api.py): this module does not kno
 Every connection has its own thread, which reads one request at a time, the whole of it before a deadline, and sends
 each response in one write. The accepting thread only accepts: it never waits for a client. A client that finds all
 places taken goes one of two ways. Up to MOST_REFUSALS at a time get a thread that responds with 503 and lets the client
-read it; beyond that the connection is closed at once.
+read it; beyond that the 503 is sent at once, and the connection is closed whether or not the client can read it.
 """
 
 import errno
@@ -222,6 +222,17 @@ class HttpServer(ThreadingHTTPServer):
         self.places.wait_until_silent(STOP_TIME)
         self.places.disconnect_all()
 
+    def header_fields(self, *, keep_alive: bool) -> dict[str, str]:
+        """The header fields that every response has now."""
+        fields = {
+            'Date': formatdate(usegmt=True),
+            'Server': 'dsmr-rest-server',
+            **self.application.header_fields,
+        }
+        if not keep_alive:
+            fields['Connection'] = 'close'
+        return fields
+
     def get_request(self) -> tuple[Any, Any]:
         try:
             connection, address = self.socket.accept()
@@ -241,7 +252,7 @@ class HttpServer(ThreadingHTTPServer):
         elif self._refusals.acquire(blocking=False):
             self._start_refusal(request, client_address)
         else:
-            self.shutdown_request(request)
+            self._refuse_at_once(request)
 
     def _start_refusal(self, request: socket.socket, client_address: Any) -> None:
         thread = threading.Thread(target=self._refuse, args=(request, client_address), daemon=True)
@@ -250,6 +261,14 @@ class HttpServer(ThreadingHTTPServer):
         except RuntimeError:  # no more threads; the caller closes the connection
             self._refusals.release()
             raise
+
+    def _refuse_at_once(self, request: socket.socket) -> None:
+        if self.tls is None:  # a handshake would have to wait for the client
+            response = TOO_MANY_CONNECTIONS
+            data = response.header_section(self.header_fields(keep_alive=False)) + response.body
+            with suppress(OSError):
+                request.send(data, socket.MSG_DONTWAIT)
+        self.shutdown_request(request)
 
     def _refuse(self, request: socket.socket, client_address: Any) -> None:
         try:
@@ -363,7 +382,7 @@ class RequestHandler(BaseRequestHandler):
         self.server.application.count(response)
         self._log(request, response)
         self.request.settimeout(SEND_TIME)
-        data = response.header_section(self._header_fields(keep_alive=keep_alive))
+        data = response.header_section(self.server.header_fields(keep_alive=keep_alive))
         if has_body:
             data += response.body
         self.request.sendall(data)
@@ -371,16 +390,6 @@ class RequestHandler(BaseRequestHandler):
             for event in response.events:
                 self.request.sendall(event)
         return keep_alive
-
-    def _header_fields(self, *, keep_alive: bool) -> dict[str, str]:
-        fields = {
-            'Date': formatdate(usegmt=True),
-            'Server': 'dsmr-rest-server',
-            **self.server.application.header_fields,
-        }
-        if not keep_alive:
-            fields['Connection'] = 'close'
-        return fields
 
     def _log(self, request: Request | None, response: Response) -> None:
         if not self.server.verbose:
