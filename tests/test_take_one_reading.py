@@ -227,6 +227,20 @@ def test_a_busy_port_through_a_link(meter: FaultyMeter, tmp_path: Path) -> None:
     assert f'(pid {os.getpid()})' in result.stderr
 
 
+def test_a_busy_port_of_a_program_with_an_odd_name(meter: FaultyMeter, tmp_path: Path) -> None:
+    """The name of a process is any bytes; it is shown with codes for what is not printable."""
+    name_file = Path('/proc/self/comm')
+    name = name_file.read_bytes()
+    try:
+        name_file.write_bytes(b'p1\xff\x1b[2J')
+        with serial.Serial(meter.port, exclusive=True):
+            result = run(tmp_path, port=meter.port)
+    finally:
+        name_file.write_bytes(name.strip())
+    assert failure(result) == 'port_busy'
+    assert f'{meter.port} is open in p1\\xff\\x1b[2J (pid {os.getpid()})' in result.stderr
+
+
 def test_a_busy_port_of_another_user(meter: FaultyMeter, tmp_path: Path) -> None:
     """When /proc does not show all processes, the advice is sudo."""
     with serial.Serial(meter.port, exclusive=True):
