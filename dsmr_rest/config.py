@@ -55,27 +55,33 @@ class Setting:
     """Only a list may continue on further, indented lines."""
 
 
+def _field(default: T, setting: Setting) -> T:
+    made: T = field(
+        default=default,
+        metadata={'setting': setting},
+        repr=not setting.is_secret,
+    )
+    return made
+
+
 def _setting(default: T, parse: Callable[[str], T]) -> T:
-    value: T = field(default=default, metadata={'setting': Setting(parse)})
-    return value
+    setting = Setting(parse)
+    return _field(default, setting)
 
 
 def _list(parse: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
     setting = Setting(parse, is_list=True)
-    value: tuple[str, ...] = field(default=(), metadata={'setting': setting})
-    return value
+    return _field((), setting)
 
 
 def _secret(parse: Callable[[str], str]) -> str:
     setting = Setting(parse, is_secret=True)
-    value: str = field(default='', metadata={'setting': setting}, repr=False)
-    return value
+    return _field('', setting)
 
 
 def _file() -> str:
     setting = Setting(str, is_file=True)
-    value: str = field(default='', metadata={'setting': setting})
-    return value
+    return _field('', setting)
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:
