@@ -36,13 +36,13 @@ _MAKERS = {
     'XMX5LG': 'Landis + Gyr LG',
     'ENE5\\': 'Sagemcom ',
 }
-r"""What a model begins with, as HomeWizard's devices have it, by what the header line begins with.
+"""What HomeWizard's devices show in place of the beginning of the header line."""
 
-In the header line, '\' and a digit are the manufacturer's own mode of identification (IEC 62056-21 6.3.2).
-"""
+Fields = dict[str, Any]
+"""Fields of a response by name."""
 
 
-def device(reading: Reading) -> dict[str, Any]:
+def device(reading: Reading) -> Fields:
     """The response to GET /api. Takes some 50 ms for the first reading of a meter: see _serial."""
     return {
         'product_type': 'HWE-P1',
@@ -53,7 +53,7 @@ def device(reading: Reading) -> dict[str, Any]:
     }
 
 
-def data(reading: Reading) -> dict[str, Any]:
+def data(reading: Reading) -> Fields:
     """The response to GET /api/v1/data: kWh, W, V, A, Hz, m3; times as numbers YYMMDDhhmmss, the meter's local time."""
     document = reading.document
     failures = quantities.POWER_FAILURES.parts_in(document)
@@ -131,7 +131,7 @@ def _whole(value: float | None) -> int | None:
     return round(value)
 
 
-def _energy(reading: Reading, direction: str, quantity: Quantity, code: str) -> dict[str, float]:
+def _energy(reading: Reading, direction: str, quantity: Quantity, code: str) -> Fields:
     """The registers of one direction, whose OBIS codes are `code` and the tariff.
 
     Nothing when a tariff cannot be read and the meter sends no total: clients that miss the total take the first
@@ -167,14 +167,14 @@ def _net_power(used: float | None, delivered: float | None) -> int | None:
     return round(used - delivered)
 
 
-def _phases(document: Document) -> dict[str, float | None]:
+def _phases(document: Document) -> Fields:
     used = quantities.POWER_USED.parts_in(document)
     delivered = quantities.POWER_DELIVERED.parts_in(document)
     voltages = quantities.VOLTAGE.parts_in(document)
     currents = quantities.CURRENT.parts_in(document)
     sags = quantities.VOLTAGE_SAGS.parts_in(document)
     swells = quantities.VOLTAGE_SWELLS.parts_in(document)
-    fields: dict[str, float | None] = {}
+    fields: Fields = {}
     for phase in PHASES:
         watts = _net_power(used.get(phase), delivered.get(phase))
         fields[f'active_power_l{phase}_w'] = watts
@@ -196,7 +196,7 @@ def _signed_current(amperes: float | None, watts: int | None) -> float | None:
     return abs(amperes)
 
 
-def _demand(document: Document) -> dict[str, int | None]:
+def _demand(document: Document) -> Fields:
     """Demand in Belgium. The API spells monthly without its h."""
     return {
         'active_power_average_w': _whole(quantities.AVERAGE_DEMAND.total_in(document)),
@@ -213,7 +213,7 @@ def _timestamp(item: Item | None) -> int | None:
     return int(moment.strftime('%y%m%d%H%M%S'))
 
 
-def _gas(document: Document) -> dict[str, Any]:
+def _gas(document: Document) -> Fields:
     value = quantities.GAS.total_in(document)
     if value is None:
         return {}
@@ -227,7 +227,7 @@ def _gas(document: Document) -> dict[str, Any]:
     return fields
 
 
-def _external_devices(reading: Reading) -> list[dict[str, Any]]:
+def _external_devices(reading: Reading) -> list[Fields]:
     """The M-Bus devices that are complete: for one that is not, clients drop the whole measurement."""
     found = []
     for mbus_device in reading.devices:
@@ -237,7 +237,7 @@ def _external_devices(reading: Reading) -> list[dict[str, Any]]:
     return found
 
 
-def _external_device(mbus_device: MbusDevice) -> dict[str, Any] | None:
+def _external_device(mbus_device: MbusDevice) -> Fields | None:
     measured = mbus_device.measured
     value = number(measured)
     timestamp = _timestamp(measured)

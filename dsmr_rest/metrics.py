@@ -39,8 +39,8 @@ _SUFFIXES = {'counter': '_total', 'info': '_info'}
 
 
 @dataclass(frozen=True)
-class _Family:
-    """A metric of one quantity: its parts get the label, its total has none."""
+class _Definition:
+    """The metric family of one quantity: samples of parts have the label, the sample of the total has none."""
 
     name: str
     help: str
@@ -53,50 +53,50 @@ class _Family:
         return self.label == 'tariff'
 
 
-_FAMILIES = (
-    _Family(
+_DEFINITIONS = (
+    _Definition(
         'dsmr_electricity_used_kwh',
         'Energy taken from the grid; tariff "all" where the meter counts no tariffs.',
         quantities.ENERGY_USED,
         'tariff',
         'counter',
     ),
-    _Family(
+    _Definition(
         'dsmr_electricity_delivered_kwh',
         'Energy delivered to the grid; tariff "all" where the meter counts no tariffs.',
         quantities.ENERGY_DELIVERED,
         'tariff',
         'counter',
     ),
-    _Family(
+    _Definition(
         'dsmr_power_used_watts',
         'Power taken from the grid: the total without a label, and each phase.',
         quantities.POWER_USED,
         'phase',
     ),
-    _Family(
+    _Definition(
         'dsmr_power_delivered_watts',
         'Power delivered to the grid: the total without a label, and each phase.',
         quantities.POWER_DELIVERED,
         'phase',
     ),
-    _Family('dsmr_voltage_volts', 'Voltage.', quantities.VOLTAGE, 'phase'),
-    _Family('dsmr_current_amperes', 'Current.', quantities.CURRENT, 'phase'),
-    _Family(
+    _Definition('dsmr_voltage_volts', 'Voltage.', quantities.VOLTAGE, 'phase'),
+    _Definition('dsmr_current_amperes', 'Current.', quantities.CURRENT, 'phase'),
+    _Definition(
         'dsmr_power_failures',
         'Power failures that the meter counted, by duration.',
         quantities.POWER_FAILURES,
         'duration',
         'counter',
     ),
-    _Family('dsmr_voltage_sags', 'Voltage sags.', quantities.VOLTAGE_SAGS, 'phase', 'counter'),
-    _Family('dsmr_voltage_swells', 'Voltage swells.', quantities.VOLTAGE_SWELLS, 'phase', 'counter'),
-    _Family(
+    _Definition('dsmr_voltage_sags', 'Voltage sags.', quantities.VOLTAGE_SAGS, 'phase', 'counter'),
+    _Definition('dsmr_voltage_swells', 'Voltage swells.', quantities.VOLTAGE_SWELLS, 'phase', 'counter'),
+    _Definition(
         'dsmr_demand_average_watts',
         'Average demand of this quarter-hour so far (Belgium).',
         quantities.AVERAGE_DEMAND,
     ),
-    _Family(
+    _Definition(
         'dsmr_demand_month_peak_watts',
         'Highest quarter-hour demand of this month (Belgium).',
         quantities.MONTHLY_PEAK,
@@ -104,8 +104,8 @@ _FAMILIES = (
 )
 
 
-class _Families(Collector):
-    """Metric families that are made already; those without samples are left out."""
+class _Collected(Collector):
+    """Metric families as prometheus_client collects them; those without samples are left out."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = [family for family in families if family.samples]
@@ -137,7 +137,7 @@ def exposition(
         families.extend(_meter(reading))
         families.extend(_devices(reading.devices, identifiers=identifiers))
     registry = CollectorRegistry()
-    registry.register(_Families(families))
+    registry.register(_Collected(families))
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # from the library, which compares a version in `accept` that is not a number
@@ -195,39 +195,39 @@ def _info(reading: Reading, *, identifiers: bool) -> Metric:
 def _meter(reading: Reading) -> Iterator[Metric]:
     document = reading.document
     shown = set(quantities.GAS_COPIES)  # keys, so that no number is shown twice
-    for family in _FAMILIES:
-        yield _measured(family, document, shown)
+    for definition in _DEFINITIONS:
+        yield _measured(definition, document, shown)
     yield _time_of_peak(document)
     yield _objects(reading, shown)
 
 
-def _measured(family: _Family, document: Document, shown: set[str]) -> Metric:
+def _measured(definition: _Definition, document: Document, shown: set[str]) -> Metric:
     """The samples of a quantity, whose keys are added to `shown`.
 
     Where there are tariffs the total is not a sample: in a sum over the tariffs it would count them twice.
     """
-    metric = Metric(family.name, family.help, family.type)
-    quantity = family.quantity
+    family = Metric(definition.name, definition.help, definition.type)
+    quantity = definition.quantity
     for part, value in quantity.parts_in(document).items():
-        if _fits(family, value):
-            _add(metric, {family.label: part}, value)
+        if _fits(definition, value):
+            _add(family, {definition.label: part}, value)
             shown.add(quantity.parts[part])
-    if family.by_tariff and metric.samples:
-        return metric
+    if definition.by_tariff and family.samples:
+        return family
     total = quantity.total_in(document)
-    if total is None or not _fits(family, total):
-        return metric
+    if total is None or not _fits(definition, total):
+        return family
     labels = {}
-    if family.by_tariff:
+    if definition.by_tariff:
         labels['tariff'] = _ALL_TARIFFS
-    _add(metric, labels, total)
+    _add(family, labels, total)
     shown.add(quantity.total)
-    return metric
+    return family
 
 
-def _fits(family: _Family, value: float) -> bool:
+def _fits(definition: _Definition, value: float) -> bool:
     """Whether a metric of this type can have the value: OpenMetrics has no counters below zero."""
-    return family.type != 'counter' or value >= 0
+    return definition.type != 'counter' or value >= 0
 
 
 def _time_of_peak(document: Document) -> Metric:

@@ -11,12 +11,14 @@ from typing import Any
 Item = Mapping[str, Any]
 """An object of the document: {"value", "unit"}, with "datetime" where it has a time."""
 Document = Mapping[str, Any]
+Unit = str | None
+"""As in the document: None for a count."""
 
 TARIFFS = ('1', '2', '3', '4')
 PHASES = ('1', '2', '3')
 DURATIONS = ('short', 'long')
 
-FACTORS: dict[str | None, dict[str | None, float]] = {
+FACTORS: dict[Unit, dict[Unit, float]] = {
     'kWh': {'Wh': 0.001, 'kWh': 1, 'MWh': 1000},
     'W': {'W': 1, 'kW': 1000, 'MW': 1e6},  # the Q3D sends W
     'V': {'V': 1},
@@ -25,7 +27,7 @@ FACTORS: dict[str | None, dict[str | None, float]] = {
     'm3': {'m3': 1},
     None: {None: 1},
 }
-"""What a number is multiplied by: by the unit that is wanted, then by the unit that the meter sends. None: a count."""
+"""What a number is multiplied by: by the unit that is wanted, then by the unit that the meter sends."""
 LARGEST = 1e30
 """The largest number that counts as one: no meter gets there, and every conversion and sum stays a finite float."""
 FIRST_YEAR = 1971
@@ -44,7 +46,7 @@ def number(item: Any) -> float | None:
     return None
 
 
-def amount(item: Any, unit: str | None) -> float | None:
+def amount(item: Any, unit: Unit) -> float | None:
     """The number of an item in this unit; None when its own unit is not one of the same kind."""
     value = number(item)
     if value is None:
@@ -73,11 +75,11 @@ def time_of(item: Any) -> datetime | None:
 class Quantity:
     """What a meter measures in total, in parts (by tariff, phase or duration), or both.
 
-    `unit` is the unit that its amounts are converted to, None for a count. `parts` has the document's key of each part,
+    `unit` is the unit that its amounts are converted to. `parts` has the document's key of each part,
     and `total` the key of all of them together, empty when no telegram specification has one.
     """
 
-    unit: str | None = None
+    unit: Unit = None
     parts: Mapping[str, str] = field(default_factory=dict)
     total: str = ''
 
