@@ -1,12 +1,32 @@
-"""Bytes in, whole telegrams out; whatever comes, memory is bounded, time linear, and no telegram behind it is lost.
+"""Bytes in, whole telegrams out: finds telegrams and encrypted frames in a stream that may be damaged anywhere.
 
-A telegram (P1 companion standard) is a header line that begins with '/', lines of OBIS codes, and an end line of '!'
-and, from DSMR 4 on, four hexadecimal digits: a CRC-16 over all bytes from '/' to '!'. Encrypted meters send DLMS
-general-global-cipher frames instead. Both are found here in the same stream. No port, no clock.
+A telegram (P1 companion standard, after IEC 62056-21) is a header line that begins with '/', lines of OBIS codes, and
+an end line of '!' and, from DSMR 4 on, four hexadecimal digits: a CRC-16 over all bytes from '/' to '!'. Encrypted
+meters send DLMS general-global-cipher frames (IEC 62056-5-3) instead. A Framer finds both in the same stream.
+
+It does not know what an OBIS code means, how a frame is decrypted, or where the bytes come from: no port, no clock.
+
+How framing recovers
+    Nothing that arrives may hide the telegram after it, so every '/' that can begin a header does begin a new
+    telegram, and drops one that has not ended:
+
+    - A header in the middle of a line: noise, or a telegram that was cut short, ran into it. A '/' within a value does
+      not count: a ')' comes after it. If a line with an OBIS code was cut within its value, only an identification
+      ('/', three letters, a digit) or the header of the same meter counts.
+    - A telegram that was cut short: its lines are dropped when the next header arrives, and it counts as incomplete if
+      it had a line with an OBIS code.
+    - Noise before the header that contains a '/': the telegram seems to begin too early. Its checksum tells which '/'
+      is the first of the header; without a checksum it is the last one that begins an identification.
+    - A frame that was cut short: the head of the next frame appears within it, and the search goes on from there. Two
+      bytes, a plausible length and a control byte match by chance in one of a million places.
+
+Bounds
+    A telegram may have TELEGRAM_LIMIT bytes and a frame FRAME_LIMIT; longer ones are dropped. A line without an end is
+    dropped at TELEGRAM_LIMIT too, except for its last HEADER_LIMIT bytes, where a header may have begun. So memory is
+    bounded, whatever arrives. The time is linear: each byte is appended and searched a fixed number of times.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 TELEGRAM_LIMIT = 16 * 1024
@@ -14,39 +34,49 @@ TELEGRAM_LIMIT = 16 * 1024
 FRAME_LIMIT = TELEGRAM_LIMIT + 64
 """Bytes in one encrypted frame: it holds one telegram."""
 HEADER_LIMIT = 256
-"""Bytes kept of a line without end: a header (at most 16 characters of identification) may come at its end."""
+"""Bytes kept of a line without end: a header (at most 16 characters of identification) may have begun there."""
+LATER_SLASHES_TRIED = 3
+"""How many '/' after the first of a header line may begin the telegram. Headers have at most two of their own."""
 
-_END = re.compile(rb'!([0-9A-Fa-f]{0,4})[\s\0]*\Z')
+_END_LINE = re.compile(rb'!([0-9A-Fa-f]{0,4})[\s\0]*\Z')
 _OBIS_LINE = re.compile(rb'\d+-\d+:\d+[.:]')
-_IDENTIFICATION = re.compile(rb'/[A-Za-z]{3}\d')  # IEC 62056-21: three letters, one digit for the speed
-# Tag, system title of 8 bytes, length, security control (suite 0, with authentication, encryption or both).
-_FRAME = re.compile(rb'\xdb\x08.{8}(?:\x81(.)|\x82(..))(?=[\x10\x20\x30])', re.DOTALL)
-_FRAME_HEAD = 14
+_IDENTIFICATION = re.compile(rb'/[A-Za-z]{3}\d')  # IEC 62056-21: three letters, one digit for the baud rate
 
-_EVEN = bytes(byte for byte in range(256) if byte.bit_count() % 2 == 0)
+# Tag, system title of 8 bytes, length, security control (suite 0, with authentication, encryption or both).
+_FRAME_HEAD = re.compile(rb'\xdb\x08.{8}(?:\x81(.)|\x82(..))(?=[\x10\x20\x30])', re.DOTALL)
+_FRAME_HEAD_SIZE = 14
+
+_EVEN_PARITY = bytes(byte for byte in range(256) if byte.bit_count() % 2 == 0)
 _PRINTABLE = bytes([*range(0x20, 0x7F), *b'\r\n'])
+_PRINTABLE_AT_7E1 = bytes(byte | 0x80 for byte in _PRINTABLE if byte.bit_count() % 2)  # with its parity bit set
+_TEXT = _PRINTABLE + _PRINTABLE_AT_7E1
 _SLASH_AT_7E1 = b'\xaf'
-_TEXT = _PRINTABLE + bytes(byte | 0x80 for byte in _PRINTABLE if byte.bit_count() % 2)  # as 7E1 shows at 8N1
+
+_CRC_POLYNOMIAL = 0xA001  # x16 + x15 + x2 + 1, least significant bit first
 
 
 def _checksum_table() -> tuple[int, ...]:
+    """The CRC of each byte alone."""
     table = []
     for byte in range(256):
         crc = byte
         for _ in range(8):
-            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+            is_odd = crc & 1
+            crc >>= 1
+            if is_odd:
+                crc ^= _CRC_POLYNOMIAL
         table.append(crc)
     return tuple(table)
 
 
-_TABLE = _checksum_table()
+_CRC_TABLE = _checksum_table()
 
 
 def crc16(data: bytes) -> int:
     """The checksum of the P1 companion standard: CRC-16, polynomial x16 + x15 + x2 + 1, least significant bit first."""
     crc = 0
     for byte in data:
-        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
+        crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
     return crc
 
 
@@ -67,143 +97,216 @@ class EncryptedFrame:
 
 
 def restore_parity(line: bytes) -> bytes:
-    """A line of a 7E1 port read at 8N1 without the parity bits; any other line as it is.
+    """A line of a 7E1 port read at 8N1 without the parity bits; any other line unchanged.
 
-    In such a line every byte has even parity and some have bit 7 set, which no text of eight bits has throughout. Noise
-    may have come before its header.
+    In a line sent at 7E1 every byte has even parity and some have bit 7 set; text of eight bits has neither throughout.
+    Noise may have come before the header, so a line that is mixed is looked at again from its last '/'.
     """
     if line.isascii():
         return line
-    if line.translate(None, _EVEN):
-        header = line.rfind(_SLASH_AT_7E1)
-        return line[:header] + restore_parity(line[header:]) if header > 0 else line
-    return bytes(byte & 0x7F for byte in line)
+    has_even_parity = not line.translate(None, _EVEN_PARITY)
+    if has_even_parity:
+        return bytes(byte & 0x7F for byte in line)
+    header = line.rfind(_SLASH_AT_7E1)
+    if header > 0:
+        return line[:header] + restore_parity(line[header:])
+    return line
 
 
 class Framer:
-    """Finds telegrams in a stream; a fresh one for each opening of the port.
+    """Finds telegrams and frames in a stream, however it is cut; a fresh one for each opening of the port.
 
     `incomplete` counts telegrams that began and never ended. `unexplained` is the number of bytes since the last line
-    that a telegram could have, `unprintable` how many of them are no text: both tell a wrong speed.
+    that a telegram could have, `unprintable` how many of them are not text: both are signs of a wrong baud rate.
     """
 
     def __init__(self) -> None:
         self.incomplete = 0
         self.unexplained = 0
         self.unprintable = 0
-        self._rest = b''  # a line that has not ended
-        self._lines: list[bytes] = []  # of the telegram that has not ended, header first
-        self._size = 0
+        self._unfinished_line = bytearray()
+        self._telegram = bytearray()  # the lines so far of the telegram that has not ended, header first
+        self._header = b''  # its first line
         self._has_objects = False
-        self._cipher = bytearray()
-        self._end = self._searched = 0
+        self._frames = _FrameFinder()
 
     @property
     def inside(self) -> bool:
-        """Whether a telegram has begun and shown at least one object."""
+        """Whether a telegram has begun and shown at least one line with an OBIS code."""
         return self._has_objects
 
     @property
     def pending(self) -> int:
         """Bytes of the telegram that has not ended; 0 between telegrams."""
-        return self._size + len(self._rest) if self._lines else 0
+        if not self._telegram:
+            return 0
+        return len(self._telegram) + len(self._unfinished_line)
 
     def feed(self, data: bytes) -> list[Telegram | EncryptedFrame]:
         """The telegrams and frames that end within `data`."""
         self.unexplained += len(data)
         self.unprintable += len(data.translate(None, _TEXT))
-        found: list[Telegram | EncryptedFrame] = [*self._frames(data)]
-        lines = (self._rest + data).split(b'\n')
-        self._rest = lines.pop()
+        frames = self._frames.feed(data)
+        if frames or self._frames.inside:
+            self._explain()
+        return [*frames, *self._feed_lines(data)]
+
+    def _feed_lines(self, data: bytes) -> list[Telegram]:
+        telegrams = []
+        *lines, unfinished_line = data.split(b'\n')
+        if lines:
+            lines[0] = bytes(self._unfinished_line) + lines[0]
+            self._unfinished_line.clear()
         for line in lines:
-            if not self._lines and line in {b'', b'\r'}:
+            is_blank = line in {b'', b'\r'}
+            if is_blank and not self._telegram:
                 continue
-            found += self._line(restore_parity(line + b'\n'))
-        if len(self._rest) > TELEGRAM_LIMIT:
+            telegram = self._add_line(restore_parity(line + b'\n'))
+            if telegram:
+                telegrams.append(telegram)
+        self._unfinished_line += unfinished_line
+        if len(self._unfinished_line) > TELEGRAM_LIMIT:
             self._drop()
-            self._rest = self._rest[-HEADER_LIMIT:]
-        return found
+            del self._unfinished_line[:-HEADER_LIMIT]
+        return telegrams
 
-    def _line(self, line: bytes) -> Iterator[Telegram]:
-        # A header may come in the middle of a line, behind noise or behind a telegram that was cut short. A '/'
-        # within a value is none: it has a ')' behind it, or neither an identification nor this meter's header.
-        start = 0 if line.startswith(b'/') else line.find(b'/', line.rfind(b')') + 1)
-        if start > 0 and self._lines and _OBIS_LINE.match(line):
-            named = _IDENTIFICATION.search(line, start)
-            start = named.start() if named else line.find(self._lines[0], start)
-        if start >= 0 and len(line) - start > HEADER_LIMIT:
+    def _add_line(self, line: bytes) -> Telegram | None:
+        """The telegram that this line ends, if any; a header at its end begins the next."""
+        header = self._find_header(line)
+        if header >= 0 and len(line) - header > HEADER_LIMIT:
+            # No header is this long: the '/' belongs to noise. A header may still have begun near the end.
             line = line[-HEADER_LIMIT:]
-            start = line.find(b'/')
-        if start < 0:
-            yield from self._body(line)
-            return
-        if start:
-            yield from self._body(line[:start])
+            header = line.find(b'/')
+        if header < 0:
+            return self._continue(line)
+        telegram = None
+        if header > 0:
+            telegram = self._continue(line[:header])
         self._drop()
-        self._lines, self._size = [line[start:]], len(line) - start
+        self._header = line[header:]
+        self._telegram += self._header
+        return telegram
 
-    def _body(self, line: bytes) -> Iterator[Telegram]:
-        end = _END.match(line)
-        if end or _OBIS_LINE.match(line):
-            self.unexplained = self.unprintable = 0
-        if not self._lines:
-            return
-        self._lines.append(line)
-        self._size += len(line)
+    def _find_header(self, line: bytes) -> int:
+        """Where in the line a header begins, or -1."""
+        if line.startswith(b'/'):
+            return 0
+        after_values = line.rfind(b')') + 1
+        slash = line.find(b'/', after_values)
+        may_be_in_a_value = self._telegram and _OBIS_LINE.match(line)
+        if slash < 0 or not may_be_in_a_value:
+            return slash
+        identification = _IDENTIFICATION.search(line, slash)
+        if identification:
+            return identification.start()
+        return line.find(self._header, slash)
+
+    def _continue(self, line: bytes) -> Telegram | None:
+        """Adds a line that is not a header; the telegram if it was the end line."""
+        end = _END_LINE.match(line)
+        is_object = _OBIS_LINE.match(line) is not None
+        if end or is_object:
+            self._explain()
+        if not self._telegram:
+            return None
+        self._telegram += line
         if end:
-            if self._has_objects:
-                yield self._whole(end[1])
-            self._has_objects = False
+            return self._finish(end[1])
+        if len(self._telegram) > TELEGRAM_LIMIT:
             self._drop()
-        elif self._size > TELEGRAM_LIMIT:
-            self._drop()
-        else:
-            self._has_objects = self._has_objects or bool(_OBIS_LINE.match(line))
+        elif is_object:
+            self._has_objects = True
+        return None
+
+    def _finish(self, checksum: bytes) -> Telegram | None:
+        """The telegram whose end line was added; None when it was a header and an end line without an object."""
+        telegram = None
+        if self._has_objects:
+            telegram = _checked_telegram(bytes(self._telegram), self._header, checksum)
+        self._has_objects = False  # so that it does not count as incomplete
+        self._drop()
+        return telegram
 
     def _drop(self) -> None:
-        self.incomplete += self._has_objects
-        self._lines, self._size, self._has_objects = [], 0, False
+        """Forgets the telegram that has not ended, and counts it if it had begun in earnest."""
+        if self._has_objects:
+            self.incomplete += 1
+        self._telegram.clear()
+        self._header = b''
+        self._has_objects = False
 
-    def _whole(self, checksum: bytes) -> Telegram:
-        """The telegram in `_lines`; noise before its header may have brought a '/' of its own, the checksum tells."""
-        raw = b''.join(self._lines)
-        slashes = [place for place, byte in enumerate(self._lines[0]) if byte == ord('/')]
-        starts = [0, *(slashes[1:][-3:])]  # no header has more than one or two of its own
-        if not checksum:
-            named = (start for start in starts if _IDENTIFICATION.match(raw, start))
-            return Telegram(raw[max(named, default=0) :], None)
-        end = raw.rindex(b'!') + 1
-        for start in starts:
-            if crc16(raw[start:end]) == int(checksum, 16):
-                return Telegram(raw[start:], checksum_holds=True)
-        return Telegram(raw, checksum_holds=False)
+    def _explain(self) -> None:
+        self.unexplained = 0
+        self.unprintable = 0
 
-    def _frames(self, data: bytes) -> Iterator[EncryptedFrame]:
-        """The frames that end within `data`. `_cipher` begins with the one that has not, if any, and `_end` is its end.
 
-        A head within a frame means that the frame was cut short: by chance it stands in one of a million.
-        """
-        self._cipher += data
+def _checked_telegram(lines: bytes, header: bytes, checksum: bytes) -> Telegram:
+    """The telegram in these lines. Noise before its header may have brought a '/' of its own: see the module."""
+    first, *later = [slash.start() for slash in re.finditer(b'/', header)]
+    starts = [first, *later[-LATER_SLASHES_TRIED:]]
+    if not checksum:
+        start = 0
+        for candidate in starts:
+            if _IDENTIFICATION.match(lines, candidate):
+                start = candidate
+        return Telegram(lines[start:], checksum_holds=None)
+    end = lines.rindex(b'!') + 1
+    expected = int(checksum, 16)
+    for start in starts:
+        if crc16(lines[start:end]) == expected:
+            return Telegram(lines[start:], checksum_holds=True)
+    return Telegram(lines, checksum_holds=False)
+
+
+class _FrameFinder:
+    """Finds encrypted frames in a stream, however it is cut.
+
+    A frame ends where its head says, unless another head appears before that: then it was cut short. So the bytes of a
+    frame are searched for further heads as they arrive, each byte once.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()  # begins with the frame that has not ended, if any
+        self._frame_size = 0  # of that frame, by its head; 0 outside a frame
+        self._searched = 0  # so many bytes of the buffer cannot begin a further head
+
+    @property
+    def inside(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return self._frame_size > 0
+
+    def feed(self, data: bytes) -> list[EncryptedFrame]:
+        """The frames that end within `data`."""
+        frames = []
+        self._buffer += data
         while True:
-            head = next(self._heads(), None)
-            if self._end and self._end <= (head.start() if head else len(self._cipher)):
-                yield EncryptedFrame(bytes(self._cipher[: self._end]))
-                self._end = self.unexplained = self.unprintable = 0
+            head = self._next_head()
+            undisturbed = len(self._buffer)
+            if head:
+                undisturbed = head.start()
+            if 0 < self._frame_size <= undisturbed:
+                frames.append(EncryptedFrame(bytes(self._buffer[: self._frame_size])))
+                self._frame_size = 0
             if not head:
                 break
-            self._end, self._searched = _frame_end(head) - head.start(), 1
-            del self._cipher[: head.start()]
-        self._searched = max(0, len(self._cipher) - _FRAME_HEAD + 1)
-        if self._end:  # what comes is a frame's
-            self.unexplained = self.unprintable = 0
-        else:
-            del self._cipher[: self._searched]
+            self._frame_size = _frame_size(head)
+            self._searched = 1
+            del self._buffer[:undisturbed]
+        self._searched = max(0, len(self._buffer) - _FRAME_HEAD_SIZE + 1)
+        if not self.inside:
+            del self._buffer[: self._searched]
             self._searched = 0
+        return frames
 
-    def _heads(self) -> Iterator[re.Match[bytes]]:
-        found = _FRAME.finditer(self._cipher, self._searched)
-        return (head for head in found if _frame_end(head) - head.start() <= FRAME_LIMIT)
+    def _next_head(self) -> re.Match[bytes] | None:
+        """The next head of a frame that is not too long."""
+        head = _FRAME_HEAD.search(self._buffer, self._searched)
+        while head and _frame_size(head) > FRAME_LIMIT:
+            head = _FRAME_HEAD.search(self._buffer, head.start() + 1)
+        return head
 
 
-def _frame_end(head: re.Match[bytes]) -> int:
-    return head.end() + int.from_bytes(head[1] or head[2], 'big')
+def _frame_size(head: re.Match[bytes]) -> int:
+    """Bytes of a frame, head included."""
+    length = head[1] or head[2]
+    return head.end() - head.start() + int.from_bytes(length, 'big')
