@@ -223,7 +223,7 @@ def explain(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str
 
 
 def _line_facts(reader: P1Reader, *, masked: bool) -> list[str]:
-    baud_rates = ', '.join(str(baud_rate) for baud_rate in reader.speeds.tried)
+    baud_rates = ', '.join(str(baud_rate) for baud_rate in reader.baud_rates_tried)
     lines = [f'Baud rates tried: {baud_rates}.']
     sample = reader.sample
     if masked:

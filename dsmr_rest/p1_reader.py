@@ -1,8 +1,11 @@
-"""P1Reader: the meter's port, opened with pyserial, as a series of readings. The only module that touches pyserial.
+"""P1Reader: the meter's port as a series of readings. The only module that touches pyserial.
 
-dsmr_parser's SerialReader supplies the shape: made from a device, serial settings and a specification, and a read()
-that generates what the meter sends. The port and the loop are this module's own, because the library's reads through
-another serial package since 1.7 and never returns on a silent line.
+It is dsmr_parser's SerialReader, made from a device, serial settings and a specification, whose read() generates what
+the meter sends. It opens the port with the serial settings of that base, but with pyserial, and in a loop of its own:
+since dsmr_parser 1.7 the base reads through another serial package, and its read() never returns on a silent line.
+
+This module knows the port, the order of decryption and reading, and what to report when there is no reading. It does
+not know who waits for a reading, and it has no threads.
 """
 
 import errno
@@ -16,18 +19,18 @@ from array import array
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import serial
 from dlms_cosem.connection import XDlmsApduFactory
 from dsmr_parser import telegram_specifications
 from dsmr_parser.clients.serial_ import SerialReader
-from dsmr_parser.clients.settings import SERIAL_SETTINGS_V5
 
+from dsmr_rest.baud_rate_search import BaudRateSearch
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.reading import Reading, UnusableTelegramError, make_reading
-from dsmr_rest.serial_line import BAUD_RATES, BITS_PER_BYTE, LineCounters
+from dsmr_rest.serial_line import BAUD_RATES, BITS_PER_BYTE, LONGEST_SILENCE, LineCounters
 from dsmr_rest.specification import Chooser
 from dsmr_rest.telegram import EncryptedFrame, Framer, Telegram
 
@@ -42,89 +45,36 @@ Weighed by `python -m benchmarks`, which has arrivals of 16 and of 180 bytes: de
 """
 LINE_CHUNK = 512
 """Bytes: more at a time than a serial adapter hands over, so it comes from something faster than a line."""
-LONGEST_SILENCE = 11.0
-"""Seconds. Meters speak at least every 10 s (DSMR 2.2 to 4.x), so a longer silence means another speed, or no peer."""
-STRANGE = 16
-"""Bytes that are no text before they mean a wrong speed: more than a cut line's end, less than a telegram's header."""
-MOST_LOGGED = 50
-"""Kinds of problem that are logged, once each."""
-SAMPLE = 64
-"""Bytes kept from the beginning of an opening, to show when they are no telegram."""
+PROBLEMS_LOGGED = 50
+"""Kinds of problem that are logged, once each: a line that garbles its telegrams must not fill the log."""
+CODES_LOGGED = 10
+"""OBIS codes named in one log line."""
+SAMPLE_SIZE = 64
+"""Bytes kept from the beginning of an opening, to show when they are not a telegram."""
 
 PUBLIC_AUTHENTICATION_KEY: str = telegram_specifications.MSN['authentication_key']
 """Luxmetering E-Meter P1 specification 3.2.5: the same for all its meters; others use their own."""
 
-EIGHT_BITS = (serial.EIGHTBITS, serial.PARITY_NONE)
-
-
-class SpeedSearch:
-    """Finds the line's speed by what arrives at one of two. Pure: times are given, monotonic seconds.
-
-    At a speed that was never seen to work, bytes that are no text mean the other one at once. After such a change only
-    a whole burst without anything of a telegram does, and at a speed that worked only if there was no telegram for a
-    while: noise may come before every telegram, and the rest of an encrypted frame looks like noise.
-    """
-
-    def __init__(self, *speeds: int) -> None:
-        self._speeds = speeds
-        self.speed = speeds[0]
-        self.tried = [self.speed]
-        self._confirmed = False
-        self._hasty = True
-        # Seconds at this speed, over all openings: without a byte, and listened to since the last telegram.
-        self._silent = self._listened = 0.0
-        self._listens_from = 0.0
-
-    def opened(self, now: float) -> None:
-        """The port was opened."""
-        self._listens_from = now
-
-    def found(self, now: float) -> None:
-        """A telegram arrived at this speed."""
-        self._confirmed, self._hasty, self._listened, self._listens_from = True, False, 0.0, now
-        self.tried = [self.speed]
-
-    def silence(self, seconds: float, now: float) -> bool:
-        """A read ended without a byte after so many seconds. True when it changed the speed."""
-        self._silent += seconds
-        return self._silent > LONGEST_SILENCE and self._change(now, hasty=True)
-
-    def bytes_came(self, framer: Framer, now: float, *, burst_over: bool = False) -> bool:
-        """Bytes came, and the framer counted them. True when it changed the speed."""
-        self._silent = 0.0
-        self._listened, self._listens_from = self._listened + now - self._listens_from, now
-        odd = not framer.inside and framer.unprintable * 5 > framer.unexplained  # a text may have foreign letters
-        if framer.unexplained < STRANGE or not (odd or burst_over):
-            return False
-        patience = LONGEST_SILENCE if self._confirmed or not burst_over else 0
-        return (self._hasty or self._listened > patience) and self._change(now, hasty=False)
-
-    def refused(self, now: float) -> bool:
-        """The port cannot have this speed. True when there is another."""
-        return self._change(now, hasty=True)
-
-    def _change(self, now: float, *, hasty: bool) -> bool:
-        self._silent, self._listened, self._listens_from = 0.0, 0.0, now
-        if len(self._speeds) == 1:
-            return False
-        self.speed = next(speed for speed in self._speeds if speed != self.speed)
-        self.tried = [*dict.fromkeys([*self.tried, self.speed])]
-        self._confirmed, self._hasty = False, hasty
-        return True
+EIGHT_BITS = {'bytesize': serial.EIGHTBITS, 'parity': serial.PARITY_NONE}
+SEVEN_BITS = {'bytesize': serial.SEVENBITS, 'parity': serial.PARITY_EVEN}
 
 
 class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
-    """Reads the meter at `settings.port`; one thread at a time."""
+    """Reads the meter at `settings.port`; one thread at a time.
 
-    def __init__(self, settings: MeterSettings) -> None:
-        # A copy of the serial settings: the library writes the device into what is a global of its module.
-        super().__init__(settings.port, dict(SERIAL_SETTINGS_V5), telegram_specifications.V5)
+    `counters` is what happened on the line so far, and `sample` the first bytes since the port was opened. Both may be
+    read from any thread. `longest_silence` is in seconds, see LONGEST_SILENCE.
+    """
+
+    def __init__(self, settings: MeterSettings, longest_silence: float = LONGEST_SILENCE) -> None:
+        super().__init__(_url(settings.port), _serial_settings(settings.line), telegram_specifications.V5)
         self.settings = settings
         self.counters = LineCounters()
         self.sample = b''
-        self.speeds = SpeedSearch(*((115200, 9600) if settings.line == 'auto' else (BAUD_RATES[settings.line],)))
+        self._longest_silence = longest_silence
+        self._search = BaudRateSearch(*_baud_rates(settings.line), longest_silence=longest_silence)
         self._framer = Framer()
-        self._length = 0  # of the last telegram
+        self._last_length = 0  # bytes of the last telegram or frame
         self._chooser = Chooser(settings.specification)
         self._has_decrypted = False
         self._logged: set[tuple[str, ...]] = set()
@@ -136,7 +86,14 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         """The line settings in use, as config.ini names them; 7E1 is read at 8N1 too, so 9600 has its usual name."""
         if self.settings.line != 'auto':
             return self.settings.line
-        return '115200 8N1' if self.speeds.speed == BAUD_RATES['115200 8N1'] else '9600 7E1'
+        if self._search.baud_rate == BAUD_RATES['115200 8N1']:
+            return '115200 8N1'
+        return '9600 7E1'
+
+    @property
+    def baud_rates_tried(self) -> list[int]:
+        """The baud rates at which no telegram was found, or the one at which the last was."""
+        return list(self._search.tried)
 
     def read(self) -> Generator[Reading | None, None, None]:
         """Opens the port and generates a reading per usable telegram, and None whenever there was none for a moment.
@@ -144,205 +101,288 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         At least every TICK seconds, so that the caller can end it; closing the generator closes the port. Raises
         MeterError when the port cannot be opened or is lost, and when telegrams cannot be decrypted.
         """
-        while True:  # a peer on the network that went away without a word is silent for ever: connect anew
+        while True:
             with closing(self._open()) as port:
                 try:
                     yield from self._read_port(port)
                 except OSError as error:
-                    self.counters = self.counters.plus(port_losses=1)
+                    self._count(port_losses=1)
                     detail = f'{self.settings.port} was lost while it was read ({error}): check the cable'
                     raise MeterError(Fault.PORT_LOST, detail) from error
 
-    def nothing_usable(self, before: LineCounters, waited: float) -> MeterError:
-        """Why there was no reading for so many seconds, by what was seen since `before`."""
-        seen, where = self.counters.since(before), f'on {self.settings.port} in {waited:.1f} s'
-        if seen.decryption_failures:
-            return MeterError(
-                Fault.DECRYPTION_FAILED, f'{seen.decryption_failures} telegrams could not be decrypted {where}'
-            )
-        if seen.checksum_failures:
-            return MeterError(
-                Fault.CHECKSUM_FAILED,
-                f'{seen.checksum_failures} telegrams with a wrong or missing checksum {where}, none with a right one:'
-                ' check the cable, and that no other program reads the port',
-            )
-        if seen.incomplete_telegrams or (seen.received_bytes and self._framer.inside):
-            return MeterError(
-                Fault.TELEGRAM_INCOMPLETE, f'{seen.received_bytes} bytes but no telegram that ended {where}'
-            )
-        if seen.received_bytes:
-            return MeterError(
-                Fault.LINE_GARBLED,
-                f'{seen.received_bytes} bytes but no telegram {where}: check [meter] line (now {self.line}) and whether'
-                ' the cable inverts the signal',
-            )
-        return MeterError(Fault.METER_SILENT, f'no byte {where}: check the cable, and that the P1 port is switched on')
+    def read_as_object(self) -> NoReturn:
+        """Not supported: the base would open the port a second time, through another serial package."""
+        raise NotImplementedError('P1Reader generates its readings with read(); read_as_object() is not supported')
 
-    def _open(self, *, again: bool = True) -> Any:
-        framing = (serial.SEVENBITS, serial.PARITY_EVEN) if self.settings.line.endswith('7E1') else EIGHT_BITS
+    def nothing_usable(self, before: LineCounters, waited: float) -> MeterError:
+        """Why there was no reading for `waited` seconds, by what was counted since `before`."""
+        counted = self.counters.since(before)
+        where = f'on {self.settings.port} in {waited:.1f} s'
+        received = f'{counted.received_bytes} bytes were received {where}'
+        if counted.decryption_failures:
+            detail = (
+                f'{counted.decryption_failures} telegrams could not be decrypted {where}: check [meter] decryption_key'
+            )
+            return MeterError(Fault.DECRYPTION_FAILED, detail)
+        if counted.checksum_failures:
+            detail = (
+                f'{counted.checksum_failures} telegrams with a wrong or missing checksum {where}, none with a right one'
+            )
+            remedy = 'check the cable, and that no other program reads the port'
+            return MeterError(Fault.CHECKSUM_FAILED, f'{detail}: {remedy}')
+        is_incomplete = counted.received_bytes and self._framer.inside
+        if counted.incomplete_telegrams or is_incomplete:
+            detail = f'{received}, but no telegram ended: check the cable, and that [meter] timeout is long enough'
+            return MeterError(Fault.TELEGRAM_INCOMPLETE, detail)
+        if counted.received_bytes:
+            remedy = f'check [meter] line (now {self.line}) and whether the cable inverts the signal'
+            return MeterError(Fault.LINE_GARBLED, f'{received}, but no telegram: {remedy}')
+        remedy = 'check the cable, and that the P1 port is switched on'
+        return MeterError(Fault.METER_SILENT, f'no byte was received {where}: {remedy}')
+
+    def _open(self) -> Any:
         try:
-            try:
-                port = self._open_as(*framing)
-            except termios.error:  # a pseudo-terminal knows no parity; 7E1 can be read at 8N1
-                port = self._open_as(*EIGHT_BITS)
-        except (OSError, ValueError, termios.error) as error:  # ValueError: settings that the port cannot take
-            if isinstance(error, ValueError) and again and self.speeds.refused(time.monotonic()):
-                return self._open(again=False)
+            port = self._open_at_accepted_baud_rate()
+        except (OSError, ValueError, termios.error) as error:
             raise cannot_open(self.settings.port, error) from error
-        self.counters = self.counters.plus(port_openings=1)
+        self._count(port_openings=1)
         self.sample = b''
         self._framer = Framer()
         return port
 
-    def _open_as(self, bytesize: int, parity: str) -> Any:
-        port = self.settings.port
-        if port.startswith('rfc2217:'):  # a line without DTR and RTS never confirms them, and nothing here needs that
-            port += ('&' if '?' in port else '?') + 'ign_set_control'
-        return serial.serial_for_url(
-            port,
-            baudrate=self.speeds.speed,
-            bytesize=bytesize,
-            parity=parity,
-            timeout=TICK,
-            exclusive=True,
-        )
+    def _open_at_accepted_baud_rate(self) -> Any:
+        try:
+            return self._open_with_settings()
+        except ValueError:  # a setting that the port cannot have: the other end of rfc2217 may have one baud rate only
+            if not self._search.refused():
+                raise
+        return self._open_with_settings()
+
+    def _open_with_settings(self) -> Any:
+        self.serial_settings['baudrate'] = self._search.baud_rate
+        try:
+            return serial.serial_for_url(**self.serial_settings)
+        except termios.error:  # some pseudo-terminals refuse 7E1; the framer can read it at 8N1
+            self.serial_settings.update(EIGHT_BITS)
+        return serial.serial_for_url(**self.serial_settings)
 
     def _read_port(self, port: Any) -> Iterator[Reading | None]:
-        heard = time.monotonic()
-        self.speeds.opened(heard)
-        burst_over = True
+        """Generates readings until the port is lost, or a remote port has been silent for too long.
+
+        A peer on the network that went away without a word is silent for ever, so it must be connected to again.
+        """
+        last_heard = time.monotonic()
         while True:
-            data = self._arrived(port)
+            began = time.monotonic()
+            data = self._read_available(port)
             now = time.monotonic()
             if data:
-                heard, burst_over = now, False
+                last_heard = now
                 yield from self._readings(data, now)
                 self._gather(len(data))
-                changed = self.speeds.bytes_came(self._framer, now)
-            elif not burst_over:
-                burst_over = True
-                changed = self.speeds.bytes_came(self._framer, now, burst_over=True)
-            else:
-                changed = self.speeds.silence(TICK, now)
-            if changed:
-                self._framer = Framer()
-                try:
-                    port.baudrate = self.speeds.speed
-                except ValueError:  # the other end of rfc2217 may have one speed only
-                    self.speeds.refused(now)
-                    port.baudrate = self.speeds.speed
-            if self._is_remote and now - heard > LONGEST_SILENCE:
+            if self._baud_rate_changed(data, now - began):
+                self._set_baud_rate(port)
+            if self._is_remote and now - last_heard > self._longest_silence:
                 return
             yield None
 
-    def _arrived(self, port: Any) -> bytes:
+    def _read_available(self, port: Any) -> bytes:
+        """What has arrived, as soon as there is anything; nothing after TICK."""
         first: bytes = port.read(1)
         if not first:
             return b''
-        rest: bytes = port.read(_in_socket(port) if self._is_socket else port.in_waiting)
+        available = port.in_waiting
+        if self._is_socket:
+            available = _available_in_socket(port)
+        rest: bytes = port.read(available)
         return first + rest
 
     def _gather(self, arrived: int) -> None:
-        """Sleeps while the greater part of a telegram comes in, by the length of the one before.
+        """Sleeps while the greater part of a telegram arrives, by the length of the one before.
 
-        Each wake-up costs as much as 50 bytes' framing, so few are better; but the end must be seen as soon as it is
-        there. What comes faster than the line can carry is not on a line, and waits already.
+        Each wake-up costs as much as framing 50 bytes, so few are better; but the end must be seen as soon as it is
+        there. What arrives faster than a line can carry is not on a line, and is there already.
         """
-        missing = self._length - self._framer.pending - END_IN_SIGHT
-        if 0 < missing < self._length - END_IN_SIGHT and arrived < LINE_CHUNK:
-            time.sleep(min(TICK, missing * BITS_PER_BYTE / self.speeds.speed))
+        if arrived >= LINE_CHUNK:
+            return
+        before_end = self._last_length - END_IN_SIGHT
+        missing = before_end - self._framer.pending
+        if 0 < missing < before_end:
+            time.sleep(min(TICK, missing * BITS_PER_BYTE / self._search.baud_rate))
 
-    def _readings(self, data: bytes, now: float) -> Iterator[Reading]:
-        self.counters = self.counters.plus(received_bytes=len(data))
-        self.sample = (self.sample + data)[:SAMPLE] if len(self.sample) < SAMPLE else self.sample
-        incomplete = self._framer.incomplete
-        found = self._framer.feed(data)
-        self.counters = self.counters.plus(incomplete_telegrams=self._framer.incomplete - incomplete)
-        received = time.time()
-        for item in found:
-            self.speeds.found(now)
-            self._length = len(item.raw)
-            encrypted = isinstance(item, EncryptedFrame)
-            for telegram in self._decrypt(item) if isinstance(item, EncryptedFrame) else [item]:
-                try:
-                    reading = make_reading(telegram, self._chooser, received, now, encrypted=encrypted)
-                except UnusableTelegramError as error:
-                    self.counters = self.counters.plus(checksum_failures=error.fault is Fault.CHECKSUM_FAILED)
-                    continue
-                self.counters = self.counters.plus(telegrams=1)
-                self._log_once(reading)
-                yield reading
+    def _baud_rate_changed(self, data: bytes, seconds: float) -> bool:
+        """Tells the search what a read of `seconds` returned; whether the port must be set to another baud rate."""
+        framer = self._framer
+        if not data:
+            return self._search.nothing_arrived(seconds, framer.unexplained)
+        return self._search.bytes_arrived(
+            seconds, framer.unexplained, framer.unprintable, inside_telegram=framer.inside
+        )
 
-    def _decrypt(self, frame: EncryptedFrame) -> list[Telegram]:
-        settings = self.settings
-        if not settings.decryption_key:
-            raise MeterError(
-                Fault.DECRYPTION_FAILED,
-                f'the meter at {settings.port} sends encrypted telegrams: ask the grid operator for its key and set'
-                ' [meter] decryption_key',
-            )
+    def _set_baud_rate(self, port: Any) -> None:
+        self._framer = Framer()
         try:
-            apdu = XDlmsApduFactory.apdu_from_bytes(frame.raw)
-            plain: bytes = apdu.to_plain_apdu(
-                bytes.fromhex(settings.decryption_key),
-                bytes.fromhex(settings.authentication_key or PUBLIC_AUTHENTICATION_KEY),
-            )
+            port.baudrate = self._search.baud_rate
+        except ValueError:  # as at the opening
+            self._search.refused()
+            port.baudrate = self._search.baud_rate
+
+    def _readings(self, data: bytes, arrived: float) -> Iterator[Reading]:
+        """The readings of the telegrams that end within `data`."""
+        received = time.time()
+        for found in self._feed(data):
+            self._search.telegram_found()
+            self._last_length = len(found.raw)
+            is_encrypted = isinstance(found, EncryptedFrame)
+            for telegram in self._decrypted(found):
+                reading = self._reading(telegram, received, arrived, encrypted=is_encrypted)
+                if reading:
+                    yield reading
+
+    def _feed(self, data: bytes) -> list[Telegram | EncryptedFrame]:
+        missing_sample = SAMPLE_SIZE - len(self.sample)
+        if missing_sample > 0:
+            self.sample += data[:missing_sample]
+        incomplete_before = self._framer.incomplete
+        found = self._framer.feed(data)
+        incomplete = self._framer.incomplete - incomplete_before
+        self._count(received_bytes=len(data), incomplete_telegrams=incomplete)
+        return found
+
+    def _reading(self, telegram: Telegram, received: float, arrived: float, *, encrypted: bool) -> Reading | None:
+        """The boundary of a telegram: whatever is wrong with it costs its reading, and nothing else."""
+        try:
+            reading = make_reading(telegram, self._chooser, received, arrived, encrypted=encrypted)
+        except UnusableTelegramError as error:
+            if error.fault is Fault.CHECKSUM_FAILED:
+                self._count(checksum_failures=1)
+            return None
         except Exception as error:
-            self.counters = self.counters.plus(decryption_failures=1)
-            # One may have been damaged on its way; when the keys have worked, any.
-            if self._has_decrypted or self.counters.decryption_failures == 1:
+            if self._is_new_problem('no reading', type(error).__name__):
+                log.exception('a telegram could not be read')
+            return None
+        self._count(telegrams=1)
+        self._log_not_understood(reading)
+        return reading
+
+    def _decrypted(self, found: Telegram | EncryptedFrame) -> list[Telegram]:
+        """The telegrams in what was found. Raises MeterError when frames arrive and the keys do not work."""
+        if isinstance(found, Telegram):
+            return [found]
+        if not self.settings.decryption_key:
+            detail = f'the meter at {self.settings.port} sends encrypted telegrams'
+            remedy = 'ask the grid operator for its key and set [meter] decryption_key'
+            raise MeterError(Fault.DECRYPTION_FAILED, f'{detail}: {remedy}')
+        try:
+            plain = _decrypt(found, self.settings)
+        except Exception as error:  # the library raises many kinds, and damaged frames raise any of them
+            self._count(decryption_failures=1)
+            is_first_failure = self.counters.decryption_failures == 1
+            if self._has_decrypted or is_first_failure:  # the frame may have been damaged on its way
                 return []
-            raise MeterError(
-                Fault.DECRYPTION_FAILED,
-                f'the telegrams of the meter at {settings.port} cannot be decrypted with [meter] decryption_key and'
-                ' authentication_key: check both',
-            ) from error
-        self._has_decrypted = True
-        found = Framer().feed(plain + b'\n')
-        return [telegram for telegram in found if isinstance(telegram, Telegram)]
-
-    def _log_once(self, reading: Reading) -> None:
-        kind = (reading.specification, *reading.not_understood)
-        if reading.not_understood and kind not in self._logged and len(self._logged) < MOST_LOGGED:
-            self._logged.add(kind)
-            log.warning(
-                'specification %s%s: no value from the lines %s',
-                reading.specification,
-                ' (unsure)' if reading.unsure else '',
-                ' '.join(reading.not_understood),
+            detail = (
+                f'the telegrams of the meter at {self.settings.port} cannot be decrypted with [meter] decryption_key'
+                ' and authentication_key: check both'
             )
+            raise MeterError(Fault.DECRYPTION_FAILED, detail) from error
+        self._has_decrypted = True
+        inside_frame = Framer().feed(plain + b'\n')
+        return [telegram for telegram in inside_frame if isinstance(telegram, Telegram)]
+
+    def _count(self, **added: int) -> None:
+        self.counters = self.counters.plus(**added)
+
+    def _log_not_understood(self, reading: Reading) -> None:
+        codes = reading.not_understood
+        if not codes or not self._is_new_problem(reading.specification, *codes):
+            return
+        chosen = reading.specification
+        if reading.unsure:
+            chosen += ' (unsure)'
+        listed = ' '.join(codes[:CODES_LOGGED])
+        if len(codes) > CODES_LOGGED:
+            listed += f' and {len(codes) - CODES_LOGGED} more'
+        log.warning('specification %s: no value from the lines %s', chosen, listed)
+
+    def _is_new_problem(self, *kind: str) -> bool:
+        """Whether to log a problem of this kind: it was not logged before, and not too many were."""
+        if kind in self._logged or len(self._logged) >= PROBLEMS_LOGGED:
+            return False
+        self._logged.add(kind)
+        return True
 
 
-_FAULTS = {
-    errno.EACCES: Fault.PORT_DENIED,
-    errno.EPERM: Fault.PORT_DENIED,
-    errno.EAGAIN: Fault.PORT_BUSY,  # another has locked it
-    errno.EBUSY: Fault.PORT_BUSY,
-}
+def _url(port: str) -> str:
+    """The port as pyserial takes it."""
+    if not port.startswith('rfc2217:'):
+        return port
+    # A line without DTR and RTS never confirms them, and nothing here needs that.
+    if '?' in port:
+        return f'{port}&ign_set_control'
+    return f'{port}?ign_set_control'
 
 
-def _in_socket(port: Any) -> int:
-    """How many bytes wait; pyserial's own says at most 1 of a socket."""
+def _serial_settings(line: str) -> dict[str, Any]:
+    """The arguments of pyserial's serial_for_url(); the base class adds the port, `url`, and writes into this dict."""
+    settings: dict[str, Any] = {'timeout': TICK, 'exclusive': True}
+    if line.endswith('7E1'):
+        return settings | SEVEN_BITS
+    return settings | EIGHT_BITS
+
+
+def _baud_rates(line: str) -> list[int]:
+    """Those to search, the one of most meters first."""
+    if line == 'auto':
+        return [BAUD_RATES['115200 8N1'], BAUD_RATES['9600 7E1']]
+    return [BAUD_RATES[line]]
+
+
+def _available_in_socket(port: Any) -> int:
+    """How many bytes have arrived; pyserial's own in_waiting is at most 1 for a socket."""
     count = array('i', [0])
     fcntl.ioctl(port.fileno(), termios.FIONREAD, count)
     return count[0]
 
 
+def _decrypt(frame: EncryptedFrame, settings: MeterSettings) -> bytes:
+    """The text in a frame. Raises whatever the library raises for wrong keys and damaged frames."""
+    decryption_key = bytes.fromhex(settings.decryption_key)
+    authentication_key = bytes.fromhex(settings.authentication_key or PUBLIC_AUTHENTICATION_KEY)
+    apdu = XDlmsApduFactory.apdu_from_bytes(frame.raw)
+    plain: bytes = apdu.to_plain_apdu(decryption_key, authentication_key)
+    return plain
+
+
+_FAULT_OF_ERRNO = {
+    errno.EACCES: Fault.PORT_DENIED,
+    errno.EPERM: Fault.PORT_DENIED,
+    errno.EAGAIN: Fault.PORT_BUSY,  # another program has locked it
+    errno.EBUSY: Fault.PORT_BUSY,
+}
+
+
 def cannot_open(port: str, error: Exception) -> MeterError:
-    """The error of opening as a MeterError with what to do."""
-    fault = _FAULTS.get(getattr(error, 'errno', None) or 0, Fault.PORT_MISSING)
+    """The error of opening as a MeterError that says what to do."""
+    number = getattr(error, 'errno', None) or 0
+    fault = _FAULT_OF_ERRNO.get(number, Fault.PORT_MISSING)
     if fault is Fault.PORT_DENIED:
-        user, group = 'this user', 'dialout'  # the group that Debian gives serial ports to
-        with suppress(KeyError, OSError):  # there may be no names for the numbers
-            user = getpass.getuser()
-            group = grp.getgrgid(Path(port).stat().st_gid).gr_name
-        advice = f'may not be opened by {user}: sudo usermod -a -G {group} {user}, then log in again'
+        user, group = _user_and_group(port)
+        reason = f'may not be opened by {user}: sudo usermod -a -G {group} {user}, then log in again'
     elif fault is Fault.PORT_BUSY:
-        advice = 'is in use by another program'
+        reason = 'is in use by another program: stop that program'
     elif '://' in port:
-        advice = f'does not answer ({error}): check [meter] port and that a server listens there'
+        reason = f'does not answer ({error}): check [meter] port and that a server listens there'
     elif not Path(port).exists():
-        advice = 'is not there: check the cable and [meter] port'
+        reason = 'is not there: check the cable and [meter] port'
     else:
-        advice = f'cannot be used as a serial port ({error}): check [meter] port'
-    return MeterError(fault, f'{port} {advice}')
+        reason = f'cannot be used as a serial port ({error}): check [meter] port'
+    return MeterError(fault, f'{port} {reason}')
+
+
+def _user_and_group(port: str) -> tuple[str, str]:
+    """This process's user and the group that may open the port; the usual words where a number has no name."""
+    user, group = 'this user', 'dialout'  # the group that Debian gives serial ports to
+    with suppress(KeyError, OSError):
+        user = getpass.getuser()
+        group = grp.getgrgid(Path(port).stat().st_gid).gr_name
+    return user, group
