@@ -1,14 +1,14 @@
-"""Encrypted telegrams on a real pty: right keys give readings, all else its code, and a key is never shown."""
+"""Encrypted telegrams on a real pty: the right keys give readings, anything else its code, and a key is never shown."""
 
 import logging
-import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, cycle
 
 import pytest
 from conftest import new_meter
+from reading_loop import read_until
 from telegrams import KEY, PUBLIC_KEY, cipher_frame, from_lines, of_specification, of_version
 
 from dsmr_rest.config import MeterSettings
@@ -24,9 +24,13 @@ WRONG_KEY = bytes.fromhex('DEADBEEFDEADBEEFDEADBEEFDEADBEEF')
 
 
 def counting(number: int) -> bytes:
-    """A telegram that is told from its neighbours by a counter."""
+    """A telegram that differs from its neighbours in a counter."""
     return from_lines(
-        '1-3:0.2.8(50)', f'1-0:1.8.0({number:06}.000*kWh)', '0-0:42.0.0(4C)', '0-0:96.13.2()', header='/Lux5\\253'
+        '1-3:0.2.8(50)',
+        f'1-0:1.8.0({number:06}.000*kWh)',
+        '0-0:42.0.0(4C)',
+        '0-0:96.13.2()',
+        header='/Lux5\\253',
     )
 
 
@@ -50,19 +54,6 @@ def reader(
     )
 
 
-def readings(source: P1Reader, enough: Callable[[list[Reading]], bool]) -> list[Reading]:
-    """The readings up to the one that makes them enough."""
-    found: list[Reading] = []
-    deadline = time.monotonic() + 10
-    with closing(source.read()) as stream:
-        for reading in stream:
-            found += [reading] if reading else []
-            if enough(found):
-                return found
-            assert time.monotonic() < deadline, (len(found), source.counters)
-    raise AssertionError
-
-
 @pytest.mark.parametrize(
     ('name', 'authentication_key', 'chosen'),
     [
@@ -79,7 +70,7 @@ def test_the_right_keys_give_readings(name: str, authentication_key: bytes, chos
     frame = cipher_frame(plain, KEY, authentication_key or PUBLIC_KEY)
     with meter(cycle([frame])) as simulated:
         source = reader(simulated.port, KEY, authentication_key, name if by_name else 'auto')
-        reading = readings(source, bool)[0]
+        reading = read_until(source, bool)[0]
     assert reading.telegram == plain
     assert reading.specification == (name if by_name else chosen)
     assert reading.document['electricityImportedTotal']['value'] > 0
@@ -87,9 +78,9 @@ def test_the_right_keys_give_readings(name: str, authentication_key: bytes, chos
 
 
 def test_an_encrypted_telegram_of_a_plain_specification_is_read_when_it_is_set() -> None:
-    """A specification that is set holds for what was encrypted too."""
+    """A specification that is set is used for encrypted telegrams too."""
     with meter(cycle([cipher_frame(of_version('5.0'))])) as simulated:
-        reading = readings(reader(simulated.port, specification='V5'), bool)[0]
+        reading = read_until(reader(simulated.port, specification='V5'), bool)[0]
     assert (reading.specification, reading.telegram) == ('V5', of_version('5.0'))
 
 
@@ -103,7 +94,7 @@ def test_an_encrypted_telegram_of_a_plain_specification_is_read_when_it_is_set()
     ],
     ids=['no key', 'wrong key', 'wrong authentication key', 'wrong key with the right other'],
 )
-def test_without_the_right_keys_it_says_so_and_shows_none(
+def test_without_the_right_keys_the_error_says_so_and_shows_no_key(
     key: bytes, authentication_key: bytes, advice: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The error is decryption_failed, names the port and the setting, and neither it nor the log has a key."""
@@ -111,13 +102,19 @@ def test_without_the_right_keys_it_says_so_and_shows_none(
     with meter(cycle([cipher_frame(counting(1))])) as simulated:
         source = reader(simulated.port, key, authentication_key)
         with pytest.raises(MeterError) as caught:
-            readings(source, bool)
+            read_until(source, bool)
         assert caught.value.fault.code == 'decryption_failed'
         assert simulated.port in caught.value.detail and advice in caught.value.detail
     shown = ''.join(traceback.format_exception(caught.value)) + caplog.text
     shown += repr(source.settings) + repr(source.counters)
-    for each in (key, authentication_key, PUBLIC_KEY):
-        assert not each or (each.hex() not in shown.lower() and repr(each) not in shown)
+    for secret in (key, authentication_key, PUBLIC_KEY):
+        if secret:
+            assert secret.hex() not in shown.lower()
+            assert repr(secret) not in shown
+
+
+def telegrams_of(readings: list[Reading]) -> set[bytes]:
+    return {reading.telegram for reading in readings}
 
 
 def damaged(frame: bytes, at: int) -> bytes:
@@ -142,19 +139,19 @@ FIRST, SECOND = (cipher_frame(counting(number), counter=number) for number in (1
     ids=['text', 'tag', 'title', 'counter', 'half', 'head', 'tag byte', 'noise'],
 )
 def test_a_damaged_frame_between_good_ones_costs_itself(between: bytes) -> None:
-    """What is damaged or cut short gives nothing, and the good frame behind it is served."""
+    """What is damaged or cut short gives no reading, and the good frame after it is served."""
     with meter(chain([FIRST], cycle([between + SECOND, FIRST]))) as simulated:
         source = reader(simulated.port)
         wanted = {counting(1), counting(2)}
-        found = readings(source, lambda found: {each.telegram for each in found} >= wanted and len(found) > 3)
-    assert {each.telegram for each in found} == wanted
+        found = read_until(source, lambda found: telegrams_of(found) >= wanted and len(found) > 3)
+    assert telegrams_of(found) == wanted
 
 
 def test_a_damaged_frame_is_counted() -> None:
-    """Once the keys have worked, a frame that cannot be decrypted is a count and no fault."""
+    """Once the keys have worked, a frame that cannot be decrypted is counted and is not a fault."""
     with meter(cycle([FIRST, damaged(SECOND, 60)])) as simulated:
         source = reader(simulated.port)
-        readings(source, lambda _: source.counters.decryption_failures > 1 and source.counters.telegrams > 2)
+        read_until(source, lambda _: source.counters.decryption_failures > 1 and source.counters.telegrams > 2)
         error = source.nothing_usable(LineCounters(), 1.0)
     assert error.fault.code == 'decryption_failed'
 
@@ -164,20 +161,20 @@ def test_the_checksum_within_counts_too() -> None:
     wrong = counting(2).replace(b'000002', b'000003')
     with meter(cycle([cipher_frame(wrong, counter=2), FIRST])) as simulated:
         source = reader(simulated.port)
-        found = readings(source, lambda found: len(found) > 2 and source.counters.checksum_failures > 1)
-    assert {each.telegram for each in found} == {counting(1)}
+        found = read_until(source, lambda found: len(found) > 2 and source.counters.checksum_failures > 1)
+    assert telegrams_of(found) == {counting(1)}
 
 
 def test_a_meter_that_is_not_encrypted_needs_no_key() -> None:
     """A key that is set does not keep plain telegrams from being read."""
     with new_meter(interval=INTERVAL) as simulated:
-        assert readings(reader(simulated.port), bool)[0].specification == 'V5'
+        assert read_until(reader(simulated.port), bool)[0].specification == 'V5'
 
 
-def test_the_speed_of_an_encrypted_meter_is_found() -> None:
-    """The bytes of a frame, which are no text, do not keep `line = auto` from the right speed."""
+def test_the_baud_rate_of_an_encrypted_meter_is_found() -> None:
+    """The bytes of a frame, which are not text, do not keep `line = auto` from the right baud rate."""
     frame = cipher_frame(of_specification('MSN')[0])
     with meter(cycle([frame]), interval=0.5) as simulated:
         source = reader(simulated.port, line='auto')
-        readings(source, lambda found: len(found) > 2)
+        read_until(source, lambda found: len(found) > 2)
         assert source.line == '115200 8N1'
