@@ -14,9 +14,10 @@ Event = Callable[[BaudRateSearch, float], bool]
 """Reports to a search what happened in so many seconds; whether it changed the baud rate."""
 
 
-def arrival(data: bytes) -> Event:
-    """Bytes arrive, and more may follow."""
+def arrival(data: bytes, before: bytes = b'') -> Event:
+    """Bytes arrive, and more may follow; others arrived before them."""
     framer = Framer()
+    framer.feed(before)
     framer.feed(data)
 
     def report(search: BaudRateSearch, seconds: float) -> bool:
@@ -51,7 +52,7 @@ noise, after_noise = arrival(NOISE), silence_after(NOISE)
 text, after_text = arrival(TEXT), silence_after(TEXT)
 few_bytes, after_few_bytes = arrival(b'\xff' * 15), silence_after(b'\xff' * 15)
 foreign_letters = arrival(b'\xe9' * 5 + b'e' * 20)
-noise_in_a_value = arrival(of_version('5.0')[:400] + NOISE)
+noise_in_a_value = arrival(NOISE, before=of_version('5.0')[:400])
 telegram = arrival(of_version('5.0'))
 at_the_wrong_baud_rate = arrival(misread(of_version('2.2'), 9600, 115200))
 silence = silence_after(b'')

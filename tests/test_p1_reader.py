@@ -57,8 +57,8 @@ def test_each_simulated_meter_is_read(version: str, specification: str, line: st
     assert reading.arrived <= time.monotonic()
 
 
-def fails_to_open(port: str) -> MeterError:
-    source = reader(port)
+def fails_to_open(port: str, line: str = 'auto') -> MeterError:
+    source = reader(port, line)
     with pytest.raises(MeterError) as caught:
         read_until(source, bool)
     assert port in caught.value.detail
@@ -140,6 +140,12 @@ def test_a_network_port_without_a_server() -> None:
     error = fails_to_open(f'socket://127.0.0.1:{number}')
     assert error.fault.code == 'port_missing'
     assert 'does not answer' in error.detail
+
+
+@pytest.mark.parametrize('line', ['auto', '9600 7E1'])
+def test_a_port_of_an_unknown_kind(line: str) -> None:
+    """port_missing, whether there is another baud rate to try or not."""
+    assert fails_to_open('nonsense://meter', line).fault.code == 'port_missing'
 
 
 def test_a_port_that_is_unplugged() -> None:
@@ -247,6 +253,16 @@ def test_a_port_is_opened_with_the_settings_of_its_line(line: str, expected: tup
     assert source.baud_rates_tried == [expected[0]]
 
 
+@rfc2217
+def test_options_in_the_url_of_a_remote_port_are_kept() -> None:
+    """pyserial sees them: one that it does not know is refused before anything is connected to."""
+    port = serial.serial_for_url('loop://')
+    with port, served_by_rfc2217(port) as url:
+        assert 'unknown option' in fails_to_open(f'{url}?nonsense=1').detail
+        with closing(reader(f'{url}?timeout=9').read()) as readings:
+            assert next(readings) is None
+
+
 @pytest.mark.parametrize(('line', 'baud_rate'), [('115200 8N1', 115200), ('115200 7E1', 115200), ('9600 7E1', 9600)])
 def test_a_line_that_is_set_is_kept(line: str, baud_rate: int) -> None:
     """However long the line is silent, only the baud rate of [meter] line is used."""
@@ -348,11 +364,17 @@ def test_bytes_that_are_not_text_do_not_change_a_baud_rate_that_works(odd: bytes
     data = with_checksum(of_version('5.0').rpartition(b'!')[0] + odd)
     with new_meter(interval=0.3, source=lambda: data) as meter:
         source = reader(meter.port, longest_silence=0.5)
+        tried: set[int] = set()
+
+        def first(found: list[Reading]) -> bool:
+            tried.update(source.baud_rates_tried)
+            return bool(found)
+
         for _ in range(3):
-            assert len(read_until(source, bool)) == 1
-            assert source.baud_rates_tried == [115200]
+            assert len(read_until(source, first)) == 1
+            assert tried == {115200}
             if not odd:
-                meter.noise = b'\xff' * 20
+                meter.noise = b'\xff' * 90
             sent_before = meter.sent
             wait_for(lambda sent=sent_before: meter.sent > sent + 2)  # type: ignore[misc]
 
