@@ -8,10 +8,10 @@ The strategy
     LONGEST_SILENCE. So how much evidence it takes to change depends on the Confidence in the present baud rate:
 
     - NONE, at the start: bytes that are not text lead to a change at once.
-    - LIKELY, after such a change: the same bytes may be noise before a telegram. Only when the line falls silent, and
-      nothing of a telegram has arrived, is there a change.
-    - PROVEN, once a telegram arrived: neither leads to a change until LONGEST_SILENCE has passed without anything of a
-      telegram. This finds a meter that was replaced by another with a different baud rate.
+    - LIKELY, after such a change: the same bytes may be noise before a telegram. They lead to a change when the line
+      falls silent after them, or when they still arrive after LONGEST_SILENCE without anything of a telegram.
+    - PROVEN, once a telegram arrived: they lead to a change only after LONGEST_SILENCE without anything of a telegram.
+      This finds a meter that was replaced by another with a different baud rate.
 
     Whatever the confidence, LONGEST_SILENCE without anything of a telegram leads to a change as soon as the line is
     silent. Silence says nothing about the other baud rate, so the confidence is NONE again.

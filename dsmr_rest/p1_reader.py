@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 TICK = 0.25
 """Seconds that a read waits for the first byte: how soon the caller can end the reading of a silent line."""
 END_IN_SIGHT = 48
-"""Bytes before the expected end of a telegram from which each arrival is looked at; before that they gather.
+"""Bytes before the expected end of a telegram from which each arrival is read at once; before that they gather.
 
 Weighed by `python -m benchmarks`, which has arrivals of 16 and of 180 bytes: delay on one side, CPU on the other.
 """
@@ -98,8 +98,8 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
     def read(self) -> Generator[Reading | None, None, None]:
         """Opens the port and generates a reading per usable telegram, and None whenever there was none for a moment.
 
-        At least every TICK seconds, so that the caller can end it; closing the generator closes the port. Raises
-        MeterError when the port cannot be opened or is lost, and when telegrams cannot be decrypted.
+        Something is generated at least every TICK seconds, so that the caller can stop; closing the generator closes
+        the port. Raises MeterError when the port cannot be opened or is lost, and when telegrams cannot be decrypted.
         """
         while True:
             with closing(self._open()) as port:
@@ -120,13 +120,12 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         where = f'on {self.settings.port} in {waited:.1f} s'
         received = f'{counted.received_bytes} bytes were received {where}'
         if counted.decryption_failures:
-            detail = (
-                f'{counted.decryption_failures} telegrams could not be decrypted {where}: check [meter] decryption_key'
-            )
-            return MeterError(Fault.DECRYPTION_FAILED, detail)
+            detail = f'{counted.decryption_failures} telegrams could not be decrypted {where}'
+            remedy = 'check the cable, and [meter] decryption_key and authentication_key'
+            return MeterError(Fault.DECRYPTION_FAILED, f'{detail}: {remedy}')
         if counted.checksum_failures:
             detail = (
-                f'{counted.checksum_failures} telegrams with a wrong or missing checksum {where}, none with a right one'
+                f'{counted.checksum_failures} telegrams had a wrong or missing checksum {where}, none had a right one'
             )
             remedy = 'check the cable, and that no other program reads the port'
             return MeterError(Fault.CHECKSUM_FAILED, f'{detail}: {remedy}')
@@ -162,9 +161,9 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self.serial_settings['baudrate'] = self._search.baud_rate
         try:
             return serial.serial_for_url(**self.serial_settings)
-        except termios.error:  # some pseudo-terminals refuse 7E1; the framer can read it at 8N1
-            self.serial_settings.update(EIGHT_BITS)
-        return serial.serial_for_url(**self.serial_settings)
+        except termios.error:  # a pseudo-terminal may refuse 7E1, which can be read at 8N1: see restore_parity()
+            settings_without_parity = self.serial_settings | EIGHT_BITS
+        return serial.serial_for_url(**settings_without_parity)
 
     def _read_port(self, port: Any) -> Iterator[Reading | None]:
         """Generates readings until the port is lost, or a remote port has been silent for too long.
@@ -211,7 +210,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             time.sleep(min(TICK, missing * BITS_PER_BYTE / self._search.baud_rate))
 
     def _baud_rate_changed(self, data: bytes, seconds: float) -> bool:
-        """Tells the search what a read of `seconds` returned; whether the port must be set to another baud rate."""
+        """Reports a read of `seconds` to the search; True when the port must be set to another baud rate."""
         framer = self._framer
         if not data:
             return self._search.nothing_arrived(seconds, framer.unexplained)
@@ -235,7 +234,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             self._last_length = len(found.raw)
             is_encrypted = isinstance(found, EncryptedFrame)
             for telegram in self._decrypted(found):
-                reading = self._reading(telegram, received, arrived, encrypted=is_encrypted)
+                reading = self._make_reading(telegram, received, arrived, encrypted=is_encrypted)
                 if reading:
                     yield reading
 
@@ -249,7 +248,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self._count(received_bytes=len(data), incomplete_telegrams=incomplete)
         return found
 
-    def _reading(self, telegram: Telegram, received: float, arrived: float, *, encrypted: bool) -> Reading | None:
+    def _make_reading(self, telegram: Telegram, received: float, arrived: float, *, encrypted: bool) -> Reading | None:
         """The boundary of a telegram: whatever is wrong with it costs its reading, and nothing else."""
         try:
             reading = make_reading(telegram, self._chooser, received, arrived, encrypted=encrypted)
@@ -259,7 +258,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             return None
         except Exception as error:
             if self._is_new_problem('no reading', type(error).__name__):
-                log.exception('a telegram could not be read')
+                log.exception('a telegram from %s could not be read', self.settings.port)
             return None
         self._count(telegrams=1)
         self._log_not_understood(reading)

@@ -17,8 +17,8 @@ How framing recovers
       it had a line with an OBIS code.
     - Noise before the header that contains a '/': the telegram seems to begin too early. Its checksum tells which '/'
       is the first of the header; without a checksum it is the last one that begins an identification.
-    - A frame that was cut short: the head of the next frame appears within it, and the search goes on from there. Two
-      bytes, a plausible length and a control byte match by chance in one of a million places.
+    - A frame that was cut short: the head of the next frame appears within it, and the search goes on from there. What
+      looks like a head appears by chance in one of a million frames.
 
 Bounds
     A telegram may have TELEGRAM_LIMIT bytes and a frame FRAME_LIMIT; longer ones are dropped. A line without an end is
