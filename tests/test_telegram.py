@@ -125,14 +125,14 @@ def test_neither_noise_before_nor_a_telegram_after_changes_what_comes_out(case: 
 )
 @pytest.mark.parametrize('case', ['plain', 'without checksum', 'slash within the header', 'LF only'])
 def test_a_header_needs_no_newline_before_it(case: str, noise: bytes) -> None:
-    """Noise that runs into the header is told from it."""
+    """Noise that runs into the header does not become part of it."""
     stream, expected = CASES[case]
     assert raws(noise + stream) == expected
     assert raws(*each_byte(noise + stream)) == expected
 
 
 def test_a_7e1_header_needs_no_newline_before_it() -> None:
-    """Noise that runs into the header of a telegram with parity bits is told from it."""
+    """Noise that runs into the header of a telegram with parity bits does not become part of it."""
     assert raws(b'\x01\x07' + at_8n1(PLAIN)) == [PLAIN]
 
 
