@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
+from faulty_meter import misread
 from telegrams import of_version
 
 from dsmr_rest.baud_rate_search import BaudRateSearch
 from dsmr_rest.serial_line import LONGEST_SILENCE
-from dsmr_rest.simulated_meter import misread
 from dsmr_rest.telegram import Framer
 
 Event = Callable[[BaudRateSearch, float], bool]
