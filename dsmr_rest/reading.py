@@ -1,24 +1,26 @@
-"""Telegram to reading: the document that is served, made once per telegram and never changed. No I/O, no clock.
+"""Telegram to reading: the document that is served, made once per telegram and never changed.
 
-The document has dsmr_parser's names in camelCase. An object with a value is {"value", "unit"}; with a time too,
-{"datetime", "value", "unit"}; a monthly peak {"datetime", "occurred", "value", "unit"}; the power failure log
-{"buffer_length", "buffer_type", "buffer": [...]}. Times are the meter's own, ISO 8601 with offset, or null.
+make_reading() goes from the telegram to its lines, to the specification that is chosen for them, to an item per line,
+to the document. How a line is parsed and what its code means are other modules' knowledge; how a reading is served,
+too. No I/O, no clock.
+
+The document has dsmr_parser's names in camelCase. An item with a value is {"value", "unit"}; with a time too,
+{"datetime", "value", "unit"}; the monthly peaks are a list of {"datetime", "occurred", "value", "unit"}; the power
+failure log is {"buffer_length", "buffer_type", "buffer": [...]}. Times are the meter's own, ISO 8601 with offset, or
+null.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from functools import cache, cached_property
 from typing import Any
 
-from dsmr_parser.objects import CosemObject, DSMRObject, MBusObject, MBusObjectPeak, ProfileGenericObject
-
 from dsmr_rest.faults import Fault
+from dsmr_rest.line_parser import Item, UnreadableLineError, code_of, device_channel, groups_of, object_lines
 from dsmr_rest.mbus import GAS_METER, MbusDevice, mbus_device
-from dsmr_rest.specification import Chooser, Specification, object_lines, value_names
+from dsmr_rest.specification import Chooser, PlannedLine, Specification, value_names
 from dsmr_rest.telegram import Telegram
 
 _IDENTIFIERS = (
@@ -29,11 +31,11 @@ _IDENTIFIERS = (
     'cosemLogicalDeviceName',
     'q3dEquipmentIdentifier',
 )
-_CHANNEL = re.compile(r'0+-(\d*[1-9]\d*):')
+"""Keys of the meter's own number, whatever the specification."""
 
 
 class UnusableTelegramError(Exception):
-    """A telegram that must not be served; `fault` says why: CHECKSUM_FAILED or LINE_GARBLED."""
+    """A telegram that must not be served; `fault` is the reason: CHECKSUM_FAILED or LINE_GARBLED."""
 
     def __init__(self, fault: Fault, detail: str) -> None:
         super().__init__(detail)
@@ -42,7 +44,12 @@ class UnusableTelegramError(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """One telegram as it is served. `received` is Unix time, `arrived` the monotonic clock's, both in seconds."""
+    """One telegram as it is served.
+
+    `specification` is the name of the one that was used, `unsure` whether it knows less than half of the lines.
+    `not_understood` has the OBIS codes of the lines that are unknown or cannot be read. `received` is Unix time,
+    `arrived` the monotonic clock's, both in seconds.
+    """
 
     document: Mapping[str, Any]
     telegram: bytes
@@ -54,7 +61,7 @@ class Reading:
 
     @cached_property
     def json(self) -> bytes:
-        """The document as the answer to GET /: indented by 3, with a final newline."""
+        """The document as the response to GET /: indented by 3, with a final newline."""
         return render(self.document)
 
     @cached_property
@@ -65,23 +72,31 @@ class Reading:
     @property
     def identification(self) -> str:
         """The header line without its '/': who made the meter, and which one."""
-        return self.telegram.partition(b'\n')[0].strip(b'/\r').decode('latin-1')
+        header, _, _ = self.telegram.partition(b'\n')
+        return header.strip(b'/\r').decode('latin-1')
 
     @property
     def version(self) -> str | None:
         """The version of the standard as the meter states it, such as '50'; None before DSMR 4."""
         item = self.document.get('p1MessageHeader') or self.document.get('belgiumVersionInformation')
-        return item and item['value']
+        if item is None:
+            return None
+        version: str | None = item['value']
+        return version
 
     @property
     def identifier(self) -> str | None:
-        """The meter's own number, as it sends it."""
-        return next((self.document[name]['value'] for name in _IDENTIFIERS if name in self.document), None)
+        """The meter's own number, as it sends it; None when it sends none."""
+        for key in _IDENTIFIERS:
+            if key in self.document:
+                identifier: str | None = self.document[key]['value']
+                return identifier
+        return None
 
     @property
     def devices(self) -> list[MbusDevice]:
         """The M-Bus devices in telegram order."""
-        return [mbus_device(each) for each in self.document.get('mbusDevices', [])]
+        return [mbus_device(device) for device in self.document.get('mbusDevices', [])]
 
 
 def render(value: Any) -> bytes:
@@ -98,7 +113,8 @@ def camel_case(name: str) -> str:
 
 def possible_keys() -> frozenset[str]:
     """Every key that a document can have at its top, whatever the specification."""
-    return frozenset({camel_case(name) for name in value_names()} | {'mbusDevices', 'hourlyGasMeterReading'})
+    keys = {camel_case(name) for name in value_names()}
+    return frozenset(keys | {'mbusDevices', 'hourlyGasMeterReading'})
 
 
 def make_reading(
@@ -109,82 +125,105 @@ def make_reading(
     Raises UnusableTelegramError when its checksum does not hold, or none of its lines can be read.
     """
     text = telegram.raw.decode('latin-1')
+    header, _, _ = text.partition('\n')
     lines = object_lines(text)
-    choice = chooser.choose(text.partition('\n')[0], lines, encrypted=encrypted)
-    if telegram.checksum_holds is not True and not _needs_no_checksum(telegram, choice.specification):
+    choice = chooser.choose(header, lines, encrypted=encrypted)
+    specification = choice.specification
+    if not _checksum_allows(telegram, specification):
         raise UnusableTelegramError(Fault.CHECKSUM_FAILED, 'the checksum is wrong or missing')
-    objects, unreadable = choice.specification.parse(lines, choice.plan)
-    document = _document(objects, lines, choice.specification.name)
+    items, unreadable_codes = _parse(lines, choice.plan)
+    document = _document(items, lines, specification.name)
     if not document:
         raise UnusableTelegramError(Fault.LINE_GARBLED, 'no line of the telegram can be read')
     return Reading(
-        document,
-        telegram.raw,
-        choice.specification.name,
-        choice.unsure,
-        (*choice.unknown_codes, *unreadable),
-        received,
-        arrived,
+        document=document,
+        telegram=telegram.raw,
+        specification=specification.name,
+        unsure=choice.unsure,
+        not_understood=(*choice.unknown_codes, *unreadable_codes),
+        received=received,
+        arrived=arrived,
     )
 
 
-def _needs_no_checksum(telegram: Telegram, chosen: Specification) -> bool:
-    # A checksum that is there must hold, also when the lines look like a specification that has none. The Irish
-    # meter alone sends one that is not the P1 standard's.
-    return not chosen.has_checksum and (telegram.checksum_holds is None or chosen.name == 'ISKRA_IE')
+def _checksum_allows(telegram: Telegram, specification: Specification) -> bool:
+    """Whether a telegram may be served.
+
+    A checksum that is there must hold, even when the lines look like a specification that has none. The exception is
+    the Irish meter, whose checksum is not the P1 standard's.
+    """
+    if telegram.checksum_holds:
+        return True
+    if specification.has_checksum:
+        return False
+    is_absent = telegram.checksum_holds is None
+    return is_absent or specification.name == 'ISKRA_IE'
 
 
-def _document(objects: list[tuple[str, Any]], lines: list[str], specification: str) -> dict[str, Any]:
+def _parse(lines: list[str], plan: list[PlannedLine]) -> tuple[list[tuple[PlannedLine, Item]], list[str]]:
+    """The items of the lines that can be read, and the codes, each once, of those that cannot."""
+    items: list[tuple[PlannedLine, Item]] = []
+    unreadable_codes: dict[str, None] = {}
+    for planned in plan:
+        line = lines[planned.index]
+        try:
+            item = planned.entry.parser.parse(groups_of(line))
+        except UnreadableLineError:
+            unreadable_codes[code_of(line)] = None
+            continue
+        items.append((planned, item))
+    return items, list(unreadable_codes)
+
+
+def _document(items: list[tuple[PlannedLine, Item]], lines: list[str], specification: str) -> dict[str, Any]:
     document: dict[str, Any] = {}
-    devices: dict[int, dict[str, Any]] = {int(match[1]): {} for line in lines if (match := _CHANNEL.match(line))}
-    for name, item in objects:
-        # A pattern for the meter's own line may match a device's too, which is the device's then.
-        of_device = isinstance(item, DSMRObject) and item.is_mbus_reading
-        (devices[item.obis_id_code[1]] if of_device else document)[camel_case(name)] = _item(item)
-    if specification != 'ISKRA_IE':  # which calls the meter's own number so
+    devices = _empty_devices(lines)
+    for planned, item in items:
+        key = camel_case(planned.entry.name)
+        # A pattern for the meter's own line may match a device's line too, which is the device's then. Monthly peaks
+        # are always the meter's.
+        if planned.channel is None or isinstance(item, list):
+            document[key] = item
+        else:
+            devices[planned.channel][key] = item
+    if specification != 'ISKRA_IE':  # which has this name for the meter's own number
         document.pop('equipmentIdentifierGas', None)
-    known = [{'channelId': channel} | device for channel, device in devices.items() if device]
-    if known:
-        document['mbusDevices'] = known
-    return document | _gas(known)
+    known_devices = []
+    for channel, device in devices.items():
+        if device:
+            known_devices.append({'channelId': channel, **device})
+    if known_devices:
+        document['mbusDevices'] = known_devices
+    document.update(_gas(known_devices))
+    return document
 
 
-def _item(item: Any) -> Any:
-    if isinstance(item, list):
-        return [_item(each) for each in item]
-    if isinstance(item, MBusObjectPeak):
-        return {'datetime': _value(item.datetime), 'occurred': _value(item.occurred)} | _quantity(item)
-    if isinstance(item, ProfileGenericObject):
-        return {
-            'buffer_length': item.buffer_length,
-            'buffer_type': item.buffer_type,
-            'buffer': [_item(each) for each in item.buffer],
-        }
-    if isinstance(item, MBusObject):
-        return {'datetime': _value(item.datetime)} | _quantity(item)
-    return _quantity(item)
-
-
-def _quantity(item: CosemObject | MBusObject | MBusObjectPeak) -> dict[str, Any]:
-    return {'value': _value(item.value), 'unit': item.unit}
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value
+def _empty_devices(lines: list[str]) -> dict[int, dict[str, Any]]:
+    """A place for the items of each M-Bus device, by channel, in telegram order."""
+    devices: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        channel = device_channel(line)
+        if channel is not None:
+            devices[channel] = {}
+    return devices
 
 
 def _gas(devices: list[dict[str, Any]]) -> dict[str, Any]:
-    """The three flat keys of the gas meter with the newest reading."""
-    meters = [each for each in map(mbus_device, devices) if each.kind == GAS_METER and each.measured]
-    if not meters:
+    """The keys at the top for the gas meter with the newest reading; empty when no gas meter has one."""
+    newest: MbusDevice | None = None
+    newest_time: datetime | None = None
+    for device in devices:
+        meter = mbus_device(device)
+        if meter.kind != GAS_METER or not meter.measured:
+            continue
+        time = datetime.fromisoformat(meter.measured['datetime'])
+        if newest_time is None or time > newest_time:
+            newest = meter
+            newest_time = time
+    if newest is None:
         return {}
-    newest = max(meters, key=lambda meter: datetime.fromisoformat(meter.measured['datetime']))  # type: ignore[index]
-    return {
-        'deviceType': {'value': GAS_METER, 'unit': None},
-        **({'equipmentIdentifierGas': newest.identifier} if newest.identifier else {}),
-        'hourlyGasMeterReading': newest.measured,
-    }
+    keys: dict[str, Any] = {'deviceType': {'value': GAS_METER, 'unit': None}}
+    if newest.identifier:
+        keys['equipmentIdentifierGas'] = newest.identifier
+    keys['hourlyGasMeterReading'] = newest.measured
+    return keys

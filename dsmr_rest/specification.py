@@ -1,282 +1,182 @@
-"""Private, tolerant copies of dsmr_parser's telegram specifications, and the choice between them.
+"""dsmr_parser's telegram specifications, and the choice between them.
 
-The copies differ from the library's in what real meters need: channels above 9, the meter's own local time, numbers
-that are numbers, and a line that cannot be read costs that line and never the telegram. The choice looks at the lines
-that a telegram has, never at what parsing gives: a wrong specification does not fail, it lies. No I/O, no clock.
+A telegram specification is one of dsmr_parser's tables: which OBIS pattern has which name and which kind of value. The
+tables are read, never changed. Of an entry, the name is used as it is, the pattern is made exact (`_exact_pattern`),
+and the kind of value becomes a parser of this project (line_parser.py).
+
+The choice depends on the header and the codes of a telegram, never on what its values are read as: a wrong
+specification does not fail, it returns wrong names. No I/O, no clock.
 """
 
 import re
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from dsmr_parser import telegram_specifications
-from dsmr_parser.exceptions import ParseError
-from dsmr_parser.objects import MBusObjectPeak
-from dsmr_parser.parsers import MaxDemandParser, ProfileGenericParser, ValueParser
-from dsmr_parser.value_types import timestamp as utc_timestamp
+
+from dsmr_rest.line_parser import BYTE, POSITIVE_BYTE, LineParser, code_of, device_channel, line_parser
 
 NAMES = tuple(
-    name for name, made in vars(telegram_specifications).items() if isinstance(made, dict) and 'objects' in made
+    name for name, table in vars(telegram_specifications).items() if isinstance(table, dict) and 'objects' in table
 )
-"""All of dsmr_parser's. V3 is V2_2 and AUSTRIA_ENERGIENETZE_STEIERMARK is SAGEMCOM_T210_D_R by another name."""
+"""All of dsmr_parser's. V3 is another name for V2_2, AUSTRIA_ENERGIENETZE_STEIERMARK for SAGEMCOM_T210_D_R."""
 
-# In the order in which a tie is decided.
+# The first of them is chosen when several know equally many lines.
 _PLAIN = ('V2_2', 'V4', 'V5', 'BELGIUM_FLUVIUS', 'LUXEMBOURG_SMARTY', 'SWEDEN', 'EON_HUNGARY', 'ISKRA_IE', 'Q3D')
 _ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R')
 
-_AMSTERDAM = ZoneInfo('Europe/Amsterdam')
-_SEASONS = {'S': timezone(timedelta(hours=2)), 'W': timezone(timedelta(hours=1)), '': _AMSTERDAM}
-_TIMESTAMP = re.compile(r'(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([SW]?)', re.ASCII)
-_NUMBER = re.compile(r'-?\d{1,30}(\.\d{0,30})?', re.ASCII)
-_INTEGER = re.compile(r'-?\d{1,30}', re.ASCII)
-_VALUES = re.compile(r'\(([^()]*)\)')
-_CODE = re.compile(r'(\d+)-(\d+):[^(\r]+')
-_CODE_ALONE = re.compile(r'\d{1,3}-\d{1,3}:(\d{1,3}([.:]\d{1,3}){0,2}(\*\d{1,3})?)?')  # what follows may be personal
-_TWO_LINES = re.compile(r'\d+-\d+:24\.3\.0\(')
-_VERSION = re.compile(r'1-3:0\.2\.8\(([45])\d\)')
-_CENTURY_PIVOT = 69  # POSIX: 69 to 99 are 19xx; meters without a reading send 700101
+_VERSION_CODE = '1-3:0.2.8('
+_VERSION_LINE = re.compile(r'1-3:0\.2\.8\(([45])\d\)')
+_TOTAL_ENERGY_CODE = '1-0:1.8.0'
 
 
-def local_timestamp(text: str | None) -> datetime | None:
-    """YYMMDDhhmmssX (P1 companion standard) as the meter's local time: X = S is +02:00, W +01:00, none Dutch time.
+def _exact_pattern(library_pattern: str) -> re.Pattern[str]:
+    r"""A pattern for the lines that the library means, up to the bracket of their value.
 
-    None for what is no date: meters send 632525252525W or zeros where they have nothing to say.
+    The library's '^\d-[1-9]:24\.2\.1.+?\r\n' knows one digit of channel, also matches 24.2.10, and matches a code
+    without value together with the next line.
     """
-    match = _TIMESTAMP.fullmatch(text or '')
-    if not match:
-        return None
-    year, month, day, hour, minute, second = map(int, match.groups()[:6])
-    year += 1900 if year >= _CENTURY_PIVOT else 2000
-    try:
-        return datetime(year, month, day, hour, minute, second, tzinfo=_SEASONS[match[7]])
-    except ValueError:
-        return None
-
-
-def _decimal(text: str) -> Decimal:
-    # Decimal() alone takes 'NaN' and '1E999', which no meter means and JSON cannot say.
-    if not _NUMBER.fullmatch(text):
-        raise ParseError(f'not a number: {text}')
-    return Decimal(text)
-
-
-def _integer(text: str | int) -> int:  # an int: the library's own count of an empty log
-    if not _INTEGER.fullmatch(str(text)):
-        raise ParseError(f'not a whole number: {text}')
-    return int(text)
-
-
-_COERCIONS: dict[Any, Callable[[Any], Any]] = {utc_timestamp: local_timestamp, Decimal: _decimal, int: _integer}
-
-
-def code_of(line: str) -> str:
-    """The OBIS code at the beginning of a line, and nothing else of it."""
-    match = _CODE_ALONE.match(line)
-    return match[0] if match else '?'
-
-
-def _channel(line: str) -> tuple[int, int]:
-    match = _CODE.match(line)
-    if not match:
-        raise ParseError(f'no OBIS code: {line}')
-    return int(match[1]), int(match[2])
-
-
-class _PeakHistory:
-    """Monthly peaks (e-MUCS 1.7): a count, two codes, then per month two timestamps and a value."""
-
-    def parse(self, line: str) -> list[MBusObjectPeak]:
-        groups = _VALUES.findall(line)
-        count, months = int(groups[0] or 0), groups[3:]
-        if not 0 <= count <= len(months) // 3:
-            raise ParseError(f'not {count} months')
-        power = ValueParser(_decimal)
-        return [
-            MBusObjectPeak(
-                obis_id_code=_channel(line),
-                values=[
-                    {'value': local_timestamp(month), 'unit': None},
-                    {'value': local_timestamp(occurred), 'unit': None},
-                    power.parse(value),
-                ],
-            )
-            for month, occurred, value in zip(*[iter(months[: count * 3])] * 3, strict=True)
-        ]
-
-
-class _Tolerant:
-    """One of the library's line parsers, whose only exception is ParseError and which notes what it could not read."""
-
-    def __init__(self, parser: Any, unreadable: list[str]) -> None:
-        self._unreadable = unreadable
-        self._parser: Any = _PeakHistory()
-        if isinstance(parser, MaxDemandParser):
-            return
-        self._parser = deepcopy(parser)
-        # The library's own take one digit of channel, and only certain characters in a value.
-        self._parser._parse_obis_id_code = _channel  # noqa: SLF001
-        self._parser._parse = self._values  # noqa: SLF001
-        formats = list(self._parser.value_formats)
-        if isinstance(self._parser, ProfileGenericParser):
-            formats += [value for kind in self._parser.buffer_types.values() for value in kind]
-        for value in formats:
-            value.coerce_type = _COERCIONS.get(value.coerce_type, value.coerce_type)
-
-    def _values(self, line: str) -> Any:
-        groups = line[line.find('(') :]
-        values = [value.rstrip(' \t') for value in _VALUES.findall(groups)]
-        if ')' in _VALUES.sub('', groups):
-            raise ParseError(f'brackets within a value: {line}')
-        if not self._parser._is_line_wellformed(line, values):  # noqa: SLF001
-            raise ParseError(f'wrong number of values: {line}')
-        return self._parser._parse_values([value or None for value in values])  # noqa: SLF001
-
-    def parse(self, line: str) -> Any:
-        try:
-            return self._parser.parse(line)
-        except Exception as error:
-            self._unreadable.append(code_of(line))
-            raise ParseError(str(error)) from error
-        finally:
-            if isinstance(self._parser, ProfileGenericParser):
-                del self._parser.value_formats[2:]  # it lengthens this list at every parse
-
-
-def _pattern(library_pattern: str) -> re.Pattern[str]:
-    r"""The library's pattern for a line, made exact: channels of any length, and a value behind the whole code.
-
-    '^\d-[1-9]:24\.2\.1.+?\r\n' would also match 24.2.10, and a code without value together with the next line.
-    """
-    head = library_pattern.partition(r'.+?\r\n')[0].replace('[1-9]', r'[1-9]\d*')
-    return re.compile(head.replace(r'\d-', r'\d+-').replace(r'-\d:', r'-\d+:') + r'(?!\d)[^(]*\(')
+    code, _, _ = library_pattern.partition(r'.+?\r\n')
+    code = code.replace(r'^\d-', f'^{BYTE}-')
+    code = code.replace('-[1-9]:', f'-{POSITIVE_BYTE}:')
+    code = code.replace(r'-\d:', f'-{BYTE}:')
+    return re.compile(code + r'(?!\d)[^(]*\(')
 
 
 @dataclass(frozen=True)
-class _Object:
+class Entry:
+    """An entry of a specification: the lines it is for, their name in dsmr_parser, and their parser."""
+
     pattern: re.Pattern[str]
-    parser: _Tolerant
     name: str
+    parser: LineParser
 
 
-Plan = list[tuple[_Object, int]]
+@dataclass(frozen=True)
+class PlannedLine:
+    """A line of a telegram, by its index, that an entry of the specification is for.
+
+    `channel` is that of the M-Bus device whose line it is, None when it is the meter's own.
+    """
+
+    entry: Entry
+    index: int
+    channel: int | None
 
 
 class Specification:
-    """One telegram specification. Not for two threads at once: it keeps what it could not read."""
+    """One of dsmr_parser's telegram specifications."""
 
     def __init__(self, name: str) -> None:
-        source = getattr(telegram_specifications, name)
+        table = _table(name)
         self.name = name
-        self.has_checksum: bool = source['checksum_support']
-        self._unreadable: list[str] = []
-        self._read: dict[tuple[str, str], Any] = {}  # the last telegram's objects
-        self._objects = [
-            _Object(
-                _pattern(item['obis_reference']),
-                _Tolerant(item['value_parser'], self._unreadable),
-                item['value_name'],
-            )
-            for item in source['objects']
-        ]
+        self.has_checksum: bool = table['checksum_support']
+        self._entries: list[Entry] = []
+        for row in table['objects']:
+            pattern = _exact_pattern(row['obis_reference'])
+            parser = line_parser(row['value_parser'])
+            self._entries.append(Entry(pattern, row['value_name'], parser))
 
-    def plan(self, lines: list[str]) -> Plan:
-        """Which object reads which line, by its index, in the order in which TelegramParser reads them."""
-        return [(each, index) for each in self._objects for index, line in enumerate(lines) if each.pattern.match(line)]
+    def plan(self, lines: list[str]) -> list[PlannedLine]:
+        """The lines that this specification knows, in the order of its entries, which is the document's.
 
-    def parse(self, lines: list[str], plan: Plan) -> tuple[list[tuple[str, Any]], list[str]]:
-        """The objects of a telegram by name, and the codes of the lines that could not be read.
-
-        What TelegramParser.parse() does, without searching the telegram anew for each object, and without reading
-        anew the lines that were the same in the telegram before, as most are.
+        A line that several entries are for is planned for each of them.
         """
-        self._unreadable.clear()
-        parsed: list[tuple[str, Any]] = []
-        before, self._read = self._read, {}
-        for each, index in plan:
-            key = each.name, lines[index]
-            try:
-                item = self._read[key] = before.get(key) or each.parser.parse(lines[index])
-            except ParseError:
-                continue
-            parsed.append((each.name, item))
-        return parsed, [*dict.fromkeys(self._unreadable)]
+        planned = []
+        for entry in self._entries:
+            for index, line in enumerate(lines):
+                if entry.pattern.match(line):
+                    planned.append(PlannedLine(entry, index, device_channel(line)))
+        return planned
+
+
+def _table(name: str) -> dict[str, Any]:
+    table: dict[str, Any] = getattr(telegram_specifications, name)
+    return table
 
 
 def value_names() -> frozenset[str]:
-    """The names of all objects of all specifications."""
-    return frozenset(item['value_name'] for name in NAMES for item in getattr(telegram_specifications, name)['objects'])
+    """The names of all entries of all specifications."""
+    return frozenset(row['value_name'] for name in NAMES for row in _table(name)['objects'])
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A specification for a telegram, and which of its objects reads which line.
+    """The specification for a telegram, and which of its entries reads which line.
 
-    Unsure when it knows less than half of the telegram's lines.
+    `unsure` when it knows less than half of the telegram's lines; `unknown_codes` are those of the lines it does not
+    know.
     """
 
     specification: Specification
-    plan: Plan
+    plan: list[PlannedLine]
     unsure: bool
     unknown_codes: tuple[str, ...]
 
 
 class Chooser:
-    """Finds the specification of each telegram, or holds to the one that is set.
+    """Finds the specification of each telegram, or keeps to the one that is set.
 
-    Not for two threads at once: it remembers the choice for the meter at hand by the codes that it sends.
+    Trying all specifications takes longer than reading the telegram, and a meter sends the same codes each time: the
+    last choice is kept for as long as header, version and codes stay the same. Not for two threads at once.
     """
 
     def __init__(self, name: str = 'auto') -> None:
-        self._fixed = name if name != 'auto' else None
-        self._made: dict[str, Specification] = {}
-        self._last: tuple[tuple[str, ...], Choice] | None = None
+        self._name = name
+        self._specifications: dict[str, Specification] = {}
+        self._last_key: tuple[str, ...] = ()
+        self._last_choice: Choice | None = None
 
     def choose(self, header: str, lines: list[str], *, encrypted: bool = False) -> Choice:
-        """The specification for a telegram by its header and object_lines(); `encrypted` when it came as a frame."""
-        version = next((line for line in lines if line.startswith('1-3:0.2.8(')), '')
-        codes = [line[: line.find('(') + 1] or line for line in lines]
+        """The specification for a telegram with this header and these object_lines(); `encrypted` if it came so."""
+        codes = [_up_to_value(line) for line in lines]
+        version = _version_line(lines)
         key = (header, version, str(encrypted), *codes)
-        if not self._last or self._last[0] != key:
-            self._last = key, self._choice(header, version, lines, codes, encrypted=encrypted)
-        return self._last[1]
+        if self._last_choice is None or key != self._last_key:
+            names = self._candidates(header, version, codes, encrypted=encrypted)
+            self._last_choice = self._best_of(names, lines)
+            self._last_key = key
+        return self._last_choice
 
-    def _choice(self, header: str, version: str, lines: list[str], codes: list[str], *, encrypted: bool) -> Choice:
-        names = (self._fixed,) if self._fixed else _candidates(header, version, codes, encrypted=encrypted)
-        plans = {name: self._get(name).plan(lines) for name in names}
-        known = {name: {index for _, index in plan} for name, plan in plans.items()}
-        name = max(known, key=lambda name: len(known[name]))  # the first of them on a tie
-        unknown = tuple(code_of(line) for index, line in enumerate(lines) if index not in known[name])
-        return Choice(self._get(name), plans[name], len(unknown) * 2 > len(lines), unknown)
+    def _candidates(self, header: str, version: str, codes: list[str], *, encrypted: bool) -> tuple[str, ...]:
+        if self._name != 'auto':
+            return (self._name,)
+        if encrypted:
+            return _ENCRYPTED
+        if header.startswith('/Lux5'):
+            return ('LUXEMBOURG_SMARTY',)
+        stated_version = _VERSION_LINE.match(version)
+        has_total_energy = any(code.startswith(_TOTAL_ENERGY_CODE) for code in codes)
+        if stated_version and not has_total_energy:  # Dutch: others that state 4x or 5x send the total as well
+            return (f'V{stated_version[1]}',)
+        return _PLAIN
 
-    def _get(self, name: str) -> Specification:
-        if name not in self._made:
-            self._made[name] = Specification(name)
-        return self._made[name]
+    def _best_of(self, names: Iterable[str], lines: list[str]) -> Choice:
+        """The specification that knows the most lines; of several the first."""
+        plans = {name: self._specification(name).plan(lines) for name in names}
+        known_lines = {name: {planned.index for planned in plan} for name, plan in plans.items()}
+        best = max(plans, key=lambda name: len(known_lines[name]))
+        unknown_codes = [code_of(line) for index, line in enumerate(lines) if index not in known_lines[best]]
+        unsure = len(unknown_codes) * 2 > len(lines)
+        return Choice(self._specification(best), plans[best], unsure, tuple(unknown_codes))
+
+    def _specification(self, name: str) -> Specification:
+        if name not in self._specifications:
+            self._specifications[name] = Specification(name)
+        return self._specifications[name]
 
 
-def object_lines(text: str) -> list[str]:
-    """The lines of a telegram that begin with an OBIS code; a value alone on a line (DSMR 2.2) joined to its code's."""
-    lines: list[str] = []
-    for each in text.split('\n'):
-        line = each.strip(' \t\r')
-        if _CODE.match(line):
-            lines.append(line)
-        elif line.startswith('(') and lines and _TWO_LINES.match(lines[-1]):
-            lines[-1] += line
-    return lines
+def _version_line(lines: list[str]) -> str:
+    for line in lines:
+        if line.startswith(_VERSION_CODE):
+            return line
+    return ''
 
 
-def _candidates(header: str, version: str, codes: list[str], *, encrypted: bool) -> tuple[str, ...]:
-    if encrypted:
-        return _ENCRYPTED
-    if header.startswith('/Lux5'):
-        return ('LUXEMBOURG_SMARTY',)
-    stated = _VERSION.match(version)
-    if stated and not any(code.startswith('1-0:1.8.0') for code in codes):
-        return (f'V{stated[1]}',)
-    return _PLAIN
+def _up_to_value(line: str) -> str:
+    """The beginning of a line with its first bracket, or all of a line that has none."""
+    bracket = line.find('(')
+    if bracket == -1:
+        return line
+    return line[: bracket + 1]
