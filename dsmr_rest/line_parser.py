@@ -15,7 +15,7 @@ Here a line that cannot be read raises UnreadableLineError and nothing else.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -25,10 +25,18 @@ from zoneinfo import ZoneInfo
 from dsmr_parser.parsers import CosemParser, MaxDemandParser, MBusParser, ProfileGenericParser, ValueParser
 from dsmr_parser.value_types import timestamp as utc_timestamp
 
-Item = dict[str, Any] | list[dict[str, Any]]
-"""What a line becomes in the document: JSON values only."""
+Groups = list[str]
+"""What the pairs of brackets of a line hold."""
+Object = dict[str, Any]
+"""A JSON object: JSON values by their keys."""
+Item = Object | list[Object]
+"""What a line becomes in the document."""
 Convert = Callable[[str], Any]
 """The text of a value to its JSON value; raises UnreadableLineError."""
+Conversions = tuple[Convert, ...]
+"""One for each group of a line."""
+ValueAndUnit = tuple[Any, str | None]
+"""The JSON value of a group, None when the group is empty, and its unit, None when it has none."""
 
 BYTE = r'(?:25[0-5]|2[0-4]\d|[01]?\d?\d)'
 """Pattern of 0 to 255, with leading zeros or not: each part of an OBIS code is one byte (IEC 62056-6-1)."""
@@ -37,8 +45,15 @@ POSITIVE_BYTE = r'(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]\d?)'
 MOST_FAILURES = 10
 """Entries of a power failure log (P1 companion standard)."""
 
-_AMSTERDAM = ZoneInfo('Europe/Amsterdam')
-_SEASONS = {'S': timezone(timedelta(hours=2)), 'W': timezone(timedelta(hours=1)), '': _AMSTERDAM}
+_SUMMER_TIME = timezone(timedelta(hours=2))
+_WINTER_TIME = timezone(timedelta(hours=1))
+_DUTCH_TIME = ZoneInfo('Europe/Amsterdam')
+_ZONES = {
+    'S': _SUMMER_TIME,
+    'W': _WINTER_TIME,
+    '': _DUTCH_TIME,
+}
+"""By the last letter of a timestamp."""
 _TIMESTAMP = re.compile(r'(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([SW]?)', re.ASCII)
 _CENTURY_PIVOT = 69
 """Two-digit years from here on are 19xx, as in POSIX: meters without a reading send 700101."""
@@ -61,7 +76,7 @@ class UnreadableLineError(Exception):
 class LineParser(Protocol):
     """Makes the item of one kind of line."""
 
-    def parse(self, groups: list[str]) -> Item:
+    def parse(self, groups: Groups) -> Item:
         """The item of a line with these groups; raises UnreadableLineError."""
 
 
@@ -75,7 +90,10 @@ def object_lines(text: str) -> list[str]:
         line = raw_line.strip(' \t\r')
         if _CODE.match(line):
             lines.append(line)
-        elif line.startswith('(') and lines and _CODE_ON_TWO_LINES.match(lines[-1]):
+            continue
+        if not lines or not line.startswith('('):
+            continue
+        if _CODE_ON_TWO_LINES.match(lines[-1]):
             lines[-1] += line
     return lines
 
@@ -96,7 +114,7 @@ def device_channel(line: str) -> int | None:
     return int(match[1]) or None
 
 
-def groups_of(line: str) -> list[str]:
+def groups_of(line: str) -> Groups:
     """What the pairs of brackets of a line hold, without trailing blanks.
 
     Raises UnreadableLineError when there are brackets within brackets, as in a text message with a bracket.
@@ -117,14 +135,14 @@ def local_timestamp(text: str) -> datetime | None:
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
         return None
-    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    *digits, season = match.groups()
+    year, month, day, hour, minute, second = map(int, digits)
     if year >= _CENTURY_PIVOT:
         year += 1900
     else:
         year += 2000
-    zone = _SEASONS[match[7]]
     try:
-        return datetime(year, month, day, hour, minute, second, tzinfo=zone)
+        return datetime(year, month, day, hour, minute, second, tzinfo=_ZONES[season])
     except ValueError:
         return None
 
@@ -153,11 +171,16 @@ def _unknown_type(_: str) -> Any:
     raise UnreadableLineError('a type of value that this version does not know')
 
 
-_CONVERSIONS: dict[Any, Convert] = {utc_timestamp: _time, Decimal: _number, int: _whole_number, str: str}
+_CONVERSIONS: dict[Any, Convert] = {
+    utc_timestamp: _time,
+    Decimal: _number,
+    int: _whole_number,
+    str: str,
+}
 """By the `coerce_type` of dsmr_parser's ValueParser."""
 
 
-def _value_and_unit(group: str, convert: Convert) -> tuple[Any, str | None]:
+def _value_and_unit(group: str, convert: Convert) -> ValueAndUnit:
     """Value and unit of a group: `value*unit`, `value`, or nothing."""
     if not group:
         return None, None
@@ -169,20 +192,21 @@ def _value_and_unit(group: str, convert: Convert) -> tuple[Any, str | None]:
     return convert(text), unit
 
 
-def _values_and_units(groups: list[str], conversions: tuple[Convert, ...]) -> list[tuple[Any, str | None]]:
+def _values_and_units(groups: Groups, conversions: Conversions) -> list[ValueAndUnit]:
     if len(groups) != len(conversions):
         raise UnreadableLineError(f'{len(groups)} groups instead of {len(conversions)}')
-    return [_value_and_unit(group, convert) for group, convert in zip(groups, conversions, strict=True)]
+    return list(map(_value_and_unit, groups, conversions))
 
 
 @dataclass(frozen=True)
 class _Quantity:
     """`(value*unit)`: {"value", "unit"}. Further groups must be readable, and are not served."""
 
-    conversions: tuple[Convert, ...]
+    conversions: Conversions
 
-    def parse(self, groups: list[str]) -> Item:
-        value, unit = _values_and_units(groups, self.conversions)[0]
+    def parse(self, groups: Groups) -> Item:
+        first, *_ = _values_and_units(groups, self.conversions)
+        value, unit = first
         return {'value': value, 'unit': unit}
 
 
@@ -190,10 +214,12 @@ class _Quantity:
 class _TimedQuantity:
     """`(time)(value*unit)`: {"datetime", "value", "unit"}."""
 
-    conversions: tuple[Convert, ...]
+    conversions: Conversions
 
-    def parse(self, groups: list[str]) -> dict[str, Any]:
-        (time, _), (value, unit) = _values_and_units(groups, self.conversions)
+    def parse(self, groups: Groups) -> Object:
+        timestamp, quantity = _values_and_units(groups, self.conversions)
+        time, _ = timestamp
+        value, unit = quantity
         return {'datetime': time, 'value': value, 'unit': unit}
 
 
@@ -201,10 +227,11 @@ class _TimedQuantity:
 class _TimedQuantityOfDsmr2:
     """`(time)(status)(minutes)(number of values)(code)(unit)(value)` of DSMR 2.2: {"datetime", "value", "unit"}."""
 
-    conversions: tuple[Convert, ...]
+    conversions: Conversions
 
-    def parse(self, groups: list[str]) -> Item:
-        values = [value for value, _ in _values_and_units(groups, self.conversions)]
+    def parse(self, groups: Groups) -> Item:
+        pairs = _values_and_units(groups, self.conversions)
+        values = [value for value, _ in pairs]
         time, *_, unit, value = values
         return {'datetime': time, 'value': value, 'unit': unit}
 
@@ -223,20 +250,22 @@ class _FailureLog:
     entries_by_code: Mapping[str, _TimedQuantity]
     other_entries: _TimedQuantity
 
-    def parse(self, groups: list[str]) -> Item:
+    def parse(self, groups: Groups) -> Item:
         if groups == ['']:
             return {'buffer_length': 0, 'buffer_type': None, 'buffer': []}
         if len(groups) < _LOG_HEAD:
             raise UnreadableLineError('a power failure log without count and code')
         count_group, code_group, *entry_groups = groups
         count = _whole_number(count_group)
-        if not 0 <= count <= MOST_FAILURES or len(entry_groups) != 2 * count:
+        is_possible = 0 <= count <= MOST_FAILURES
+        if not is_possible or len(entry_groups) != 2 * count:
             raise UnreadableLineError(f'{len(entry_groups)} groups for {count} power failures')
         code, _ = _value_and_unit(code_group, str)
         entry_parser = self.entries_by_code.get(code_group, self.other_entries)
         entries = []
         for start in range(0, len(entry_groups), 2):
-            entry = entry_parser.parse(entry_groups[start : start + 2])
+            end = start + 2
+            entry = entry_parser.parse(entry_groups[start:end])
             entries.append(entry)
         return {'buffer_length': count, 'buffer_type': code, 'buffer': entries}
 
@@ -248,7 +277,7 @@ class _PeakHistory:
     A list of {"datetime", "occurred", "value", "unit"}. A meter without peaks may leave the count empty.
     """
 
-    def parse(self, groups: list[str]) -> Item:
+    def parse(self, groups: Groups) -> Item:
         if not groups:
             raise UnreadableLineError('a peak history without count')
         count = 0
@@ -259,22 +288,29 @@ class _PeakHistory:
             raise UnreadableLineError(f'{len(peak_groups)} groups for {count} peaks')
         peaks = []
         for start in range(0, count * 3, 3):
-            month, occurred, power = peak_groups[start : start + 3]
-            peaks.append(self._peak(month, occurred, power))
+            end = start + 3
+            peak = self._peak(peak_groups[start:end])
+            peaks.append(peak)
         return peaks
 
     @staticmethod
-    def _peak(month: str, occurred: str, power: str) -> dict[str, Any]:
+    def _peak(groups: Groups) -> Object:
+        month, occurred, power = groups
         value, unit = _value_and_unit(power, _number)
         if value is None:
             raise UnreadableLineError('a peak without value')
-        return {'datetime': _time(month), 'occurred': _time(occurred), 'value': value, 'unit': unit}
+        return {
+            'datetime': _time(month),
+            'occurred': _time(occurred),
+            'value': value,
+            'unit': unit,
+        }
 
 
 class _UnknownKind:
     """A kind of line that a newer dsmr_parser knows: its lines are reported as not understood."""
 
-    def parse(self, groups: list[str]) -> Item:
+    def parse(self, groups: Groups) -> Item:
         raise UnreadableLineError(f'a kind of line that this version does not know, with {len(groups)} groups')
 
 
@@ -287,11 +323,7 @@ def line_parser(library_parser: Any) -> LineParser:
     if isinstance(library_parser, MaxDemandParser):
         return _PeakHistory()
     if isinstance(library_parser, ProfileGenericParser):
-        entries_by_code = {
-            code: _TimedQuantity(_conversions(formats)) for code, formats in library_parser.buffer_types.items()
-        }
-        other_entries = _TimedQuantity(_conversions(library_parser.parsers_for_unidentified))
-        return _FailureLog(entries_by_code, other_entries)
+        return _failure_log(library_parser)
     if isinstance(library_parser, CosemParser):
         return _Quantity(_conversions(library_parser.value_formats))
     if isinstance(library_parser, MBusParser):
@@ -303,5 +335,19 @@ def line_parser(library_parser: Any) -> LineParser:
     return _UnknownKind()
 
 
-def _conversions(formats: list[ValueParser]) -> tuple[Convert, ...]:
-    return tuple(_CONVERSIONS.get(value_format.coerce_type, _unknown_type) for value_format in formats)
+def _failure_log(library_parser: ProfileGenericParser) -> _FailureLog:
+    entries_by_code = {}
+    for code, formats in library_parser.buffer_types.items():
+        conversions = _conversions(formats)
+        entries_by_code[code] = _TimedQuantity(conversions)
+    conversions = _conversions(library_parser.parsers_for_unidentified)
+    other_entries = _TimedQuantity(conversions)
+    return _FailureLog(entries_by_code, other_entries)
+
+
+def _conversions(formats: Iterable[ValueParser]) -> Conversions:
+    return tuple(map(_conversion, formats))
+
+
+def _conversion(value_format: ValueParser) -> Convert:
+    return _CONVERSIONS.get(value_format.coerce_type, _unknown_type)

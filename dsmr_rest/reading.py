@@ -18,11 +18,15 @@ from functools import cache, cached_property
 from typing import Any
 
 from dsmr_rest.faults import Fault
-from dsmr_rest.line_parser import Item, UnreadableLineError, code_of, device_channel, groups_of, object_lines
+from dsmr_rest.line_parser import Item, Object, UnreadableLineError, code_of, device_channel, groups_of, object_lines
 from dsmr_rest.mbus import GAS_METER, MbusDevice, mbus_device
-from dsmr_rest.specification import Chooser, PlannedLine, Specification, value_names
+from dsmr_rest.specification import Chooser, Plan, PlannedLine, Specification, value_names
 from dsmr_rest.telegram import Telegram
 
+ParsedLines = list[tuple[PlannedLine, Item]]
+
+_VERSIONS = ('p1MessageHeader', 'belgiumVersionInformation')
+"""Keys of the version of the standard, whatever the specification."""
 _IDENTIFIERS = (
     'equipmentIdentifier',
     'belgiumEquipmentIdentifier',
@@ -67,7 +71,8 @@ class Reading:
     @cached_property
     def line(self) -> bytes:
         """The document as JSON on one line."""
-        return json.dumps(self.document, separators=(',', ':')).encode()
+        text = json.dumps(self.document, separators=(',', ':'))
+        return text.encode()
 
     @property
     def identification(self) -> str:
@@ -78,37 +83,39 @@ class Reading:
     @property
     def version(self) -> str | None:
         """The version of the standard as the meter states it, such as '50'; None before DSMR 4."""
-        item = self.document.get('p1MessageHeader') or self.document.get('belgiumVersionInformation')
-        if item is None:
-            return None
-        version: str | None = item['value']
-        return version
+        return self._first_value(_VERSIONS)
 
     @property
     def identifier(self) -> str | None:
         """The meter's own number, as it sends it; None when it sends none."""
-        for key in _IDENTIFIERS:
+        return self._first_value(_IDENTIFIERS)
+
+    def _first_value(self, keys: tuple[str, ...]) -> str | None:
+        for key in keys:
             if key in self.document:
-                identifier: str | None = self.document[key]['value']
-                return identifier
+                value: str | None = self.document[key]['value']
+                return value
         return None
 
     @property
     def devices(self) -> list[MbusDevice]:
         """The M-Bus devices in telegram order."""
-        return [mbus_device(device) for device in self.document.get('mbusDevices', [])]
+        devices = self.document.get('mbusDevices', [])
+        return [mbus_device(device) for device in devices]
 
 
 def render(value: Any) -> bytes:
     """A value of the document as JSON text."""
-    return json.dumps(value, indent=3).encode() + b'\n'
+    text = json.dumps(value, indent=3) + '\n'
+    return text.encode()
 
 
 @cache
 def camel_case(name: str) -> str:
     """EQUIPMENT_IDENTIFIER_GAS to equipmentIdentifierGas."""
-    first, *rest = name.lower().split('_')
-    return first + ''.join(part.capitalize() for part in rest)
+    first, *others = name.lower().split('_')
+    capitalized = [word.capitalize() for word in others]
+    return ''.join([first, *capitalized])
 
 
 def possible_keys() -> frozenset[str]:
@@ -160,23 +167,25 @@ def _checksum_allows(telegram: Telegram, specification: Specification) -> bool:
     return is_absent or specification.name == 'ISKRA_IE'
 
 
-def _parse(lines: list[str], plan: list[PlannedLine]) -> tuple[list[tuple[PlannedLine, Item]], list[str]]:
-    """The items of the lines that can be read, and the codes, each once, of those that cannot."""
-    items: list[tuple[PlannedLine, Item]] = []
+def _parse(lines: list[str], plan: Plan) -> tuple[ParsedLines, list[str]]:
+    """The items of the lines that can be read, and the codes, without duplicates, of those that cannot."""
+    items: ParsedLines = []
     unreadable_codes: dict[str, None] = {}
     for planned in plan:
         line = lines[planned.index]
         try:
-            item = planned.entry.parser.parse(groups_of(line))
+            groups = groups_of(line)
+            item = planned.entry.parser.parse(groups)
         except UnreadableLineError:
-            unreadable_codes[code_of(line)] = None
+            code = code_of(line)
+            unreadable_codes[code] = None
             continue
         items.append((planned, item))
     return items, list(unreadable_codes)
 
 
-def _document(items: list[tuple[PlannedLine, Item]], lines: list[str], specification: str) -> dict[str, Any]:
-    document: dict[str, Any] = {}
+def _document(items: ParsedLines, lines: list[str], specification: str) -> Object:
+    document: Object = {}
     devices = _empty_devices(lines)
     for planned, item in items:
         key = camel_case(planned.entry.name)
@@ -198,9 +207,9 @@ def _document(items: list[tuple[PlannedLine, Item]], lines: list[str], specifica
     return document
 
 
-def _empty_devices(lines: list[str]) -> dict[int, dict[str, Any]]:
+def _empty_devices(lines: list[str]) -> dict[int, Object]:
     """A place for the items of each M-Bus device, by channel, in telegram order."""
-    devices: dict[int, dict[str, Any]] = {}
+    devices: dict[int, Object] = {}
     for line in lines:
         channel = device_channel(line)
         if channel is not None:
@@ -208,7 +217,7 @@ def _empty_devices(lines: list[str]) -> dict[int, dict[str, Any]]:
     return devices
 
 
-def _gas(devices: list[dict[str, Any]]) -> dict[str, Any]:
+def _gas(devices: list[Object]) -> Object:
     """The keys at the top for the gas meter with the newest reading; empty when no gas meter has one."""
     newest: MbusDevice | None = None
     newest_time: datetime | None = None
@@ -222,7 +231,7 @@ def _gas(devices: list[dict[str, Any]]) -> dict[str, Any]:
             newest_time = time
     if newest is None:
         return {}
-    keys: dict[str, Any] = {'deviceType': {'value': GAS_METER, 'unit': None}}
+    keys: Object = {'deviceType': {'value': GAS_METER, 'unit': None}}
     if newest.identifier:
         keys['equipmentIdentifierGas'] = newest.identifier
     keys['hourlyGasMeterReading'] = newest.measured

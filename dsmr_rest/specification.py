@@ -9,7 +9,6 @@ specification does not fail, it returns wrong names. No I/O, no clock.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +16,26 @@ from dsmr_parser import telegram_specifications
 
 from dsmr_rest.line_parser import BYTE, POSITIVE_BYTE, LineParser, code_of, device_channel, line_parser
 
-NAMES = tuple(
-    name for name, table in vars(telegram_specifications).items() if isinstance(table, dict) and 'objects' in table
-)
+
+def _is_table(candidate: object) -> bool:
+    return isinstance(candidate, dict) and 'objects' in candidate
+
+
+NAMES = tuple(name for name, candidate in vars(telegram_specifications).items() if _is_table(candidate))
 """All of dsmr_parser's. V3 is another name for V2_2, AUSTRIA_ENERGIENETZE_STEIERMARK for SAGEMCOM_T210_D_R."""
 
 # The first of them is chosen when several know equally many lines.
-_PLAIN = ('V2_2', 'V4', 'V5', 'BELGIUM_FLUVIUS', 'LUXEMBOURG_SMARTY', 'SWEDEN', 'EON_HUNGARY', 'ISKRA_IE', 'Q3D')
+_PLAIN = (
+    'V2_2',
+    'V4',
+    'V5',
+    'BELGIUM_FLUVIUS',
+    'LUXEMBOURG_SMARTY',
+    'SWEDEN',
+    'EON_HUNGARY',
+    'ISKRA_IE',
+    'Q3D',
+)
 _ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R')
 
 _VERSION_CODE = '1-3:0.2.8('
@@ -65,6 +77,9 @@ class PlannedLine:
     channel: int | None
 
 
+Plan = list[PlannedLine]
+
+
 class Specification:
     """One of dsmr_parser's telegram specifications."""
 
@@ -74,21 +89,25 @@ class Specification:
         self.has_checksum: bool = table['checksum_support']
         self._entries: list[Entry] = []
         for row in table['objects']:
-            pattern = _exact_pattern(row['obis_reference'])
-            parser = line_parser(row['value_parser'])
-            self._entries.append(Entry(pattern, row['value_name'], parser))
+            entry = Entry(
+                pattern=_exact_pattern(row['obis_reference']),
+                name=row['value_name'],
+                parser=line_parser(row['value_parser']),
+            )
+            self._entries.append(entry)
 
-    def plan(self, lines: list[str]) -> list[PlannedLine]:
+    def plan(self, lines: list[str]) -> Plan:
         """The lines that this specification knows, in the order of its entries, which is the document's.
 
         A line that several entries are for is planned for each of them.
         """
-        planned = []
+        plan = []
         for entry in self._entries:
             for index, line in enumerate(lines):
                 if entry.pattern.match(line):
-                    planned.append(PlannedLine(entry, index, device_channel(line)))
-        return planned
+                    channel = device_channel(line)
+                    plan.append(PlannedLine(entry, index, channel))
+        return plan
 
 
 def _table(name: str) -> dict[str, Any]:
@@ -98,7 +117,11 @@ def _table(name: str) -> dict[str, Any]:
 
 def value_names() -> frozenset[str]:
     """The names of all entries of all specifications."""
-    return frozenset(row['value_name'] for name in NAMES for row in _table(name)['objects'])
+    names = set()
+    for specification in NAMES:
+        for row in _table(specification)['objects']:
+            names.add(row['value_name'])
+    return frozenset(names)
 
 
 @dataclass(frozen=True)
@@ -110,61 +133,93 @@ class Choice:
     """
 
     specification: Specification
-    plan: list[PlannedLine]
+    plan: Plan
     unsure: bool
     unknown_codes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """What the choice for a telegram depends on; equal for all telegrams of one meter."""
+
+    header: str
+    version_line: str
+    codes: tuple[str, ...]
+    encrypted: bool
 
 
 class Chooser:
     """Finds the specification of each telegram, or keeps to the one that is set.
 
-    Trying all specifications takes longer than reading the telegram, and a meter sends the same codes each time: the
-    last choice is kept for as long as header, version and codes stay the same. Not for two threads at once.
+    Trying all specifications takes longer than reading the telegram, and a meter sends the same codes each time.
+    Therefore the last choice is kept for as long as the signature of the telegrams stays the same.
+
+    Not for two threads at once.
     """
 
     def __init__(self, name: str = 'auto') -> None:
         self._name = name
         self._specifications: dict[str, Specification] = {}
-        self._last_key: tuple[str, ...] = ()
+        self._last_signature: _Signature | None = None
         self._last_choice: Choice | None = None
 
     def choose(self, header: str, lines: list[str], *, encrypted: bool = False) -> Choice:
-        """The specification for a telegram with this header and these object_lines(); `encrypted` if it came so."""
-        codes = [_up_to_value(line) for line in lines]
-        version = _version_line(lines)
-        key = (header, version, str(encrypted), *codes)
-        if self._last_choice is None or key != self._last_key:
-            names = self._candidates(header, version, codes, encrypted=encrypted)
-            self._last_choice = self._best_of(names, lines)
-            self._last_key = key
+        """The specification for a telegram with this header line and these object_lines().
+
+        `encrypted` when the telegram came as an encrypted frame.
+        """
+        signature = _Signature(
+            header=header,
+            version_line=_version_line(lines),
+            codes=tuple(map(_up_to_value, lines)),
+            encrypted=encrypted,
+        )
+        if self._last_choice is None or signature != self._last_signature:
+            names = self._candidates(signature)
+            choices = [self._choice(name, lines) for name in names]
+            self._last_choice = min(choices, key=_unknown_lines)  # the first of several
+            self._last_signature = signature
         return self._last_choice
 
-    def _candidates(self, header: str, version: str, codes: list[str], *, encrypted: bool) -> tuple[str, ...]:
+    def _candidates(self, signature: _Signature) -> tuple[str, ...]:
         if self._name != 'auto':
             return (self._name,)
-        if encrypted:
+        if signature.encrypted:
             return _ENCRYPTED
-        if header.startswith('/Lux5'):
+        if signature.header.startswith('/Lux5'):
             return ('LUXEMBOURG_SMARTY',)
-        stated_version = _VERSION_LINE.match(version)
-        has_total_energy = any(code.startswith(_TOTAL_ENERGY_CODE) for code in codes)
-        if stated_version and not has_total_energy:  # Dutch: others that state 4x or 5x send the total as well
-            return (f'V{stated_version[1]}',)
-        return _PLAIN
+        stated_version = _VERSION_LINE.match(signature.version_line)
+        if stated_version is None:
+            return _PLAIN
+        for code in signature.codes:
+            if code.startswith(_TOTAL_ENERGY_CODE):  # which Dutch meters do not send
+                return _PLAIN
+        return (f'V{stated_version[1]}',)
 
-    def _best_of(self, names: Iterable[str], lines: list[str]) -> Choice:
-        """The specification that knows the most lines; of several the first."""
-        plans = {name: self._specification(name).plan(lines) for name in names}
-        known_lines = {name: {planned.index for planned in plan} for name, plan in plans.items()}
-        best = max(plans, key=lambda name: len(known_lines[name]))
-        unknown_codes = [code_of(line) for index, line in enumerate(lines) if index not in known_lines[best]]
-        unsure = len(unknown_codes) * 2 > len(lines)
-        return Choice(self._specification(best), plans[best], unsure, tuple(unknown_codes))
+    def _choice(self, name: str, lines: list[str]) -> Choice:
+        specification = self._specification(name)
+        plan = specification.plan(lines)
+        known_lines = {planned.index for planned in plan}
+        unknown_codes = []
+        for index, line in enumerate(lines):
+            if index not in known_lines:
+                code = code_of(line)
+                unknown_codes.append(code)
+        return Choice(
+            specification=specification,
+            plan=plan,
+            unsure=len(unknown_codes) * 2 > len(lines),
+            unknown_codes=tuple(unknown_codes),
+        )
 
     def _specification(self, name: str) -> Specification:
         if name not in self._specifications:
             self._specifications[name] = Specification(name)
         return self._specifications[name]
+
+
+def _unknown_lines(choice: Choice) -> int:
+    return len(choice.unknown_codes)
 
 
 def _version_line(lines: list[str]) -> str:

@@ -1,6 +1,5 @@
 """Builders of telegrams: from lines, from the library's patterns for a specification, with even parity, encrypted."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +10,8 @@ from dsmr_parser.parsers import MaxDemandParser, MBusParser, ProfileGenericParse
 from dsmr_parser.value_types import timestamp
 
 from dsmr_rest.reading import Reading, camel_case, make_reading
-from dsmr_rest.simulated_meter import DUTCH, House, telegram, with_checksum
+from dsmr_rest.simulated_meter import DUTCH, House, with_checksum
+from dsmr_rest.simulated_meter import telegram as simulated_telegram
 from dsmr_rest.specification import Chooser
 from dsmr_rest.telegram import Framer, Telegram
 
@@ -35,18 +35,25 @@ _ON_CHANNEL_1 = {
 def from_lines(*lines: str, header: str = HEADER, checksum: bool = True, end: str = '\r\n') -> bytes:
     """The telegram of these lines."""
     text = ''.join(line + end for line in (header, '', *lines))
-    return with_checksum(text) if checksum else f'{text}!{end}'.encode('latin-1')
+    if checksum:
+        return with_checksum(text)
+    return f'{text}!{end}'.encode('latin-1')
 
 
 def of_version(version: str) -> bytes:
     """The simulated meter's telegram of a summer noon."""
-    return telegram(House(), version, NOON)
+    return simulated_telegram(House(), version, NOON)
+
+
+def telegrams_in(data: bytes) -> list[Telegram]:
+    """The telegrams that end in these bytes, which come all at once; encrypted frames are left out."""
+    found = Framer().feed(data)
+    return [telegram for telegram in found if isinstance(telegram, Telegram)]
 
 
 def framed(data: bytes) -> Telegram:
     """The one telegram in these bytes."""
-    (found,) = Framer().feed(data)
-    assert isinstance(found, Telegram)
+    (found,) = telegrams_in(data)
     return found
 
 
@@ -56,6 +63,7 @@ def read(data: bytes, specification: str = 'auto', *, encrypted: bool = False) -
 
 
 def read_lines(*lines: str, specification: str = 'V5') -> Reading:
+    """The reading of a telegram of these lines."""
     return read(from_lines(*lines), specification)
 
 
@@ -74,72 +82,94 @@ def cipher_frame(
     return b'\xdb\x08' + TITLE + b'\x82' + len(content).to_bytes(2, 'big') + content
 
 
-def _code(item: dict[str, Any], name: str) -> str:
+def _code(row: dict[str, Any], name: str) -> str:
     """A code that the pattern of this object matches."""
-    code: str = item['obis_reference'].lstrip('^').replace(r'.+?\r\n', '').replace('\\.', '.')
+    code: str = row['obis_reference'].lstrip('^').replace(r'.+?\r\n', '').replace('\\.', '.')
     code = code.replace('[01]', '1' if name == 'BELGIUM_FLUVIUS' else '0').replace('[13]', '1')
-    if '[1-9]' in code or (item['value_name'] in _ON_CHANNEL_1 and name != 'ISKRA_IE'):
+    if '[1-9]' in code or (row['value_name'] in _ON_CHANNEL_1 and name != 'ISKRA_IE'):
         return code.replace(r'\d-\d', '0-1').replace(r'\d-[1-9]', '0-1')
     return code.replace(r'\d-\d', '1-3' if '0.2.8' in code else '1-0').replace(r'\d-0', '0-0')
 
 
-def _value(coerce: Any, number: int) -> tuple[str, Any, str | None]:
+def _value(coerce_type: Any, number: int) -> tuple[str, Any, str | None]:
     """What a value of this type looks like on the line, and its value and unit."""
-    if coerce is timestamp:
+    if coerce_type is timestamp:
         return STAMP, TIME, None
-    if coerce is Decimal:
+    if coerce_type is Decimal:
         return f'{number:06}.{number:03}*kWh', float(f'{number}.{number:03}'), 'kWh'
-    return (f'{number:05}', number, None) if coerce is int else (f'5A{number:03}', f'5A{number:03}', None)
+    if coerce_type is int:
+        return f'{number:05}', number, None
+    return f'5A{number:03}', f'5A{number:03}', None
 
 
-def _object(parser: Any, number: int) -> tuple[str, Any]:
-    """The groups of a line fit for this parser, and what stands for them in the document."""
-    types = [value.coerce_type for value in getattr(parser, 'value_formats', ())]
+def _groups_and_item(parser: Any, number: int) -> tuple[str, Any]:
+    """The groups of a line fit for this parser, and their item in the document."""
     if isinstance(parser, MaxDemandParser):
         peak = {'datetime': TIME, 'occurred': TIME, 'value': 4.329, 'unit': 'kW'}
-        return f'(2)(1-0:1.6.0)(1-0:1.6.0){f"({STAMP})({STAMP})(04.329*kW)" * 2}', [peak, peak]
+        groups = f'({STAMP})({STAMP})(04.329*kW)'
+        return f'(2)(1-0:1.6.0)(1-0:1.6.0){groups}{groups}', [peak, peak]
     if isinstance(parser, ProfileGenericParser):
         failure = {'datetime': TIME, 'value': 240, 'unit': 's'}
-        expected = {'buffer_length': 2, 'buffer_type': '0-0:96.7.19', 'buffer': [failure, failure]}
-        return f'(2)(0-0:96.7.19){f"({STAMP})(0000000240*s)" * 2}', expected
+        groups = f'({STAMP})(0000000240*s)'
+        log = {'buffer_length': 2, 'buffer_type': '0-0:96.7.19', 'buffer': [failure, failure]}
+        return f'(2)(0-0:96.7.19){groups}{groups}', log
+    types = [value_format.coerce_type for value_format in parser.value_formats]
     if isinstance(parser, MBusParser) and len(types) == 7:
-        expected = {'datetime': '2024-01-15T10:30:00+01:00', 'value': 1234.5, 'unit': 'm3'}
-        return '(240115103000)(00)(60)(1)(0-1:24.2.1)(m3)\r\n(01234.500)', expected
-    shown = [_value(each, number) for each in types]
-    value = {'value': shown[-1][1], 'unit': shown[-1][2]} if isinstance(parser, MBusParser) else None
-    groups = ''.join(f'({text})' for text, *_ in shown)
-    return groups, {'datetime': TIME} | value if value else {'value': shown[0][1], 'unit': shown[0][2]}
+        gas = {'datetime': TIME, 'value': 1234.5, 'unit': 'm3'}
+        return '(240115103000)(00)(60)(1)(0-1:24.2.1)(m3)\r\n(01234.500)', gas
+    values = [_value(coerce_type, number) for coerce_type in types]
+    groups = ''.join(f'({text})' for text, _, _ in values)
+    if isinstance(parser, MBusParser):
+        _, value, unit = values[-1]
+        return groups, {'datetime': TIME, 'value': value, 'unit': unit}
+    _, value, unit = values[0]
+    return groups, {'value': value, 'unit': unit}
 
 
 def of_specification(name: str) -> tuple[bytes, dict[str, Any]]:
     """A telegram with a line for each object that the library has for this specification, and its document."""
     lines: list[str] = []
-    top: dict[str, Any] = {}
-    device: dict[str, Any] = {'channelId': 1}
+    document: dict[str, Any] = {}
+    device: dict[str, Any] = {}
     specification = getattr(telegram_specifications, name)
-    for number, item in enumerate(specification['objects'], 1):
-        code = _code(item, name)
-        groups, expected = _object(item['value_parser'], 3 if '24.1.0' in code else number)
-        if '24.1.0' in code and isinstance(expected['value'], str):
-            groups, expected = '(3)', {'value': '3', 'unit': None}
+    for number, row in enumerate(specification['objects'], 1):
+        code = _code(row, name)
+        groups, item = _groups_and_item(row['value_parser'], number)
+        if '24.1.0' in code:
+            groups, item = _gas_meter_type(row['value_parser'])
         lines.append(code + groups)
-        (device if code.startswith('0-1') else top)[camel_case(item['value_name'])] = expected
-    if name == 'MSN':  # a device's switch line is one of the meter's patterns too, and the last object's value stands
+        owner = document
+        if code.startswith('0-1'):
+            owner = device
+        owner[camel_case(row['value_name'])] = item
+    if name == 'MSN':  # the line of a device's switch fits a pattern of the meter's too: the last line has the value
         device['actualSwitchPosition'] = device['msnMbusSwitchPosition']
-    header = '/Lux5\\253' if name == 'LUXEMBOURG_SMARTY' else HEADER
-    document = top | ({'mbusDevices': [device]} if len(device) > 1 else {}) | _gas(device)
-    return from_lines(*lines, header=header, checksum=specification['checksum_support']), document
+    if device:
+        document['mbusDevices'] = [{'channelId': 1} | device]
+    header = HEADER
+    if name == 'LUXEMBOURG_SMARTY':
+        header = '/Lux5\\253'
+    data = from_lines(*lines, header=header, checksum=specification['checksum_support'])
+    return data, document | _gas(device)
+
+
+def _gas_meter_type(parser: Any) -> tuple[str, Any]:
+    """The group of a line that says that the device is a gas meter, and its item in the document."""
+    (value_format,) = parser.value_formats
+    return '(3)', {'value': value_format.coerce_type('3'), 'unit': None}
 
 
 def _gas(device: dict[str, Any]) -> dict[str, Any]:
-    def of(names: Iterable[str]) -> Any:
-        return next((device[name] for name in names if name in device), None)
-
-    reading = of(('mbusMeterReading', 'hourlyGasMeterReading', 'gasMeterReading'))
+    """The keys at the top for a gas meter whatever the specification calls its values."""
+    reading = _first_of(device, 'mbusMeterReading', 'hourlyGasMeterReading', 'gasMeterReading')
     if not reading:
         return {}
     return {
         'deviceType': {'value': 3, 'unit': None},
-        'equipmentIdentifierGas': of(('mbusEquipmentIdentifier', 'equipmentIdentifierGas')),
+        'equipmentIdentifierGas': _first_of(device, 'mbusEquipmentIdentifier', 'equipmentIdentifierGas'),
         'hourlyGasMeterReading': reading,
     }
+
+
+def _first_of(device: dict[str, Any], *names: str) -> Any:
+    return next((device[name] for name in names if name in device), None)
