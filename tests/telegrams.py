@@ -85,10 +85,15 @@ def cipher_frame(
 def _code(row: dict[str, Any], name: str) -> str:
     """A code that the pattern of this object matches."""
     code: str = row['obis_reference'].lstrip('^').replace(r'.+?\r\n', '').replace('\\.', '.')
-    code = code.replace('[01]', '1' if name == 'BELGIUM_FLUVIUS' else '0').replace('[13]', '1')
+    code = code.replace('[13]', '1')
+    if name == 'BELGIUM_FLUVIUS':
+        code = code.replace('[01]', '1')
+    code = code.replace('[01]', '0')
     if '[1-9]' in code or (row['value_name'] in _ON_CHANNEL_1 and name != 'ISKRA_IE'):
         return code.replace(r'\d-\d', '0-1').replace(r'\d-[1-9]', '0-1')
-    return code.replace(r'\d-\d', '1-3' if '0.2.8' in code else '1-0').replace(r'\d-0', '0-0')
+    if '0.2.8' in code:
+        code = code.replace(r'\d-\d', '1-3')
+    return code.replace(r'\d-\d', '1-0').replace(r'\d-0', '0-0')
 
 
 def _value(coerce_type: Any, number: int) -> tuple[str, Any, str | None]:
