@@ -210,6 +210,10 @@ GAS_METERS: dict[str, tuple[list[tuple[str, ...]], float | None]] = {
     'on channel 12': ([device(12, '003', NEW, '00001.000')], 1.0),
     'the newest, first': ([device(1, '003', NEW, '00001.000'), device(2, '003', OLD, '00002.000')], 1.0),
     'the newest, last': ([device(1, '003', OLD, '00001.000'), device(2, '003', NEW, '00002.000')], 2.0),
+    'the first of two at the same time': (
+        [device(1, '003', NEW, '00001.000'), device(2, '003', NEW, '00002.000')],
+        1.0,
+    ),
     'W and S in the ambiguous hour': (
         [device(1, '003', '241027023000W', '00001.000'), device(2, '003', '241027024500S', '00002.000')],
         1.0,

@@ -94,6 +94,14 @@ def test_one_chooser_follows_the_meters() -> None:
         assert make_reading(framed(of_version(version)), chooser, 0.0, 0.0).specification == name
 
 
+def test_the_same_lines_under_another_header_are_another_meter_s() -> None:
+    """A Luxembourg header decides for its specification, also directly after the same codes under another header."""
+    chooser = Chooser()
+    for header, name in [('/TST5', 'V5'), ('/Lux5', 'LUXEMBOURG_SMARTY')] * 2:
+        data = from_lines('1-3:0.2.8(50)', '1-0:1.8.1(000001.000*kWh)', header=header)
+        assert make_reading(framed(data), chooser, 0.0, 0.0).specification == name
+
+
 def test_a_telegram_that_no_specification_half_fits_is_read_as_far_as_it_is_known() -> None:
     """Of mostly foreign lines the known ones are served, the others are named, and the choice is unsure."""
     foreign = [f'1-0:{code}.99.0(1)' for code in range(200, 206)]
@@ -177,9 +185,10 @@ def test_parsing_does_not_grow() -> None:
 
 
 def test_a_foreign_failure_log_does_not_change_the_types_of_the_next() -> None:
-    """After a log of another kind, failures still have a time and a whole number of seconds."""
+    """Entries of an unknown type are texts; in the next log, failures still have a time and whole seconds."""
     chooser = Chooser()
-    make_reading(with_failures(240, '0-0:96.7.99'), chooser, 0.0, 0.0)
+    foreign = make_reading(with_failures(240, '0-0:96.7.99'), chooser, 0.0, 0.0).document['powerEventFailureLog']
+    assert foreign['buffer'][0] == {'datetime': '240101103000W', 'value': '0000000240', 'unit': 's'}
     log = make_reading(with_failures(241), chooser, 0.0, 0.0).document['powerEventFailureLog']
     assert log['buffer'][0] == {'datetime': '2024-01-01T10:30:00+01:00', 'value': 241, 'unit': 's'}
     assert len(log['buffer']) == 10
