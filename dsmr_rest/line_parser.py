@@ -1,12 +1,12 @@
 r"""The lines of a telegram: their OBIS codes, their groups, and the item of the document that a line becomes.
 
 A line is a code and its groups, `1-0:1.8.1(000123.456*kWh)`; a group is what one pair of brackets holds (P1 companion
-standard, after IEC 62056-21). This module does not know which code means what, nor what else a telegram contains. No
-I/O, no clock.
+standard, after IEC 62056-21). This module does not know what a code means, or what else a telegram contains. No I/O,
+no clock.
 
-Which kind of value a line has is dsmr_parser's knowledge: its tables hold a parser object for each OBIS pattern.
+dsmr_parser's tables state which kind of value a line has: they hold a parser object for each OBIS pattern.
 line_parser() derives one of the parsers below from the public attributes of that object, once for each table entry.
-dsmr_parser's own parsers are never called, because they
+The library's own parsers are never called, because they
 - raise exceptions of many types, so that one odd line costs the whole telegram;
 - lengthen a list of their own with each power failure log that they parse;
 - convert the meter's local time to UTC;
@@ -45,6 +45,11 @@ POSITIVE_BYTE = r'(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]\d?)'
 MOST_FAILURES = 10
 """Entries of a power failure log (P1 companion standard)."""
 
+_GROUPS_OF_TIMED_QUANTITY = 2
+_GROUPS_OF_DSMR_2 = 7
+_GROUPS_BEFORE_FAILURES = 2
+"""Count and code."""
+
 _SUMMER_TIME = timezone(timedelta(hours=2))
 _WINTER_TIME = timezone(timedelta(hours=1))
 _DUTCH_TIME = ZoneInfo('Europe/Amsterdam')
@@ -58,7 +63,7 @@ _TIMESTAMP = re.compile(r'(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([SW]?)', re.ASCII
 _CENTURY_PIVOT = 69
 """Two-digit years from here on are 19xx, as in POSIX: meters without a reading send 700101."""
 
-# At most 30 digits: no meter sends more than 10, and int() raises ValueError for more than 4,300.
+# At most 30 digits: the longest numbers of known meters have 18, and int() raises ValueError for more than 4,300.
 _NUMBER = re.compile(r'-?\d{1,30}(\.\d{0,30})?', re.ASCII)
 _WHOLE_NUMBER = re.compile(r'-?\d{1,30}', re.ASCII)
 
@@ -117,7 +122,7 @@ def device_channel(line: str) -> int | None:
 def groups_of(line: str) -> Groups:
     """What the pairs of brackets of a line hold, without trailing blanks.
 
-    Raises UnreadableLineError when there are brackets within brackets, as in a text message with a bracket.
+    Raises UnreadableLineError when there are brackets within a group, as in a text message with brackets.
     """
     after_code = line[line.find('(') :]
     groups = _GROUP.findall(after_code)
@@ -236,10 +241,6 @@ class _TimedQuantityOfDsmr2:
         return {'datetime': time, 'value': value, 'unit': unit}
 
 
-_LOG_HEAD = 2
-"""Groups of a power failure log before its entries: count and code."""
-
-
 @dataclass(frozen=True)
 class _FailureLog:
     """`(count)(code)` and `(time)(duration*s)` for each power failure: {"buffer_length", "buffer_type", "buffer"}.
@@ -253,12 +254,12 @@ class _FailureLog:
     def parse(self, groups: Groups) -> Item:
         if groups == ['']:
             return {'buffer_length': 0, 'buffer_type': None, 'buffer': []}
-        if len(groups) < _LOG_HEAD:
+        if len(groups) < _GROUPS_BEFORE_FAILURES:
             raise UnreadableLineError('a power failure log without count and code')
         count_group, code_group, *entry_groups = groups
         count = _whole_number(count_group)
-        is_possible = 0 <= count <= MOST_FAILURES
-        if not is_possible or len(entry_groups) != 2 * count:
+        count_is_valid = 0 <= count <= MOST_FAILURES
+        if not count_is_valid or len(entry_groups) != 2 * count:
             raise UnreadableLineError(f'{len(entry_groups)} groups for {count} power failures')
         code, _ = _value_and_unit(code_group, str)
         entry_parser = self.entries_by_code.get(code_group, self.other_entries)
@@ -312,10 +313,6 @@ class _UnknownKind:
 
     def parse(self, groups: Groups) -> Item:
         raise UnreadableLineError(f'a kind of line that this version does not know, with {len(groups)} groups')
-
-
-_GROUPS_OF_TIMED_QUANTITY = 2
-_GROUPS_OF_DSMR_2 = 7
 
 
 def line_parser(library_parser: Any) -> LineParser:

@@ -1,8 +1,8 @@
 """Telegram to reading: the document that is served, made once per telegram and never changed.
 
-make_reading() goes from the telegram to its lines, to the specification that is chosen for them, to an item per line,
-to the document. How a line is parsed and what its code means are other modules' knowledge; how a reading is served,
-too. No I/O, no clock.
+make_reading() splits the telegram into lines, has a specification chosen for them, has each line parsed into an item,
+and puts the items together to a document. It does not know how a line is parsed, what an OBIS code means, or in which
+ways a reading is served. No I/O, no clock.
 
 The document has dsmr_parser's names in camelCase. An item with a value is {"value", "unit"}; with a time too,
 {"datetime", "value", "unit"}; the monthly peaks are a list of {"datetime", "occurred", "value", "unit"}; the power
