@@ -153,6 +153,16 @@ def test_a_version_of_any_length_costs_no_other_line(specification: str) -> None
     assert reading.version in {LONG, None}
 
 
+def test_a_device_type_of_any_length_costs_no_other_line() -> None:
+    """DSMR 2.2 has the type as a text: it is served as it is sent, and the device is not a gas meter."""
+    device_lines = (f'0-1:24.1.0({LONG})', '0-1:96.1.0(4731)', '0-1:24.2.1(240115100000W)(00001.000*m3)')
+    reading = read(from_lines(BEFORE, *device_lines, AFTER, checksum=False), 'V2_2')
+    document = strict(reading)
+    assert document.keys() == {*REST, 'mbusDevices'}
+    assert document['mbusDevices'][0]['deviceType'] == {'value': LONG, 'unit': None}
+    assert reading.devices[0].kind is None
+
+
 @pytest.mark.parametrize('channel', ['256', '999', '0001', LONG])
 @pytest.mark.parametrize('medium', ['0', '1'])
 def test_a_channel_above_a_byte_is_unknown(channel: str, medium: str) -> None:
