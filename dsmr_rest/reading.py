@@ -1,8 +1,8 @@
 """Telegram to reading: the document that is served, made once per telegram and never changed.
 
-make_reading() splits the telegram into lines, has a specification chosen for them, has each line parsed into an item,
-and puts the items together to a document. It does not know how a line is parsed, what an OBIS code means, or in which
-ways a reading is served. No I/O, no clock.
+make_reading() splits a telegram into lines, chooses the specification for them, parses each line into an item, and
+combines the items into the document. This module does not know the syntax of a line (line_parser.py), what an OBIS code
+means (specification.py), or how a reading is sent to clients. No I/O, no clock.
 
 The document has dsmr_parser's names in camelCase. An item with a value is {"value", "unit"}; with a time too,
 {"datetime", "value", "unit"}; the monthly peaks are a list of {"datetime", "occurred", "value", "unit"}; the power
@@ -24,6 +24,7 @@ from dsmr_rest.specification import Chooser, Plan, PlannedLine, Specification, v
 from dsmr_rest.telegram import Telegram
 
 ParsedLines = list[tuple[PlannedLine, Item]]
+"""In the order of the document."""
 
 _VERSIONS = ('p1MessageHeader', 'belgiumVersionInformation')
 """Keys of the version of the standard, whatever the specification."""

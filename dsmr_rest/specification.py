@@ -4,8 +4,8 @@ A telegram specification is one of dsmr_parser's tables: which OBIS pattern has 
 tables are read, never changed. Of an entry, the name is used as it is, the pattern is made exact (`_exact_pattern`),
 and the kind of value becomes a parser of this project (line_parser.py).
 
-The choice depends on the header and the codes of a telegram, never on what its values are read as: a wrong
-specification does not fail, it returns wrong names. No I/O, no clock.
+The choice depends on the header, the stated version and the OBIS codes of a telegram, not on whether its values can be
+parsed: with a wrong specification they often can, under wrong names. No I/O, no clock.
 """
 
 import re
@@ -67,7 +67,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class PlannedLine:
-    """A line of a telegram, by its index, that an entry of the specification is for.
+    """A line of a telegram, by its index, and the entry of the specification that it is parsed with.
 
     `channel` is that of the M-Bus device whose line it is, None when it is the meter's own.
     """
@@ -78,6 +78,7 @@ class PlannedLine:
 
 
 Plan = list[PlannedLine]
+"""In the order of the specification's entries."""
 
 
 class Specification:
@@ -177,7 +178,7 @@ class Chooser:
         if self._last_choice is None or signature != self._last_signature:
             names = self._candidates(signature)
             choices = [self._choice(name, lines) for name in names]
-            self._last_choice = min(choices, key=_unknown_lines)  # the first of several
+            self._last_choice = min(choices, key=_unknown_lines)  # the first on a tie
             self._last_signature = signature
         return self._last_choice
 
