@@ -500,7 +500,7 @@ def test_nothing_counts_while_unplugged() -> None:
         meter.unplug()
         begin = len(made)
         wait_for(lambda: len(made) > begin + 2)
-        sent = meter.sent
+        begin, sent = len(made), meter.sent
         wait_for(lambda: len(made) > begin + 5)
         assert meter.sent == sent
         meter.plug_in()
