@@ -73,9 +73,9 @@ class Api:
     def _check_host(self, host: str) -> None:
         """Refuses a host that is a public name (RFC 9110 7.4).
 
-        A page on a foreign website can have the name of its own website resolve to the address of this server, and then
-        read the meter through the browser of somebody on this network (DNS rebinding). Only the Host field gives that
-        away. So a name must be local or in [server] hosts; an address cannot be rebound.
+        A website can make its name resolve to the address of this server, and then read the meter through the browser
+        of somebody on this network (DNS rebinding). Only the Host field reveals that. So a name must be local or in
+        [server] hosts; an address cannot be rebound.
         """
         is_literal = host.startswith('[')
         is_single_label = '.' not in host and not is_literal

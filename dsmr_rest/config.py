@@ -94,8 +94,8 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 
 def _yes_or_no(text: str) -> bool:
-    answer = _one_of('yes', 'no')(text)
-    return answer == 'yes'
+    word = _one_of('yes', 'no')(text)
+    return word == 'yes'
 
 
 def _seconds(least: float) -> Callable[[str], float]:

@@ -1,7 +1,7 @@
 """HTTP messages (RFC 9112): the bytes of a request to a Request, a Response to bytes.
 
 Pure: it does not know sockets, the clock, the meter or which paths exist. It never sees a request's body: this server
-only reads, so a request that has one is answered and its connection is closed.
+only reads, so a request that has one gets its response, and its connection is closed.
 
 Errors are problem details (RFC 9457) with a stable `code`.
 """
@@ -181,7 +181,7 @@ def parse_request(header_section: bytes) -> Request:
             target = f'/{target}'
     elif not _is_target_of(method, target):
         raise HttpError(Fault.BAD_REQUEST, 'the request target must be a path')
-    # An HTTP/1.0 client would have to be told that it may go on. A body is not read, so nothing after it can be.
+    # HTTP/1.0 has no keep-alive unless both sides negotiate it. A body is not read, so nothing after it can be.
     wants_to_close = is_http_1_0 or 'close' in headers.get('connection', '').lower()
     keep_alive = not wants_to_close and not _has_body(headers)
     path, _, _ = target.partition('?')

@@ -100,7 +100,7 @@ class ConnectionPlaces:
         return True
 
     def leave(self, connection: socket.socket) -> None:
-        """Gives a place back; nothing happens if the connection has none, or another has taken it over."""
+        """Returns a place; nothing happens if the connection has none, or another has taken it over."""
         with self._changed:
             had_place = self._silent_since.pop(connection, None) is not None
             self._changed.notify_all()
@@ -208,7 +208,7 @@ class HttpServer(ThreadingHTTPServer):
         return [f'{scheme}://{name}:{port}/' for name in names]
 
     def start(self) -> None:
-        """Starts to accept clients, in a thread of its own."""
+        """Starts to accept clients, in a separate thread."""
         self._accepting.start()
 
     def close(self) -> None:
@@ -246,7 +246,7 @@ class HttpServer(ThreadingHTTPServer):
         return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Gives an accepted connection a thread, in one of two lanes; called in the accepting thread."""
+        """Starts a thread for an accepted connection, in one of two lanes. Called in the accepting thread."""
         if self.places.take(request):
             super().process_request(request, client_address)
         elif self._refusals.acquire(blocking=False):

@@ -88,7 +88,7 @@ class LineParser(Protocol):
 def object_lines(text: str) -> list[str]:
     """The lines of a telegram that begin with an OBIS code.
 
-    DSMR 2.2 sends the gas reading on a line of its own after the line with its code: the two are joined.
+    DSMR 2.2 sends the gas reading on a separate line, after the line with its code: the two are joined.
     """
     lines: list[str] = []
     for raw_line in text.split('\n'):

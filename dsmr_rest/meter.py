@@ -7,8 +7,8 @@ more, and `keep_open` seconds have passed, the thread closes the port and ends; 
 client that follows the meter (a stream) is a waiter that waits again and again; there is no queue per client, so a slow
 one skips to the newest reading.
 
-This is the only module (the simulated meter aside) with a thread of its own, and nothing blocks and nothing is rendered
-while its lock is held. It does not know HTTP, nor how a telegram is read.
+The reading thread is the only one that touches the port. Nothing blocks and nothing is rendered while the lock is held.
+This module does not know HTTP, nor how a telegram is read.
 """
 
 import logging
@@ -184,7 +184,7 @@ class Meter:
                 continue
             if self._fault is not None:
                 return self._fault
-            # A telegram that arrived before the request, but was parsed after it, must not answer it.
+            # A telegram that arrived before the request, but was parsed after it, is not a response to it.
             if self._latest is not None and self._latest.arrived >= began:
                 return self._latest
         return MeterError(Fault.STOPPING, 'the server is stopping')

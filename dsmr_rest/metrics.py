@@ -131,7 +131,7 @@ def exposition(
     """
     families = [*_server(reading, age), *_line(counters)]
     families.append(_counts('dsmr_errors', 'Requests that got no reading.', 'code', errors))
-    families.append(_counts('dsmr_http_requests', 'HTTP requests answered.', 'status', responses))
+    families.append(_counts('dsmr_http_requests', 'HTTP responses sent.', 'status', responses))
     if reading:
         families.append(_info(reading, identifiers=identifiers))
         families.extend(_meter(reading))

@@ -370,7 +370,7 @@ def cannot_open(port: str, error: Exception) -> MeterError:
     elif fault is Fault.PORT_BUSY:
         reason = 'is in use by another program: stop that program'
     elif '://' in port:
-        reason = f'does not answer ({error}): check [meter] port and that a server listens there'
+        reason = f'does not respond ({error}): check [meter] port and that a server listens there'
     elif not Path(port).exists():
         reason = 'is not there: check the cable and [meter] port'
     else:

@@ -241,7 +241,7 @@ class Framer:
 
 
 def _checked_telegram(lines: bytes, header: bytes, checksum: bytes) -> Telegram:
-    """The telegram in these lines. Noise before its header may have brought a '/' of its own: see the module."""
+    """The telegram in these lines. Noise before its header may contain a '/' too: see the module."""
     first, *later = [slash.start() for slash in re.finditer(b'/', header)]
     starts = [first, *later[-LATER_SLASHES_TRIED:]]
     if not checksum:

@@ -139,7 +139,7 @@ def test_a_network_port_without_a_server() -> None:
         number = server.getsockname()[1]
     error = fails_to_open(f'socket://127.0.0.1:{number}')
     assert error.fault.code == 'port_missing'
-    assert 'does not answer' in error.detail
+    assert 'does not respond' in error.detail
 
 
 @pytest.mark.parametrize('line', ['auto', '9600 7E1'])
