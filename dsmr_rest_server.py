@@ -20,8 +20,10 @@ from dsmr_rest.discovery import Announcement
 from dsmr_rest.http_server import HttpServer
 from dsmr_rest.meter import Meter
 from dsmr_rest.p1_reader import P1Reader
+from dsmr_rest.places import Places
 from dsmr_rest.reading import Reading
 from dsmr_rest.simulated_meter import SimulatedMeter
+from dsmr_rest.telegram_server import TelegramServer
 
 log = logging.getLogger(__name__)
 
@@ -76,29 +78,43 @@ def main() -> int:
     with ExitStack() as stack:
         try:
             config = configuration(options, stack)
-            meter = Meter(P1Reader(config.meter))
-            server = HttpServer(config.server, Api(config.server, meter), verbose=options.verbose)
+            meter, server = _start(config, stack, verbose=options.verbose)
         except (ConfigError, OSError) as error:
             print(f'dsmr_rest_server: {error}', file=sys.stderr)
             return CANNOT_START
-        # The stack ends the meter first, so that all requests that wait for it get a response, and then the server.
-        stack.callback(server.close)
-        stack.callback(meter.stop)
-        announcement = Announcement(config.server, server.server_address[1])
-        stack.callback(announcement.close)
-        server.start()
         for warning in config.warnings:
             log.warning(warning)
         with suppress(OSError):  # stdout may be nohup.out on a full disk
             print(f'serving {config.meter.port} at {" ".join(server.urls)}', flush=True)
         if config.meter.keep_open:
             meter.open(config.meter.keep_open)
+        announcement = Announcement(config.server, server.port)
+        stack.callback(announcement.close)
         is_announced = announcement.is_wanted and not options.demo
         if is_announced:
             _announce_until_signal(announcement, meter)
         else:
             signal.sigwait(END_SIGNALS)
     return 0
+
+
+def _start(config: Config, stack: ExitStack, *, verbose: bool) -> tuple[Meter, HttpServer]:
+    """Starts everything that serves readings. Raises ConfigError.
+
+    The stack ends the meter first, so that all requests that wait for it get a response, and then the servers.
+    """
+    settings = config.server
+    meter = Meter(P1Reader(config.meter))
+    places = Places(min(settings.max_streams, settings.max_connections - 1))  # one connection is left for requests
+    server = HttpServer(settings, Api(settings, meter, places), verbose=verbose)
+    stack.callback(server.close)
+    if settings.telegram_port is not None:
+        telegram_server = TelegramServer(settings.host, settings.telegram_port, meter, places)
+        stack.callback(telegram_server.stop_accepting)
+        telegram_server.start()
+    stack.callback(meter.stop)
+    server.start()
+    return meter, server
 
 
 def _announce_until_signal(announcement: Announcement, meter: Meter) -> None:

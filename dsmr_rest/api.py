@@ -16,6 +16,7 @@ from dsmr_rest.config import ServerSettings
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http_message import ALLOWED_METHODS, HttpError, Request, Response
 from dsmr_rest.meter import Meter
+from dsmr_rest.places import Places
 from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES, Service, meter_problem, part_of_reading
 
 LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
@@ -27,9 +28,9 @@ PREFLIGHT_AGE = 86_400
 class Api:
     """Responds to requests, from any number of threads at once."""
 
-    def __init__(self, settings: ServerSettings, meter: Meter) -> None:
+    def __init__(self, settings: ServerSettings, meter: Meter, places: Places) -> None:
         self._settings = settings
-        self._service = Service(settings, meter)
+        self._service = Service(settings, meter, places)
         self._routes = dict(ROUTES)
         if settings.homewizard_api:
             self._routes.update(HOMEWIZARD_ROUTES)

@@ -197,6 +197,7 @@ class ServerSettings:
     max_streams: int = _setting(32, _whole_number(0, MOST_CONNECTIONS))
     metrics_identifiers: bool = _setting(False, _yes_or_no)
     homewizard_api: bool = _setting(False, _yes_or_no)
+    telegram_port: int | None = _setting(None, _whole_number(0, 65535))
 
     @property
     def is_local(self) -> bool:
@@ -225,6 +226,8 @@ def load(path: Path, credentials: Path | None = None) -> Config:
     meter = MeterSettings(**meter_section.values())
     server = ServerSettings(**server_section.values())
     _refuse_incomplete_pairs(path, server)
+    _refuse_telegrams_without_password(path, server)
+    _refuse_too_many_clients(path, server)
     secrets = meter_section.secrets_in_file() + server_section.secrets_in_file()
     warnings = _warnings(path, secrets, server)
     return Config(meter, server, tuple(warnings))
@@ -272,6 +275,24 @@ def _refuse_incomplete_pairs(path: Path, server: ServerSettings) -> None:
         raise ConfigError(f'{path}: [server] user and password: must be set together')
     if bool(server.certificate) != bool(server.private_key):
         raise ConfigError(f'{path}: [server] certificate and private_key: must be set together')
+
+
+def _refuse_telegrams_without_password(path: Path, server: ServerSettings) -> None:
+    is_open = server.telegram_port is not None and not server.is_local
+    if is_open and server.user:
+        raise ConfigError(
+            f'{path}: [server] telegram_port and user: only one of them may be set unless host is local, because raw'
+            ' telegrams are sent to every client without a password'
+        )
+
+
+def _refuse_too_many_clients(path: Path, server: ServerSettings) -> None:
+    all_clients = server.max_connections + server.max_streams
+    if server.telegram_port is not None and all_clients > MOST_CONNECTIONS:
+        raise ConfigError(
+            f'{path}: [server] max_connections and max_streams: must be at most {MOST_CONNECTIONS} together when'
+            ' telegram_port is set'
+        )
 
 
 def _warnings(path: Path, secrets_in_file: list[str], server: ServerSettings) -> list[str]:

@@ -8,7 +8,6 @@ places taken goes one of two ways. Up to MOST_REFUSALS at a time get a thread th
 read it; beyond that the 503 is sent at once, and the connection is closed whether or not the client can read it.
 """
 
-import errno
 import logging
 import math
 import socket
@@ -33,6 +32,7 @@ from dsmr_rest.http_message import (
     parse_request,
     problem,
 )
+from dsmr_rest.listener import Listener
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,6 @@ MOST_REFUSALS = 64
 """Clients at a time that get a 503 because all places are taken: each needs a thread and a file descriptor."""
 STOP_TIME = 0.4
 """Seconds for the last responses to go out. The whole server must stop within 2 s, of which the meter takes up to 1."""
-OUT_OF_FILES_PAUSE = 0.1
-"""Seconds until the next client is accepted after there were no file descriptors left."""
-IDLE_POLL = 86_400.0
-"""Seconds after which the accept loop wakes although there is no client. It need not: close() wakes it."""
 RECEIVE_SIZE = 8192
 """Bytes received at a time: a request seldom has more than 1 kB."""
 
@@ -146,11 +142,8 @@ class ConnectionPlaces:
         return True
 
 
-class HttpServer(ThreadingHTTPServer):
+class HttpServer(Listener, ThreadingHTTPServer):
     """The server. It listens when it is made, accepts after start(), and is gone after close()."""
-
-    daemon_threads = True
-    request_queue_size = 1024  # a burst waits here instead of being lost; the limit of the system may be lower
 
     def __init__(self, settings: ServerSettings, application: Application, *, verbose: bool = False) -> None:
         self.application = application
@@ -158,38 +151,8 @@ class HttpServer(ThreadingHTTPServer):
         self.tls = _tls_context(settings)
         self.places = ConnectionPlaces(settings.max_connections)
         self.stopping = threading.Event()
-        self._settings = settings
         self._refusals = threading.BoundedSemaphore(MOST_REFUSALS)
-        self._accepting = threading.Thread(
-            target=self.serve_forever, args=(IDLE_POLL,), name='http-accept', daemon=True
-        )
-        try:
-            super().__init__(self._address(), RequestHandler)
-        except (OSError, UnicodeError) as error:  # UnicodeError: the name cannot be a host name
-            reason = getattr(error, 'strerror', None) or error
-            host = settings.host or 'every address'
-            raise ConfigError(f'[server] host = {host}, port = {settings.port}: {reason}') from error
-
-    def _address(self) -> tuple[str, int]:
-        """The address to bind to; sets the family of the socket to that of the address."""
-        host = self._settings.host
-        port = self._settings.port
-        if not host and socket.has_dualstack_ipv6():
-            self.address_family = socket.AF_INET6
-            return '::', port
-        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = addresses[0]
-        self.address_family = family
-        return str(address[0]), port
-
-    def server_bind(self) -> None:
-        # Instead of http.server's, which asks the name service for its own name and may have to wait for it.
-        is_dual_stack = self.address_family == socket.AF_INET6 and not self._settings.host
-        if is_dual_stack:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
+        super().__init__(settings.host, settings.port, 'port', RequestHandler)
 
     @property
     def urls(self) -> list[str]:
@@ -197,28 +160,18 @@ class HttpServer(ThreadingHTTPServer):
         scheme = 'http'
         if self.tls is not None:
             scheme = 'https'
-        host = self._settings.host
-        if not host:
+        if not self.host:
             names = ['localhost', socket.gethostname()]
-        elif ':' in host:
-            names = [f'[{host}]']
+        elif ':' in self.host:
+            names = [f'[{self.host}]']
         else:
-            names = [host]
-        port = self.server_address[1]
-        return [f'{scheme}://{name}:{port}/' for name in names]
-
-    def start(self) -> None:
-        """Starts to accept clients, in a separate thread."""
-        self._accepting.start()
+            names = [self.host]
+        return [f'{scheme}://{name}:{self.port}/' for name in names]
 
     def close(self) -> None:
         """Stops accepting, lets the last responses go out for STOP_TIME, and disconnects everybody."""
         self.stopping.set()
-        if self._accepting.is_alive():
-            with suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accept loop
-            self.shutdown()
-        self.server_close()
+        self.stop_accepting()
         self.places.wait_until_silent(STOP_TIME)
         self.places.disconnect_all()
 
@@ -234,13 +187,7 @@ class HttpServer(ThreadingHTTPServer):
         return fields
 
     def get_request(self) -> tuple[Any, Any]:
-        try:
-            connection, address = self.socket.accept()
-        except OSError as error:
-            is_out_of_files = error.errno in (errno.EMFILE, errno.ENFILE)
-            if is_out_of_files:  # the client stays in the queue, and accept() would fail again at once
-                time.sleep(OUT_OF_FILES_PAUSE)
-            raise
+        connection, address = super().get_request()
         if self.tls is not None:  # the handshake follows in the connection's own thread
             connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
@@ -282,10 +229,6 @@ class HttpServer(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         self.places.leave(request)
         super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the signature is socketserver's
-        """Where unexpected errors of a connection end: the others go on."""
-        log.exception('a connection failed')  # noqa: LOG004 called where the exception is handled
 
 
 class RequestHandler(BaseRequestHandler):

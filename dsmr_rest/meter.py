@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 
 from dsmr_rest.faults import Fault, MeterError
@@ -29,6 +30,8 @@ STOP_TIME = 1.0
 """Seconds for the reading thread to end. It checks four times a second; only connecting to a peer may take longer."""
 SLOW_INTERVAL = 2.0
 """Seconds between telegrams above which a meter is slow: up to DSMR 4 one is sent every 10 s, later every second."""
+CLIENT_CHECK = 0.25
+"""Seconds between two checks whether a waiter is still wanted."""
 POLL_PAUSE = 90.0
 """Seconds that a slow meter's port is kept open after a poll: by default, Prometheus polls every minute."""
 
@@ -49,6 +52,10 @@ class Tally:
         """All counts so far, in the order of their names."""
         with self._lock:
             return dict(sorted(self._counts.items()))
+
+
+class NotWantedError(Exception):
+    """Nobody wants the reading any more."""
 
 
 class Meter:
@@ -94,13 +101,14 @@ class Meter:
         max_age: float | None = None,
         after: Reading | None = None,
         keep_open: float | None = None,
+        is_wanted: Callable[[], bool] | None = None,
     ) -> Reading:
         """Returns a reading that arrives after this call and before `deadline` (monotonic).
 
         A reading from memory is returned at once if it is at most `max_age` seconds old, or if `after` is given and it
         is a newer one. Afterwards the port is kept open for `keep_open` seconds. Omitted arguments default to the
         settings. Raises MeterError: at once for a fault of the port, at the deadline for a silent or garbled line, and
-        when the meter is stopped.
+        when the meter is stopped. Raises NotWantedError soon after `is_wanted`, which must not block, returns False.
         """
         began = time.monotonic()
         if deadline is None:
@@ -116,7 +124,7 @@ class Meter:
                 self._open_until = max(self._open_until, began + keep_open)
                 return reading
             self._keep_open = max(self._keep_open, keep_open)
-            outcome = self._wait(began, deadline)
+            outcome = self._wait(began, deadline, is_wanted)
             if outcome is None:
                 outcome = self.reader.nothing_usable(counters, time.monotonic() - began)
                 self._log.wait_failed(outcome, began)
@@ -174,13 +182,17 @@ class Meter:
             return latest
         return None
 
-    def _wait(self, began: float, deadline: float) -> Reading | MeterError | None:
+    def _wait(self, began: float, deadline: float, is_wanted: Callable[[], bool] | None) -> Reading | MeterError | None:
         """The first reading that arrived after `began`, or a fault of the port; None at the deadline."""
         while not self._stopping:
-            seconds_left = deadline - time.monotonic()
-            if seconds_left <= 0:
+            seconds = deadline - time.monotonic()
+            if seconds <= 0:
                 return None
-            if not self._sleep_until_event(seconds_left):
+            if is_wanted is not None:
+                if not is_wanted():
+                    raise NotWantedError
+                seconds = min(seconds, CLIENT_CHECK)
+            if not self._sleep_until_event(seconds):
                 continue
             if self._fault is not None:
                 return self._fault

@@ -121,17 +121,20 @@ def exposition(
     errors: Mapping[str, int],
     responses: Mapping[str, int],
     *,
+    telegram_clients: int,
     accept: str,
     identifiers: bool,
 ) -> tuple[bytes, str]:
     """The body and content type of a scrape: the text format 0.0.4, or OpenMetrics when `accept` asks for it.
 
     `age` is the reading's in seconds. `errors` counts the requests without a reading by fault code, `responses` those
-    of HTTP by status. What could tell this meter from all others is only shown with `identifiers`.
+    of HTTP by status. `telegram_clients` is how many are connected now. What could tell this meter from all others is
+    only shown with `identifiers`.
     """
     families = [*_server(reading, age), *_line(counters)]
     families.append(_counts('dsmr_errors', 'Requests that got no reading.', 'code', errors))
     families.append(_counts('dsmr_http_requests', 'HTTP responses sent.', 'status', responses))
+    families.append(_single('dsmr_telegram_clients', 'Clients connected to telegram_port.', telegram_clients))
     if reading:
         families.append(_info(reading, identifiers=identifiers))
         families.extend(_meter(reading))

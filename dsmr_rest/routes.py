@@ -6,7 +6,6 @@ port: it asks the Meter for a reading, and lets a MeterError pass, of which api.
 
 import hashlib
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http_message import RETRY_AFTER, HttpError, Request, Response, problem
 from dsmr_rest.meter import Meter, Tally
 from dsmr_rest.metrics import exposition
+from dsmr_rest.places import STREAMS, TELEGRAM_CLIENTS, Places
 from dsmr_rest.reading import Reading, camel_case, possible_keys, render
 
 STREAM_BEAT = 15.0
@@ -51,16 +51,14 @@ _FIRST_KEYS = possible_keys()
 class Service:
     """What the routes work with: the settings, the meter, and the server's own counts.
 
-    `responses` counts by HTTP status. `stream_places` has a place for every stream that may be open at a time; one
-    connection is always left for requests.
+    `responses` counts by HTTP status. `places` has a place for every stream that may be open at a time.
     """
 
-    def __init__(self, settings: ServerSettings, meter: Meter) -> None:
+    def __init__(self, settings: ServerSettings, meter: Meter, places: Places) -> None:
         self.settings = settings
         self.meter = meter
+        self.places = places
         self.responses = Tally()
-        most_streams = min(settings.max_streams, settings.max_connections - 1)
-        self.stream_places = threading.BoundedSemaphore(most_streams)
 
     @property
     def timeout(self) -> float:
@@ -169,6 +167,7 @@ def health(service: Service, request: Request) -> Response:
         **_verdict(error),
         **_last_reading(service.meter.latest),
         'waitingRequests': service.meter.waiters,
+        'telegramClients': service.places.taken(TELEGRAM_CLIENTS),
         'counters': _counters(service),
         'version': __version__,
     }
@@ -208,7 +207,7 @@ def _counters(service: Service) -> dict[str, Any]:
 
 def stream(service: Service, _: Request) -> Response:
     """GET /stream returns server-sent events, one per reading, and `event: problem` when the meter is lost."""
-    if not service.stream_places.acquire(blocking=False):
+    if not service.places.take(STREAMS):
         detail = 'as many streams as [server] max_streams allows are open: try again, or set it higher'
         return problem(Fault.TOO_MANY_CONNECTIONS, detail)
     events = ReadingStream(service)
@@ -254,7 +253,7 @@ class ReadingStream:
             last_event = time.monotonic()
 
     def close(self) -> None:
-        self._service.stream_places.release()
+        self._service.places.leave(STREAMS)
 
     def _next_reading(self, latest: Reading | None, last_event: float) -> Reading:
         """The next reading, if it arrives before it is time for a comment. Raises MeterError."""
@@ -288,6 +287,7 @@ def metrics(service: Service, request: Request) -> Response:
         service.meter.counters,
         service.meter.errors.counts(),
         service.responses.counts(),
+        telegram_clients=service.places.taken(TELEGRAM_CLIENTS),
         accept=request.headers.get('accept', ''),
         identifiers=service.settings.metrics_identifiers,
     )

@@ -42,7 +42,8 @@ COUNTERS = LineCounters(
 )
 OPENMETRICS = 'application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.5'
 OF_THE_SERVER = re.compile(
-    'dsmr_(up|reading_age_seconds|received_|telegrams_|checksum_|incomplete_|decryption_|port_|errors_|http_)'
+    'dsmr_(up|reading_age_seconds|received_|telegrams_|checksum_|incomplete_|decryption_|port_|errors_|http_|'
+    'telegram_clients)'
 )
 ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK')
 CHANNEL = '0-1:24.1.0({kind})', '0-1:96.1.0(4730)', '0-1:24.2.1({time})({value})'
@@ -52,7 +53,9 @@ def text(reading: Reading | None, accept: str = '', *, identifiers: bool = False
     """A scrape's body."""
     age = 0.25 if reading else None
     errors, responses = {'meter_silent': 4}, {'200': 5, '404': 1}
-    body, _ = exposition(reading, age, COUNTERS, errors, responses, accept=accept, identifiers=identifiers)
+    body, _ = exposition(
+        reading, age, COUNTERS, errors, responses, telegram_clients=3, accept=accept, identifiers=identifiers
+    )
     return body.decode()
 
 
@@ -192,7 +195,7 @@ def test_promtool_has_no_complaint(version: str, identifiers: bool) -> None:
 )
 def test_the_format_is_the_one_asked_for(accept: str, begins: str) -> None:
     """The format is one that the client accepts, and the text format 0.0.4 when Accept is missing or nonsense."""
-    _, content_type = exposition(None, None, COUNTERS, {}, {}, accept=accept, identifiers=False)
+    _, content_type = exposition(None, None, COUNTERS, {}, {}, telegram_clients=0, accept=accept, identifiers=False)
     assert content_type.startswith(begins)
 
 
@@ -210,6 +213,7 @@ def test_without_a_reading_there_are_only_the_servers_own_counters() -> None:
         'dsmr_errors_total{code="meter_silent"}': 4.0,
         'dsmr_http_requests_total{status="200"}': 5.0,
         'dsmr_http_requests_total{status="404"}': 1.0,
+        'dsmr_telegram_clients': 3.0,
     }
 
 

@@ -92,6 +92,8 @@ def test_the_python_example_runs(demo: Server, tmp_path: Path) -> None:
 
 def text_of(default: Any) -> str:
     """The default of a setting as config.ini has it."""
+    if default is None:
+        return ''
     if isinstance(default, bool):
         return {True: 'yes', False: 'no'}[default]
     if isinstance(default, tuple):
