@@ -17,10 +17,12 @@ thread only waits for a signal.
 
 Imports run one way, from the commands down:
 
-    dsmr_rest_server -> discovery, http_server, api -> routes -> metrics, homewizard, dashboard, meter -> p1_reader
-    -> config, reading -> specification, mbus -> telegram, quantities, serial_line, faults
+    dsmr_rest_server -> discovery, telegram_server, http_server, api -> routes, listener
+    -> metrics, homewizard, dashboard, meter -> p1_reader -> reading, baud_rate_search
+    -> specification, mbus -> line_parser, telegram, quantities
 
-take_one_reading begins at p1_reader, and http_message is used by the HTTP modules alone.
+config, serial_line and faults may be imported from anywhere above them, http_message only by the HTTP modules.
+take_one_reading begins at p1_reader.
 """
 
 __version__ = '1.0.0'
