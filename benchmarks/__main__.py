@@ -1,316 +1,207 @@
-"""python -m benchmarks: what the server costs, each row a ratio in one run against a floor or a rival it names."""
+"""What the server costs. Each row compares it, in one run, with a floor or a rival that the row names.
+
+python -m benchmarks [ROW ...]
+"""
 
 import argparse
-import http.client
-import json
 import os
 import platform
-import selectors
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from benchmarks.clients import delays, get, responses_per_second, streams
 from benchmarks.line import Line
+from benchmarks.servers import ROOT, free_port, roomy_server, running
+from benchmarks.usage import cpu_seconds, open_files, resident_mb, wake_ups
 
-ROOT = Path(__file__).parent.parent
 RUNS = 5
+REQUESTS_PER_RUN = 20
+"""Requests, one after the other, of whose delays a run has the median."""
+CLIENTS = 60
+TELEGRAMS_PER_RUN = 40
+"""Telegrams over which a run measures the CPU time."""
+REQUESTS_BEFORE_MEMORY = 10_000
+IDLE_TIME = 10.0
+WAITING_CLIENTS = (1, 10, 100, 400)
+OPEN_STREAMS = (1, 10, 60)
+"""The horizontal axes of docs/cost.png."""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port: int = probe.getsockname()[1]
-        return port
+class Result(NamedTuple):
+    """Two columns of a row."""
+
+    ratio: str
+    measured: str
 
 
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(('127.0.0.1', port), 1).close()
-    except OSError:
-        return False
-    return True
+def compare(runs: Sequence[tuple[float, float]], template: str) -> Result:
+    """The median of the ratios of the runs; the template shows the two medians, ours first."""
+    ours = statistics.median(our_figure for our_figure, _ in runs)
+    theirs = statistics.median(their_figure for _, their_figure in runs)
+    ratio = statistics.median(our_figure / their_figure for our_figure, their_figure in runs)
+    return Result(f'{ratio:.2f}', template.format(ours, theirs))
+
+
+def plain_handler(device: str, port: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return running('-m', 'benchmarks.plain_handler', port, device, port=port)
+
+
+def responses_from_memory() -> Result:
+    our_port = free_port()
+    with closing(Line(1)) as line, roomy_server(line.device, our_port), bare_server(get(our_port)) as bare_port:
+        runs = [(responses_per_second(our_port), responses_per_second(bare_port)) for _ in range(RUNS)]
+    return compare(runs, '{:.0f} against {:.0f} responses/s')
 
 
 @contextmanager
-def process(*command: object, port: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is there when its port answers, and gone behind the block."""
-    quiet = subprocess.DEVNULL
-    started = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=quiet, stderr=quiet)
-    try:
-        deadline = time.monotonic() + 20
-        while port and not answers(port):
-            assert time.monotonic() < deadline, f'{command} does not answer'
-            assert started.poll() is None, f'{command} ended'
-            time.sleep(0.01)
-        yield started
-    finally:
-        started.kill()
-        started.wait()
-
-
-@contextmanager
-def our_server(device: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder, 'config.ini')
-        config.write_text(
-            f'[meter]\nport = {device}\nline = 115200 8N1\n'
-            f'[server]\nhost = 127.0.0.1\nport = {port}\nmax_connections = 900\nmax_streams = 100\n'
-        )
-        with process('dsmr_rest_server.py', '--config', config, port=port) as started:
-            yield started
-
-
-def plain_shape(device: str, port: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    return process('-m', 'benchmarks.plain_shape', port, device, port=port)
-
-
-def cpu(pid: int) -> float:
-    """Seconds of CPU of a process so far, threads that have ended included: its CPU clock, clock_getcpuclockid(3)."""
-    return time.clock_gettime(~pid << 3 | 2)
-
-
-def memory(pid: int) -> float:
-    """Resident MB of a process."""
-    pages = int(Path(f'/proc/{pid}/statm').read_text().split()[1])
-    return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
-
-
-def get(port: int) -> bytes:
-    """The body of one answer."""
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
-    connection.request('GET', '/')
-    body = connection.getresponse().read()
-    connection.close()
-    return body
-
-
-def number(body: bytes) -> float:
-    """The number of the telegram that an answer holds."""
-    document = json.loads(body)
-    item = document.get('electricityUsedTariff1') or document['ELECTRICITY_USED_TARIFF_1']
-    value: float = item['value']
-    return value
-
-
-def wrk(port: int, seconds: int = 3) -> float:
-    """Answers a second on 16 keep-alive connections."""
-    command = ['wrk', '-t1', '-c16', f'-d{seconds}s', '-H', 'Cache-Control: max-age=3600', f'http://127.0.0.1:{port}/']
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert 'Non-2xx' not in text, text
-    return float(text.rpartition('Requests/sec:')[2].split()[0])
-
-
-def delays(line: Line, port: int, clients: int) -> list[float]:
-    """Seconds from a telegram's last byte on the wire to the last byte of each answer, for clients that ask at once."""
-    received: dict[socket.socket, bytes] = {}
-    done: dict[socket.socket, float] = {}
-    with selectors.DefaultSelector() as selector:
-        for _ in range(clients):
-            connection = socket.create_connection(('127.0.0.1', port))
-            connection.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
-            received[connection] = b''
-            selector.register(connection, selectors.EVENT_READ)
-        while len(done) < clients:
-            for key, _ in selector.select():
-                connection = key.fileobj  # type: ignore[assignment]
-                chunk = connection.recv(65536)
-                received[connection] += chunk
-                head, _, body = received[connection].partition(b'\r\n\r\n')
-                length = int(head.lower().partition(b'content-length: ')[2].split(b'\r\n')[0]) if body else 0
-                if body and len(body) == length:
-                    done[connection] = time.monotonic()
-                    selector.unregister(connection)
-                assert chunk or connection in done, received[connection]
-    for connection in received:
-        connection.close()
-    bodies = {connection: answer.partition(b'\r\n\r\n')[2] for connection, answer in received.items()}
-    return [at - line.ended[number(bodies[connection])] for connection, at in done.items()]
-
-
-def from_memory() -> tuple[str, float]:
-    line, ours, floor = Line(1), free_port(), free_port()
-    with ExitStack() as stack, tempfile.NamedTemporaryFile() as file:
-        stack.callback(line.close)
-        stack.enter_context(our_server(line.device, ours))
-        file.write(get(ours))
+def bare_server(body: bytes) -> Iterator[int]:
+    """The port of a bare server that sends this body."""
+    port = free_port()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(body)
         file.flush()
-        stack.enter_context(process('-m', 'benchmarks.bare_floor', floor, file.name, port=floor))
-        runs = [(wrk(ours), wrk(floor)) for _ in range(RUNS)]
-    mine, other = (statistics.median(each) for each in zip(*runs, strict=True))
-    return f'{mine:.0f} against {other:.0f} answers/s', statistics.median(a / b for a, b in runs)
+        with running('-m', 'benchmarks.bare_server', port, file.name, port=port):
+            yield port
 
 
-def delay_of_one(arrival: int) -> tuple[str, float]:
-    line = Line(0.25, arrival)
-    ours, plain = free_port(), free_port()
-    with ExitStack() as stack:
-        stack.callback(line.close)
-        stack.enter_context(our_server(line.device, ours))
-        stack.enter_context(plain_shape(line.device, plain))
-        runs = [[delay_in_a_row(line, port) for port in (ours, plain)] for _ in range(RUNS)]
-    mine, other = (statistics.median(each) * 1000 for each in zip(*runs, strict=True))
-    return f'{mine:.1f} ms against {other:.1f} ms', statistics.median(a / b for a, b in runs)
+def delay_of_one_client(chunk: int) -> Result:
+    our_port = free_port()
+    plain_port = free_port()
+    with (
+        closing(Line(0.25, chunk)) as line,
+        roomy_server(line.device, our_port),
+        plain_handler(line.device, plain_port),
+    ):
+        runs = [(median_delay_ms(line, our_port), median_delay_ms(line, plain_port)) for _ in range(RUNS)]
+    return compare(runs, '{:.1f} ms against {:.1f} ms')
 
 
-def delay_in_a_row(line: Line, port: int) -> float:
-    time.sleep(0.2)  # the other server lets go of the port
-    return statistics.median(delays(line, port, 1)[0] for _ in range(20))
+def median_delay_ms(line: Line, port: int) -> float:
+    """The delay of one client that sends requests one after the other."""
+    time.sleep(0.2)  # until the other server has closed the serial port
+    return statistics.median(delays(line, port, 1)[0] for _ in range(REQUESTS_PER_RUN)) * 1000
 
 
-def delay_of_many(clients: int = 60) -> tuple[str, float]:
-    line, port = Line(1), free_port()
-    with ExitStack() as stack:
-        stack.callback(line.close)
-        stack.enter_context(our_server(line.device, port))
-        ratios, shown = [], []
+def delay_of_many_clients() -> Result:
+    port = free_port()
+    runs = []
+    with closing(Line(1)) as line, roomy_server(line.device, port):
         for _ in range(RUNS):
-            one = statistics.median(delays(line, port, 1)[0] for _ in range(5))
-            many = statistics.quantiles(delays(line, port, clients), n=20)[-1]
-            ratios.append(many / one)
-            shown.append((many * 1000, one * 1000))
-    return '{:.1f} ms against {:.1f} ms'.format(*statistics.median_low(shown)), statistics.median(ratios)
+            of_one = statistics.median(delays(line, port, 1)[0] for _ in range(5))
+            percentiles_of_many = statistics.quantiles(delays(line, port, CLIENTS), n=20)
+            of_many = percentiles_of_many[-1]
+            runs.append((of_many, of_one))
+    ratio = statistics.median(of_many / of_one for of_many, of_one in runs)
+    of_many, of_one = statistics.median_low(runs)
+    return Result(f'{ratio:.2f}', f'{of_many * 1000:.1f} ms against {of_one * 1000:.1f} ms')
 
 
-@contextmanager
-def streams(port: int, count: int) -> Iterator[None]:
-    """So many open streams, whose events are read and dropped."""
-    connections = []
-    for _ in range(count):
-        connection = socket.create_connection(('127.0.0.1', port))
-        connection.sendall(b'GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n')
-        connections.append(connection)
-    stop = threading.Event()
-
-    def drain() -> None:
-        while not stop.wait(0.05):
-            for connection in connections:
-                try:
-                    while connection.recv(65536, socket.MSG_DONTWAIT):
-                        pass
-                except BlockingIOError:
-                    pass
-
-    thread = threading.Thread(target=drain)
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
-    for connection in connections:
-        connection.close()
-
-
-def cpu_per_telegram(line: Line, pid: int, telegrams: int = 40) -> float:
-    """CPU milliseconds per telegram."""
-    time.sleep(1)
-    sent, spent = line.sent, cpu(pid)
-    while line.sent < sent + telegrams:
-        time.sleep(0.05)
-    return (cpu(pid) - spent) / (line.sent - sent) * 1000
-
-
-def cpu_of_a_stream(arrival: int = 16) -> tuple[str, float]:
+def cpu_of_one_stream() -> Result:
     runs = []
     for _ in range(RUNS):
-        line, port = Line(0.15, arrival), free_port()
-        with ExitStack() as stack:
-            stack.callback(line.close)
-            with our_server(line.device, port) as server, streams(port, 1):
-                mine = cpu_per_telegram(line, server.pid)
-            with process('-m', 'benchmarks.library_loop', line.device) as library:
-                runs.append((mine, cpu_per_telegram(line, library.pid)))
-    mine, other = (statistics.median(each) for each in zip(*runs, strict=True))
-    return f'{mine:.2f} ms against {other:.2f} ms', statistics.median(a / b for a, b in runs)
+        port = free_port()
+        with closing(Line(0.15)) as line:
+            with roomy_server(line.device, port) as server, streams(port, 1):
+                ours = cpu_ms_per_telegram(line, server.pid)
+            with running('-m', 'benchmarks.library_loop', line.device) as library:
+                theirs = cpu_ms_per_telegram(line, library.pid)
+        runs.append((ours, theirs))
+    return compare(runs, '{:.2f} ms against {:.2f} ms')
 
 
-def idle() -> tuple[str, float]:
-    """How often any thread woke in ten seconds while nobody asked, and whether the port was closed."""
-    line, port = Line(1), free_port()
-    with ExitStack() as stack:
-        stack.callback(line.close)
-        server = stack.enter_context(our_server(line.device, port))
+def cpu_ms_per_telegram(line: Line, process_id: int, telegrams: int = TELEGRAMS_PER_RUN) -> float:
+    time.sleep(1)
+    sent_before = line.sent
+    cpu_before = cpu_seconds(process_id)
+    while line.sent < sent_before + telegrams:
+        time.sleep(0.05)
+    cpu_spent = cpu_seconds(process_id) - cpu_before
+    return cpu_spent / (line.sent - sent_before) * 1000
+
+
+def wake_ups_when_idle() -> Result:
+    """How often a thread ran in ten seconds without requests, and whether the serial port was closed."""
+    port = free_port()
+    with closing(Line(1)) as line, roomy_server(line.device, port) as server:
         get(port)
         time.sleep(1)
-        before = switches(server.pid)
-        time.sleep(10)
-        woken = switches(server.pid) - before
-        closed = Path(line.device) not in [each.readlink() for each in Path(f'/proc/{server.pid}/fd').iterdir()]
-    return f'port {"closed" if closed else "OPEN"}', float(woken)
+        before = wake_ups(server.pid)
+        time.sleep(IDLE_TIME)
+        woken = wake_ups(server.pid) - before
+        is_open = Path(line.device) in open_files(server.pid)
+    if is_open:
+        return Result(str(woken), 'port OPEN')
+    return Result(str(woken), 'port closed')
 
 
-def switches(pid: int) -> int:
-    return sum(
-        int(text.split()[1])
-        for task in Path(f'/proc/{pid}/task').iterdir()
-        for text in Path(task, 'status').read_text().splitlines()
-        if 'ctxt_switches' in text
-    )
+def memory_after_requests() -> Result:
+    with closing(Line(0)) as line:
+        our_port = free_port()
+        with roomy_server(line.device, our_port) as server:
+            ours = mb_after_requests(our_port, server.pid)
+        plain_port = free_port()
+        with plain_handler(line.device, plain_port) as plain:
+            theirs = mb_after_requests(plain_port, plain.pid)
+    return compare([(ours, theirs)], '{:.1f} MB against {:.1f} MB')
 
 
-def memory_after_requests(requests: int = 10_000) -> tuple[str, float]:
-    line = Line(0)
-    ours, plain = free_port(), free_port()
-    used = []
-    with ExitStack() as stack:
-        stack.callback(line.close)
-        for start, port in ((our_server, ours), (plain_shape, plain)):
-            with start(line.device, port) as server:
-                for _ in range(requests):
-                    get(port)
-                used.append(memory(server.pid))
-    return f'{used[0]:.1f} MB against {used[1]:.1f} MB', used[0] / used[1]
+def mb_after_requests(port: int, process_id: int) -> float:
+    for _ in range(REQUESTS_BEFORE_MEMORY):
+        get(port)
+    return resident_mb(process_id)
 
 
-def start() -> tuple[str, float]:
+def start() -> Result:
     runs = []
     for _ in range(RUNS):
-        line, port = Line(1), free_port()
-        began = time.monotonic()
-        with our_server(line.device, port):
-            mine = time.monotonic() - began
-        began = time.monotonic()
-        subprocess.run([sys.executable, '-c', 'import dsmr_parser.clients, http.server'], check=True)
-        runs.append((mine, time.monotonic() - began))
-        line.close()
-    mine, other = (statistics.median(each) * 1000 for each in zip(*runs, strict=True))
-    return f'{mine:.0f} ms against {other:.0f} ms', statistics.median(a / b for a, b in runs)
+        with closing(Line(1)) as line:
+            port = free_port()
+            began = time.monotonic()
+            with roomy_server(line.device, port):
+                ours = (time.monotonic() - began) * 1000
+            began = time.monotonic()
+            subprocess.run([sys.executable, '-c', 'import dsmr_parser.clients, http.server'], check=True)
+            theirs = (time.monotonic() - began) * 1000
+        runs.append((ours, theirs))
+    return compare(runs, '{:.0f} ms against {:.0f} ms')
 
 
-def growth() -> tuple[str, float]:
-    """How cost grows with clients, as a picture in docs/cost.png; the ratio is of 400 clients to one."""
-    waiting: dict[int, float] = {}
-    open_streams: dict[int, float] = {}
-    line, port = Line(1), free_port()
-    with ExitStack() as stack:
-        stack.callback(line.close)
-        server = stack.enter_context(our_server(line.device, port))
-        for clients in (1, 10, 100, 400):
-            runs = [statistics.median(delays(line, port, clients)) for _ in range(RUNS)]
-            waiting[clients] = statistics.median(runs) * 1000
-        for count in (1, 10, 60):
+def growth() -> Result:
+    """How costs grow with the number of clients, as a picture in docs/cost.png; the ratio is of 400 clients to one."""
+    delay_ms: dict[int, float] = {}
+    cpu_ms: dict[int, float] = {}
+    port = free_port()
+    with closing(Line(1)) as line, roomy_server(line.device, port) as server:
+        for clients in WAITING_CLIENTS:
+            medians = [statistics.median(delays(line, port, clients)) for _ in range(RUNS)]
+            delay_ms[clients] = statistics.median(medians) * 1000
+        for count in OPEN_STREAMS:
             with streams(port, count):
-                open_streams[count] = cpu_per_telegram(line, server.pid, 10)
-    draw(waiting, open_streams)
-    shown = ', '.join(f'{clients}: {delay:.1f} ms' for clients, delay in waiting.items())
-    return shown, waiting[400] / waiting[1]
+                cpu_ms[count] = cpu_ms_per_telegram(line, server.pid, telegrams=10)
+    draw(delay_ms, cpu_ms)
+    ratio = delay_ms[WAITING_CLIENTS[-1]] / delay_ms[WAITING_CLIENTS[0]]
+    measured = ', '.join(f'{clients}: {delay:.1f} ms' for clients, delay in delay_ms.items())
+    return Result(f'{ratio:.2f}', measured)
 
 
-def draw(waiting: dict[int, float], open_streams: dict[int, float]) -> None:
+def draw(delay_ms: dict[int, float], cpu_ms: dict[int, float]) -> None:
     figure = Figure(figsize=(8, 3), layout='constrained')
-    panels = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2)
     for panel, points, title, unit in (
-        (panels[0], waiting, 'clients that wait together', 'ms from last byte in to last byte out'),
-        (panels[1], open_streams, 'open streams', 'ms of CPU per telegram'),
+        (left, delay_ms, 'waiting clients', 'ms from last byte in to last byte out'),
+        (right, cpu_ms, 'open streams', 'ms of CPU time per telegram'),
     ):
         panel.plot(list(points), list(points.values()), marker='o')
         panel.set(xlabel=title, ylabel=unit, xlim=0, ylim=0)
@@ -318,37 +209,56 @@ def draw(waiting: dict[int, float], open_streams: dict[int, float]) -> None:
     figure.savefig(ROOT / 'docs/cost.png', dpi=100)
 
 
-ROWS: dict[str, tuple[str, str, Callable[[], tuple[str, float]]]] = {
-    'memory-answers': ('answers from memory, 16 connections, x bare floor', 'at least 0.95', from_memory),
-    'delay': (
-        'last byte in to last byte out, 16-byte arrivals, x plain shape',
+class Row(NamedTuple):
+    """A row of the table in the README, in its words."""
+
+    what: str
+    target: str
+    measure: Callable[[], Result]
+
+
+ROWS = {
+    'responses': Row('responses from memory, 16 connections, x bare server', 'at least 0.95', responses_from_memory),
+    'delay': Row(
+        'last byte in to last byte out, 16 bytes at a time, x plain handler',
         'at most 1.0',
-        lambda: delay_of_one(16),
+        partial(delay_of_one_client, 16),
     ),
-    'delay-180': ('the same, 180-byte arrivals', 'at most 1.0', lambda: delay_of_one(180)),
-    'delay-60': ('the same with 60 clients, p95, x one client', 'under 20', delay_of_many),
-    'cpu': ('CPU per telegram, one stream, 16-byte arrivals, x SerialReader.read()', 'at most 0.5', cpu_of_a_stream),
-    'idle': ('wake-ups in 10 s while nobody asks', '0', idle),
-    'memory': ('memory after 10,000 requests, x plain shape', 'at most 1.10', memory_after_requests),
-    'growth': ('400 waiting clients, median, x one client (docs/cost.png)', '', growth),
-    'start': ('start to first connection, x importing its libraries', 'at most 1.15', start),
+    'delay-180': Row('the same, 180 bytes at a time', 'at most 1.0', partial(delay_of_one_client, 180)),
+    'delay-60': Row('the same with 60 clients, p95, x one client', 'under 20', delay_of_many_clients),
+    'cpu': Row(
+        'CPU time per telegram, one stream, 16 bytes at a time, x `SerialReader.read()`',
+        'at most 0.5',
+        cpu_of_one_stream,
+    ),
+    'idle': Row('wake-ups in 10 s without requests', '0', wake_ups_when_idle),
+    'memory': Row('memory after 10,000 requests, x plain handler', 'at most 1.10', memory_after_requests),
+    'growth': Row('400 waiting clients, median, x one client (docs/cost.png)', '', growth),
+    'start': Row('start to first connection, x importing its libraries', 'at most 1.15', start),
 }
 
 
+def machine() -> str:
+    libraries = ', '.join(f'{name} {version(name)}' for name in ('dsmr_parser', 'pyserial'))
+    return f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}'
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser('python -m benchmarks', description='Measures what the server costs.')
     parser.add_argument('rows', nargs='*', metavar='ROW', help=f'which rows (default: all): {", ".join(ROWS)}')
-    chosen = parser.parse_args().rows or list(ROWS)
+    options = parser.parse_args()
+    unknown = set(options.rows) - set(ROWS)
+    if unknown:
+        parser.error(f'unknown rows: {", ".join(sorted(unknown))}')
     if not shutil.which('wrk'):
         sys.exit('wrk is missing: apt-get install wrk')
-    libraries = ', '.join(f'{name} {version(name)}' for name in ('dsmr_parser', 'pyserial'))
-    where = f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}'
-    print(f'{time.strftime("%Y-%m-%d")}, {where}\n')
+    today = time.strftime('%Y-%m-%d')
+    print(f'{today}, {machine()}\n')
     print('| what | ratio | target | measured |\n|---|---|---|---|')
-    for name in chosen:
-        what, target, measure = ROWS[name]
-        shown, ratio = measure()
-        print(f'| {what} | {ratio:.2f} | {target} | {shown} |', flush=True)
+    for name in options.rows or ROWS:
+        row = ROWS[name]
+        result = row.measure()
+        print(f'| {row.what} | {result.ratio} | {row.target} | {result.measured} |', flush=True)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,10 @@
-"""A long life in a short time: telegrams as fast as the line goes, a stream and clients; what grows in the server?
+"""A long life in a short time: telegrams as fast as the line passes them, a stream, and clients. What grows?
 
 python -m benchmarks.soak [--telegrams 1000000] [--requests 100000] [--load 60]
 
-The telegrams are short, with one line of each kind, and all differ: a pseudo-terminal passes 4 kB at a time, and so
-more of them pass. Exit status 1 when memory grew by more than LIMIT behind the first tenth, when a thread or a file was
-left, or when a request was not answered with 200.
+The telegrams are short, with one line of each kind, and no two are equal. Short, because a pseudo-terminal passes 4 kB
+at a time. Exit status 1 when memory grew by more than LIMIT after the first tenth, when a thread or a file was left, or
+when a request got another response than 200.
 """
 
 import argparse
@@ -12,21 +12,27 @@ import http.client
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from benchmarks.__main__ import free_port, our_server
+from benchmarks.servers import free_port, roomy_server
 from dsmr_rest.simulated_meter import SimulatedMeter, with_checksum
 
 LIMIT = 1024
 """kB of resident memory."""
 ROWS = 20
-CLIENTS_A_SECOND, LOADERS = 500, 8
+ROWS_IN_FIRST_TENTH = ROWS // 10
+CLIENTS_PER_SECOND = 500
+LOAD_THREADS = 8
 SETTLE_TIME = 10.0
+"""Seconds within which threads must end and files be closed after the last request."""
+TIMEOUT = 30.0
+"""Seconds that a client waits for a response."""
+FROM_MEMORY = {'Cache-Control': 'max-age=60'}
 HEAD = f'{"telegrams":>10} {"requests":>9} {"seconds":>8} {"RSS kB":>8} {"threads":>8} {"files":>6}'
 
 
@@ -39,125 +45,164 @@ class Usage:
     files: int
 
     @classmethod
-    def of(cls, process: int) -> 'Usage':
-        folder = Path(f'/proc/{process}')
-        status = dict(line.split(':', 1) for line in (folder / 'status').read_text().splitlines())
-        return cls(int(status['VmRSS'].split()[0]), int(status['Threads']), len(list((folder / 'fd').iterdir())))
+    def of(cls, process_id: int) -> 'Usage':
+        folder = Path(f'/proc/{process_id}')
+        lines = (folder / 'status').read_text().splitlines()
+        status = dict(line.split(':', 1) for line in lines)
+        rss, _ = status['VmRSS'].split()
+        files = list((folder / 'fd').iterdir())
+        return cls(int(rss), int(status['Threads']), len(files))
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What came of a soak: kB of memory after the first tenth, and requests that got another response than 200."""
+
+    kilobytes: int
+    failures: int
 
 
 def telegrams() -> Iterator[bytes]:
-    """Telegrams with a power failure log, a gas meter, numbers, texts and times, each with values of its own."""
+    """Telegrams with a power failure log, a gas meter, numbers, texts and times, whose values change each time."""
     for number in count():
-        stamp = f'24{number // 2419200 % 12 + 1:02}{number // 86400 % 28 + 1:02}'
-        stamp += f'{number // 3600 % 24:02}{number // 60 % 60:02}{number % 60:02}W'
+        month = number // 2419200 % 12 + 1
+        day = number // 86400 % 28 + 1
+        hour = number // 3600 % 24
+        minute = number // 60 % 60
+        stamp = f'24{month:02}{day:02}{hour:02}{minute:02}{number % 60:02}W'
         lines = (
-            '/SIM5\\2SOAK', '', '1-3:0.2.8(50)', f'0-0:1.0.0({stamp})', '0-0:96.1.1(4530303031)',
-            f'1-0:1.8.1({number / 1000:010.3f}*kWh)', f'1-0:1.7.0({number % 99999 / 1000:06.3f}*kW)',
+            '/SIM5\\2SOAK',
+            '',
+            '1-3:0.2.8(50)',
+            f'0-0:1.0.0({stamp})',
+            '0-0:96.1.1(4530303031)',
+            f'1-0:1.8.1({number / 1000:010.3f}*kWh)',
+            f'1-0:1.7.0({number % 99999 / 1000:06.3f}*kW)',
             f'1-0:99.97.0(1)(0-0:96.7.19)({stamp})({number % 10**9:010}*s)',
-            '0-1:24.1.0(003)', f'0-1:24.2.1({stamp})({number / 1000:09.3f}*m3)', '',
-        )  # fmt: skip
+            '0-1:24.1.0(003)',
+            f'0-1:24.2.1({stamp})({number / 1000:09.3f}*m3)',
+            '',
+        )
         yield with_checksum('\r\n'.join(lines))
 
 
 class Clients:
-    """One stream, and two clients that keep their connection: one takes what is new, one what is a minute old."""
+    """One stream, and two clients that keep their connection: one takes new readings, one those of the last minute.
+
+    `telegrams` counts the readings of the stream, `requests` and `failures` the responses to the two clients.
+    """
 
     def __init__(self, port: int, requests: int) -> None:
-        self.telegrams, self.requests, self.failures = 0, 0, 0
-        self._port, self._wanted = port, requests
-        self._lock = threading.Lock()  # guards the counts of requests
-        self._ended = threading.Event()
-        jobs: list[tuple[Callable[..., None], tuple[dict[str, str], ...]]] = [
-            (self._listen, ()),
-            (self._ask, ({},)),
-            (self._ask, ({'Cache-Control': 'max-age=60'},)),
+        self.telegrams = 0
+        self.requests = 0
+        self.failures = 0
+        self._port = port
+        self._wanted = requests
+        self._lock = threading.Lock()
+        """Guards `requests` and `failures`, which both clients change."""
+        self._closed = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._listen, name='stream'),
+            threading.Thread(target=self._send_requests, args=({},), name='new-readings'),
+            threading.Thread(target=self._send_requests, args=(FROM_MEMORY,), name='readings-from-memory'),
         ]
-        self._threads = [threading.Thread(target=job, args=given) for job, given in jobs]
-        for each in self._threads:
-            each.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        self._ended.set()
-        for each in self._threads:
-            each.join()
+        self._closed.set()
+        for thread in self._threads:
+            thread.join()
 
     def _listen(self) -> None:
-        with closing(http.client.HTTPConnection('127.0.0.1', self._port, timeout=30)) as connection:
+        with closing(http.client.HTTPConnection('127.0.0.1', self._port, timeout=TIMEOUT)) as connection:
             connection.request('GET', '/stream')
-            answer = connection.getresponse()
-            while not self._ended.is_set() and (line := answer.readline()):
-                self.telegrams += line.startswith(b'data: {')
+            response = connection.getresponse()
+            for line in response:
+                if self._closed.is_set():
+                    return
+                if line.startswith(b'data: {'):
+                    self.telegrams += 1
 
-    def _ask(self, headers: dict[str, str]) -> None:
-        with closing(http.client.HTTPConnection('127.0.0.1', self._port, timeout=30)) as connection:
-            while not self._ended.is_set() and self.requests < self._wanted:
+    def _send_requests(self, headers: dict[str, str]) -> None:
+        with closing(http.client.HTTPConnection('127.0.0.1', self._port, timeout=TIMEOUT)) as connection:
+            while not self._closed.is_set() and self.requests < self._wanted:
                 connection.request('GET', '/', headers=headers)
-                answer = connection.getresponse()
-                answer.read()
+                response = connection.getresponse()
+                response.read()
                 with self._lock:
                     self.requests += 1
-                    self.failures += answer.status != http.HTTPStatus.OK
+                    self.failures += response.status != http.HTTPStatus.OK
 
 
-def soak(process: int, port: int, meter: SimulatedMeter, wanted: int, requests: int) -> tuple[int, int]:
-    """Prints a row per twentieth; gives the growth in kB behind the first tenth and how many requests failed."""
-    began, rows = time.monotonic(), []
+def soak(process_id: int, port: int, meter: SimulatedMeter, wanted: int, requests: int) -> Growth:
+    """Send so many telegrams and requests, and print a row per twentieth of the telegrams."""
+    began = time.monotonic()
+    sent: list[int] = []
+    rss: list[int] = []
+    print(HEAD)
     with closing(Clients(port, requests)) as clients:
         for row in range(1, ROWS + 1):
-            while meter.sent < wanted * row // ROWS or (row == ROWS and clients.requests < requests):
-                time.sleep(0.05)
-            usage, seconds = Usage.of(process), time.monotonic() - began
-            rows.append((meter.sent, usage.rss))
-            print(
-                f'{meter.sent:10} {clients.requests:9} {seconds:8.1f} {usage.rss:8} {usage.threads:8} {usage.files:6}',
-                flush=True,
-            )
-    (sent, before), (sent_at_last, after) = rows[ROWS // 10 - 1], rows[-1]
-    print(
-        f'{clients.telegrams} readings came through the stream, {clients.failures} of {clients.requests} requests'
-        f' failed; behind the first tenth memory grew by {after - before} kB,'
-        f' {(after - before) * 1_000_000 / (sent_at_last - sent):.0f} kB per million telegrams'
-    )
-    return after - before, clients.failures
+            wait_for_telegrams(meter, wanted * row // ROWS)
+            if row == ROWS:
+                wait_for_requests(clients, requests)
+            usage = Usage.of(process_id)
+            sent.append(meter.sent)
+            rss.append(usage.rss)
+            seconds = time.monotonic() - began
+            counts = f'{meter.sent:10} {clients.requests:9} {seconds:8.1f}'
+            print(f'{counts} {usage.rss:8} {usage.threads:8} {usage.files:6}', flush=True)
+    first = ROWS_IN_FIRST_TENTH - 1
+    kilobytes = rss[-1] - rss[first]
+    per_million = kilobytes * 1_000_000 / (sent[-1] - sent[first])
+    print(f'{clients.telegrams} readings on the stream, {clients.failures} of {clients.requests} requests failed')
+    print(f'after the first tenth memory grew by {kilobytes} kB, {per_million:.0f} kB per million telegrams')
+    return Growth(kilobytes, clients.failures)
 
 
-def load(process: int, port: int, seconds: int) -> int:
-    """CLIENTS_A_SECOND new connections each second, each with one request; how many were not answered with 200."""
-
-    def one(_: int) -> bool:
-        with closing(http.client.HTTPConnection('127.0.0.1', port, timeout=30)) as connection:
-            connection.request('GET', '/', headers={'Cache-Control': 'max-age=60'})
-            answer = connection.getresponse()
-            return bool(answer.read()) and answer.status == http.HTTPStatus.OK
-
-    began, answered = time.monotonic(), 0
-    with ThreadPoolExecutor(LOADERS) as pool:
-        for second in range(seconds):
-            answered += sum(pool.map(one, range(CLIENTS_A_SECOND)))
-            time.sleep(max(0.0, began + second + 1 - time.monotonic()))
-    asked, took = seconds * CLIENTS_A_SECOND, time.monotonic() - began
-    usage = Usage.of(process)
-    print(f'load: {answered} of {asked} clients answered in {took:.0f} s; now {usage}')
-    return asked - answered
-
-
-def settled(process: int, rest: Usage) -> bool:
-    """Whether threads and files come back to what they were at rest."""
-    deadline = time.monotonic() + SETTLE_TIME
-    while (now := Usage.of(process)).threads > rest.threads or now.files > rest.files:
-        if time.monotonic() > deadline:
-            print(f'left behind: {now}, at rest it was {rest}')
-            return False
+def wait_for_telegrams(meter: SimulatedMeter, number: int) -> None:
+    while meter.sent < number:
         time.sleep(0.05)
-    return True
 
 
-@contextmanager
-def server_at(device: str) -> Iterator[tuple[int, int]]:
-    """Process and port of a server."""
-    port = free_port()
-    with our_server(device, port) as process:
-        yield process.pid, port
+def wait_for_requests(clients: Clients, number: int) -> None:
+    while clients.requests < number:
+        time.sleep(0.05)
+
+
+def load(process_id: int, port: int, seconds: int) -> int:
+    """Connect CLIENTS_PER_SECOND clients each second, with one request each; return how many did not get a 200."""
+
+    def gets_reading(_: int) -> bool:
+        with closing(http.client.HTTPConnection('127.0.0.1', port, timeout=TIMEOUT)) as connection:
+            connection.request('GET', '/', headers=FROM_MEMORY)
+            response = connection.getresponse()
+            has_body = len(response.read()) > 0
+            return has_body and response.status == http.HTTPStatus.OK
+
+    began = time.monotonic()
+    served = 0
+    with ThreadPoolExecutor(LOAD_THREADS) as pool:
+        for second in range(seconds):
+            served += sum(pool.map(gets_reading, range(CLIENTS_PER_SECOND)))
+            next_second = began + second + 1
+            time.sleep(max(0.0, next_second - time.monotonic()))
+    clients = seconds * CLIENTS_PER_SECOND
+    took = time.monotonic() - began
+    print(f'load: {served} of {clients} clients got a reading in {took:.0f} s; now {Usage.of(process_id)}')
+    return clients - served
+
+
+def settles(process_id: int, at_rest: Usage) -> bool:
+    """Whether the numbers of threads and files return to what they were at rest."""
+    deadline = time.monotonic() + SETTLE_TIME
+    while time.monotonic() < deadline:
+        now = Usage.of(process_id)
+        if now.threads <= at_rest.threads and now.files <= at_rest.files:
+            return True
+        time.sleep(0.05)
+    print(f'not settled: {now}, at rest it was {at_rest}')
+    return False
 
 
 def main() -> int:
@@ -166,14 +211,20 @@ def main() -> int:
     parser.add_argument('--requests', type=int, default=100_000)
     parser.add_argument('--load', type=int, default=60, metavar='SECONDS')
     options = parser.parse_args()
-    with SimulatedMeter(interval=0, source=telegrams().__next__) as meter, server_at(meter.port) as (process, port):
-        rest = Usage.of(process)
-        print(HEAD)
-        grown, failures = soak(process, port, meter, options.telegrams, options.requests)
-        failures += load(process, port, options.load) if options.load else 0
-        passed = settled(process, rest) and grown <= LIMIT and not failures
-    print('passed' if passed else 'failed')
-    return 0 if passed else 1
+    port = free_port()
+    source = telegrams().__next__
+    with SimulatedMeter(interval=0, source=source) as meter, roomy_server(meter.port, port) as server:
+        at_rest = Usage.of(server.pid)
+        growth = soak(server.pid, port, meter, options.telegrams, options.requests)
+        failures = growth.failures
+        if options.load:
+            failures += load(server.pid, port, options.load)
+        has_settled = settles(server.pid, at_rest)
+    if not has_settled or growth.kilobytes > LIMIT or failures:
+        print('failed')
+        return 1
+    print('passed')
+    return 0
 
 
 if __name__ == '__main__':

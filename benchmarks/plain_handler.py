@@ -1,4 +1,7 @@
-"""The plain shape: a handler that opens the port per request with dsmr_parser as it is. python -m … PORT DEVICE."""
+"""The plain handler: it opens the port for each request and uses dsmr_parser unmodified.
+
+python -m benchmarks.plain_handler PORT DEVICE
+"""
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,10 +12,12 @@ from dsmr_parser.clients import SERIAL_SETTINGS_V5, SerialReader
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
+    device = ''
 
     def do_GET(self) -> None:
-        reader = SerialReader(sys.argv[2], dict(SERIAL_SETTINGS_V5), telegram_specifications.V5)
-        body = next(reader.read_as_object()).to_json().encode()
+        reader = SerialReader(self.device, dict(SERIAL_SETTINGS_V5), telegram_specifications.V5)
+        telegram = next(reader.read_as_object())
+        body = telegram.to_json().encode()
         self.send_response(200)
         self.send_header('Content-Type', 'application/json')
         self.send_header('Content-Length', str(len(body)))
@@ -23,4 +28,6 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()
+if __name__ == '__main__':
+    Handler.device = sys.argv[2]
+    ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()

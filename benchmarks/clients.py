@@ -1,0 +1,123 @@
+"""The clients of the benchmarks: single requests, requests at once, a load of requests, and open streams."""
+
+import http.client
+import json
+import selectors
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+
+from benchmarks.line import Line
+
+DRAIN_PAUSE = 0.05
+"""Seconds between two reads of all open streams."""
+
+
+def get(port: int) -> bytes:
+    """The body of one response."""
+    with closing(http.client.HTTPConnection('127.0.0.1', port, timeout=30)) as connection:
+        connection.request('GET', '/')
+        return connection.getresponse().read()
+
+
+def responses_per_second(port: int, seconds: int = 3) -> float:
+    """What wrk measures on 16 keep-alive connections, when a reading from memory will do."""
+    options = ['-t1', '-c16', f'-d{seconds}s', '-H', 'Cache-Control: max-age=3600']
+    command = ['wrk', *options, f'http://127.0.0.1:{port}/']
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert 'Non-2xx' not in report, report
+    _, _, after_label = report.rpartition('Requests/sec:')
+    return float(after_label.split()[0])
+
+
+class PendingRequest:
+    """A request for a new reading, sent on its own connection; `ended` is the time of the response's last byte."""
+
+    def __init__(self, port: int) -> None:
+        self.connection = socket.create_connection(('127.0.0.1', port))
+        self.connection.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+        self.ended: float | None = None
+        self._received = b''
+
+    @property
+    def body(self) -> bytes:
+        """What has been received of it."""
+        _, _, body = self._received.partition(b'\r\n\r\n')
+        return body
+
+    def receive(self) -> None:
+        """Take what has arrived."""
+        chunk = self.connection.recv(65536)
+        self._received += chunk
+        body = self.body
+        if body and len(body) == self._content_length():
+            self.ended = time.monotonic()
+        assert chunk or self.ended is not None, f'incomplete response: {self._received!r}'
+
+    def counter(self) -> float:
+        """The number of the telegram in the response: the server's JSON and dsmr_parser's name it differently."""
+        document = json.loads(self.body)
+        item = document.get('electricityUsedTariff1') or document['ELECTRICITY_USED_TARIFF_1']
+        value: float = item['value']
+        return value
+
+    def _content_length(self) -> int:
+        header_section, _, _ = self._received.lower().partition(b'\r\n\r\n')
+        _, _, after_name = header_section.partition(b'content-length: ')
+        return int(after_name.split(b'\r\n')[0])
+
+
+def delays(line: Line, port: int, clients: int) -> list[float]:
+    """Seconds from a telegram's last byte on the line to the last byte of each response, for requests sent at once."""
+    requests = [PendingRequest(port) for _ in range(clients)]
+    with selectors.DefaultSelector() as selector:
+        for request in requests:
+            selector.register(request.connection, selectors.EVENT_READ, request)
+        while selector.get_map():
+            for key, _ in selector.select():
+                request = key.data
+                request.receive()
+                if request.ended is not None:
+                    selector.unregister(request.connection)
+    measured = []
+    for request in requests:
+        request.connection.close()
+        assert request.ended is not None
+        measured.append(request.ended - line.ended[request.counter()])
+    return measured
+
+
+@contextmanager
+def streams(port: int, count: int) -> Iterator[None]:
+    """So many open streams, whose events are read and dropped."""
+    connections = []
+    for _ in range(count):
+        connection = socket.create_connection(('127.0.0.1', port))
+        connection.sendall(b'GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n')
+        connections.append(connection)
+    stop = threading.Event()
+
+    def drain_until_stop() -> None:
+        while not stop.wait(DRAIN_PAUSE):
+            for connection in connections:
+                drain(connection)
+
+    thread = threading.Thread(target=drain_until_stop, name='drain')
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        for connection in connections:
+            connection.close()
+
+
+def drain(connection: socket.socket) -> None:
+    """Read and drop what has arrived."""
+    with suppress(BlockingIOError):
+        while connection.recv(65536, socket.MSG_DONTWAIT):
+            pass
