@@ -1,6 +1,8 @@
-"""Makes docs/dashboard.png: the dashboard after two minutes of a house at ten times its pace.
+"""Makes docs/dashboard.png: the dashboard after two minutes, in which twenty minutes pass in the house.
 
-Needs the Debian packages chromium and chromium-driver. By hand: python -m benchmarks.screenshot
+python -m benchmarks.screenshot
+
+Needs the Debian packages chromium and chromium-driver.
 """
 
 import shutil
@@ -15,12 +17,19 @@ from typing import Any
 
 from selenium import webdriver
 
+from benchmarks.servers import ROOT
 from dsmr_rest.simulated_meter import DUTCH, House, SimulatedMeter, telegram
 
-ROOT = Path(__file__).parent.parent
-BEGIN = datetime(2026, 6, 12, 8, 53, tzinfo=DUTCH)  # at nine the sun gives more than the house needs
-PACE, INTERVAL, SECONDS = 10, 0.5, 115
+BEGIN = datetime(2026, 6, 12, 8, 53, tzinfo=DUTCH)
+"""From nine on the solar panels produce more than the house uses."""
+PACE = 10
+"""Seconds in the house per second."""
+INTERVAL = 0.5
+"""Seconds between telegrams."""
+SECONDS = 115
+"""Seconds until the picture is taken: less than two minutes, because the dashboard rounds up what its plot covers."""
 WIDTH = 800
+"""CSS pixels."""
 OPTIONS = (
     '--headless=new',
     '--no-sandbox',
@@ -35,7 +44,7 @@ OPTIONS = (
 
 
 def chromium(profile: Path, browser: str = 'chromium', driver: str = 'chromedriver') -> webdriver.Chrome:
-    """A headless Chromium with a profile of its own, whose console is kept; to be ended by quit()."""
+    """A headless Chromium with its own profile and a log of its console. The caller ends it with quit()."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which(browser) or browser
     for option in (*OPTIONS, f'--user-data-dir={profile}'):
@@ -45,31 +54,35 @@ def chromium(profile: Path, browser: str = 'chromium', driver: str = 'chromedriv
 
 
 def emulate(browser: webdriver.Chrome, width: int, height: int = 800, **features: str) -> None:
-    """A screen of that size in CSS pixels, and media features such as prefers_color_scheme='dark'."""
+    """Emulate a screen of this size in CSS pixels, and media features, for example prefers_color_scheme='dark'."""
     screen: dict[str, Any] = {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': True}
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', screen)
     media = [{'name': name.replace('_', '-'), 'value': value} for name, value in features.items()]
     browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': media})
 
 
-def _house_in_a_hurry() -> Callable[[], bytes]:
-    house, start = House(), time.monotonic()
+def accelerated_house() -> Callable[[], bytes]:
+    """A source of a Belgian meter's telegrams, in whose house time passes PACE times as fast."""
+    house = House()
+    start = time.monotonic()
 
-    def source() -> bytes:
-        return telegram(house, 'belgium', BEGIN + timedelta(seconds=(time.monotonic() - start) * PACE))
+    def next_telegram() -> bytes:
+        passed = (time.monotonic() - start) * PACE
+        return telegram(house, 'belgium', BEGIN + timedelta(seconds=passed))
 
-    return source
+    return next_telegram
 
 
-def _photograph(url: str, folder: Path) -> None:
-    browser = chromium(folder / 'profile')
+def take_picture(url: str, profile: Path) -> None:
+    """Open the dashboard, wait SECONDS, and save a picture of the whole page."""
+    browser = chromium(profile)
     try:
         emulate(browser, WIDTH, prefers_color_scheme='light')
-        browser.get(url + '/dashboard')
+        browser.get(f'{url}dashboard')
         time.sleep(SECONDS)
         height = browser.execute_script('return document.documentElement.getBoundingClientRect().height')
         emulate(browser, WIDTH, int(height), prefers_color_scheme='light')
-        time.sleep(1)  # drawn anew
+        time.sleep(1)  # until it is drawn again
         picture = ROOT / 'docs' / 'dashboard.png'
         picture.parent.mkdir(exist_ok=True)
         browser.save_screenshot(str(picture))
@@ -79,14 +92,17 @@ def _photograph(url: str, folder: Path) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name, SimulatedMeter(interval=INTERVAL, source=_house_in_a_hurry()) as meter:
+    source = accelerated_house()
+    with tempfile.TemporaryDirectory() as name, SimulatedMeter(interval=INTERVAL, source=source) as meter:
         folder = Path(name)
-        (folder / 'config.ini').write_text(f'[meter]\nport = {meter.port}\n[server]\nhost = 127.0.0.1\nport = 0\n')
-        command = [sys.executable, str(ROOT / 'dsmr_rest_server.py'), '--config', str(folder / 'config.ini')]
+        config = folder / 'config.ini'
+        config.write_text(f'[meter]\nport = {meter.port}\n[server]\nhost = 127.0.0.1\nport = 0\n')
+        command = [sys.executable, str(ROOT / 'dsmr_rest_server.py'), '--config', str(config)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout
             try:
-                _photograph(server.stdout.readline().split()[-1].rstrip('/'), folder)
+                url = server.stdout.readline().split()[-1]
+                take_picture(url, folder / 'profile')
             finally:
                 server.terminate()
 
