@@ -2,9 +2,9 @@
 
 python -m benchmarks.soak [--telegrams 1000000] [--requests 100000] [--load 60]
 
-The telegrams are short, with one line of each kind, and no two are equal. Short, because a pseudo-terminal passes 4 kB
-at a time. Exit status 1 when memory grew by more than LIMIT after the first tenth, when a thread or a file was left, or
-when a request got another response than 200.
+The telegrams have only one line of each kind, because a pseudo-terminal passes 4 kB at a time, and no two are equal.
+Exit status 1 when memory grew by more than LIMIT after the first tenth, when a thread or a file was left, or when a
+request got another status than 200.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Growth:
-    """What came of a soak: kB of memory after the first tenth, and requests that got another response than 200."""
+    """The result of a soak: kB of memory after the first tenth, and requests that got another status than 200."""
 
     kilobytes: int
     failures: int
@@ -99,7 +99,7 @@ class Clients:
         self._port = port
         self._wanted = requests
         self._lock = threading.Lock()
-        """Guards `requests` and `failures`, which both clients change."""
+        """Held by a client that changes `requests` and `failures`; a reader may see a count that is a moment old."""
         self._closed = threading.Event()
         self._threads = [
             threading.Thread(target=self._listen, name='stream'),
