@@ -21,6 +21,7 @@ from dsmr_rest.http_server import HttpServer
 from dsmr_rest.meter import Meter
 from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.places import Places
+from dsmr_rest.printable import PrintableFormatter
 from dsmr_rest.reading import Reading
 from dsmr_rest.simulated_meter import SimulatedMeter
 from dsmr_rest.telegram_server import TelegramServer
@@ -71,10 +72,7 @@ def main() -> int:
     parser = common_arguments('Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP.')
     parser.add_argument('--verbose', action='store_true', help='log each request')
     options = parser.parse_args()
-    level = logging.WARNING
-    if options.verbose:
-        level = logging.INFO
-    logging.basicConfig(level=level, format='%(asctime)s %(message)s')
+    _log_to_stderr(verbose=options.verbose)
     with ExitStack() as stack:
         try:
             config = configuration(options, stack)
@@ -96,6 +94,15 @@ def main() -> int:
         else:
             signal.sigwait(END_SIGNALS)
     return 0
+
+
+def _log_to_stderr(*, verbose: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter('%(asctime)s %(message)s'))
+    level = logging.WARNING
+    if verbose:
+        level = logging.INFO
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _start(config: Config, stack: ExitStack, *, verbose: bool) -> tuple[Meter, HttpServer]:

@@ -19,6 +19,7 @@ from typing import Any
 from dsmr_rest.config import ConfigError
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.p1_reader import P1Reader
+from dsmr_rest.printable import printable
 from dsmr_rest.reading import Reading, render
 from dsmr_rest_server import common_arguments, configuration
 
@@ -144,7 +145,7 @@ def describe(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
         lines.append(f'specification  {reading.specification}')
     if reading.not_understood:
         codes = ' '.join(reading.not_understood)
-        lines.append(f'not understood {escape(codes)}')
+        lines.append(f'not understood {printable(codes)}')
     devices = [f'channel {device.channel} {device.kind_name}' for device in reading.devices]
     return [
         *lines,
@@ -160,14 +161,14 @@ def _identification(reading: Reading, *, masked: bool) -> str:
     meter = reading.identification[5:]
     if masked:
         meter = re.sub(r'\d', 'X', meter)
-    return escape(maker + meter)
+    return printable(maker + meter)
 
 
 def _version(reading: Reading) -> str:
     version = str(reading.version or 'not stated (before DSMR 4)')
     if re.fullmatch(r'\d\d', version):
         return f'{version[0]}.{version[1]}'
-    return escape(version)
+    return printable(version)
 
 
 def _count_objects(document: Mapping[str, Any]) -> int:
@@ -180,11 +181,6 @@ def _count_objects(document: Mapping[str, Any]) -> int:
         else:
             count += 1
     return count
-
-
-def escape(text: str) -> str:
-    r"""The text with \xhh for every character that is not printable ASCII, so that no terminal obeys the meter."""
-    return re.sub('[^ -~]', lambda match: f'\\x{ord(match[0]):02x}', text)
 
 
 def config_lines(reading: Reading, reader: P1Reader) -> list[str]:
@@ -272,7 +268,7 @@ def programs_using(port: str) -> list[str]:
         try:
             if _has_open(process, device):
                 name = (process / 'comm').read_bytes().decode('latin-1').strip()
-                lines.append(f'{port} is open in {escape(name)} (pid {process.name})')
+                lines.append(f'{port} is open in {printable(name)} (pid {process.name})')
         except PermissionError:
             some_are_hidden = True
         except OSError:  # the process has ended

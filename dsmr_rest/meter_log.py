@@ -75,7 +75,7 @@ class MeterLog:
                 line = self._lines.popleft()
             except IndexError:
                 return
-            log.warning(line)
+            log.warning('%s', line)
 
     def _note_failure(self, since: float) -> None:
         if self._failing_since is None:
