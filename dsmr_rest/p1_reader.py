@@ -38,6 +38,10 @@ log = logging.getLogger(__name__)
 
 TICK = 0.25
 """Seconds that a read waits for the first byte: how soon the caller can end the reading of a silent line."""
+LONGEST_ROUND = 2 * TICK
+"""Seconds from one read to the next: bytes may gather for a TICK, and a read may wait for one."""
+STALL_TIME = 1.0
+"""Seconds beyond those that reading takes, after which what arrived meanwhile is of unknown age."""
 END_IN_SIGHT = 48
 """Bytes before the expected end of a telegram from which each arrival is read at once; before that they gather.
 
@@ -170,11 +174,17 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
 
         A peer on the network that went away without a word is silent for ever, so it must be connected to again.
         """
-        last_heard = time.monotonic()
+        last_heard = last_read = time.monotonic()
         while True:
             began = time.monotonic()
             data = self._read_available(port)
             now = time.monotonic()
+            was_stalled = now - last_read > LONGEST_ROUND + STALL_TIME
+            last_read = now
+            if was_stalled:
+                self._discard(port)
+                yield None
+                continue
             if data:
                 last_heard = now
                 yield from self._readings(data, now)
@@ -195,6 +205,15 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             available = _available_in_socket(port)
         rest: bytes = port.read(available)
         return first + rest
+
+    def _discard(self, port: Any) -> None:
+        """Drops what has arrived, and what there is of a telegram.
+
+        A process that is stopped, or swapped out, reads late what the kernel received in time. Such a telegram must not
+        be served as a new one.
+        """
+        port.reset_input_buffer()
+        self._framer = Framer()
 
     def _gather(self, arrived: int) -> None:
         """Sleeps while the greater part of a telegram arrives, by the length of the one before.
