@@ -107,6 +107,10 @@ class Fault(Enum):
     HEADERS_TOO_LARGE = ('headers_too_large', HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
 
+class NotWantedError(Exception):
+    """Nobody wants the reading any more: the client that it is for has disconnected."""
+
+
 class MeterError(Exception):
     """There is no reading. `fault` says why; `detail` is a sentence that names the port and what to do."""
 

@@ -1,14 +1,15 @@
 """HTTP messages (RFC 9112): the bytes of a request to a Request, a Response to bytes.
 
 Pure: it does not know sockets, the clock, the meter or which paths exist. It never sees a request's body: this server
-only reads, so a request that has one gets its response, and its connection is closed.
+only reads, so a request that has one gets its response, and its connection is closed. A line must end in CR LF: that a
+bare LF may be accepted (RFC 9112 2.2) is not used, because programs between client and server may see other lines then.
 
 Errors are problem details (RFC 9457) with a stable `code`.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol
@@ -19,6 +20,8 @@ LINE_LIMIT = 4 * 1024
 """Bytes of a request line; the longest path that is served has fewer than 200."""
 HEADER_SECTION_LIMIT = 16 * 1024
 """Bytes of a request line and its header section together."""
+EMPTY_LINES_LIMIT = 16
+"""Bytes of empty lines before a request. RFC 9112 2.2 asks to ignore at least one line."""
 FIELD_LIMIT = 100
 """Header fields in a request."""
 RETRY_AFTER = 5
@@ -26,6 +29,7 @@ RETRY_AFTER = 5
 ALLOWED_METHODS = 'GET, HEAD, OPTIONS'
 
 _END_OF_SECTION = b'\r\n\r\n'
+_BARE_END_OF_SECTION = b'\n\n'
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 the token of RFC 9110 5.6.2, not a secret
 _REQUEST_LINE = re.compile(rf'({_TOKEN}) ([!-~]+) HTTP/1\.(\d)')
 _FIELD = re.compile(rf'({_TOKEN}):[ \t]*([^\0\r\n]*?)[ \t]*')
@@ -47,13 +51,18 @@ class EventStream(Protocol):
     def close(self) -> None: ...
 
 
+def always() -> bool:
+    """For a request whose client cannot disconnect."""
+    return True
+
+
 @dataclass(frozen=True)
 class Request:
     """One request.
 
     `path` is still percent-encoded and without its query. `host` is the host that the request is addressed to, in lower
     case, without port and final dot; an IP literal keeps its brackets, and it is empty when an HTTP/1.0 client does not
-    state one. Header names are in lower case.
+    state one. Header names are in lower case. `is_wanted` says, without waiting, whether the client is still there.
     """
 
     method: str
@@ -61,6 +70,7 @@ class Request:
     host: str
     headers: Mapping[str, str]
     keep_alive: bool
+    is_wanted: Callable[[], bool] = always
 
     @property
     def max_age(self) -> float | None:
@@ -145,6 +155,8 @@ def end_of_header_section(received: bytes) -> int | None:
         raise _section_too_long()
     if end >= 0:
         return end
+    if _BARE_END_OF_SECTION in received:
+        raise HttpError(Fault.BAD_REQUEST, 'the lines of a request must end in CR LF')
     has_request_line = b'\n' in received[: LINE_LIMIT + 1]
     if len(received) > LINE_LIMIT and not has_request_line:
         raise _line_too_long()
@@ -157,6 +169,18 @@ def end_of_header_section(received: bytes) -> int | None:
 def after_header_section(received: bytes, end: int) -> bytes:
     """What a client has sent after the header section that ends at `end`: the beginning of its next request."""
     return received[end + len(_END_OF_SECTION) :]
+
+
+def skip_empty_lines(received: bytes, skipped: int) -> tuple[bytes, int]:
+    """What was received without empty lines before the request (RFC 9112 2.2), and how many bytes of them there were.
+
+    `skipped` is how many there were before. Raises HttpError when a client sends too many.
+    """
+    request = received.lstrip(b'\r\n')
+    skipped += len(received) - len(request)
+    if skipped > EMPTY_LINES_LIMIT:
+        raise HttpError(Fault.BAD_REQUEST, 'too many empty lines before the request')
+    return request, skipped
 
 
 def parse_request(header_section: bytes) -> Request:

@@ -10,19 +10,21 @@ read it; beyond that the 503 is sent at once, and the connection is closed wheth
 
 import logging
 import math
+import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from email.utils import formatdate
 from http.server import ThreadingHTTPServer
 from socketserver import BaseRequestHandler
 from typing import Any, Protocol
 
 from dsmr_rest.config import ConfigError, ServerSettings
-from dsmr_rest.faults import Fault
+from dsmr_rest.faults import Fault, NotWantedError
 from dsmr_rest.http_message import (
     HttpError,
     Request,
@@ -31,6 +33,7 @@ from dsmr_rest.http_message import (
     end_of_header_section,
     parse_request,
     problem,
+    skip_empty_lines,
 )
 from dsmr_rest.listener import Listener
 
@@ -244,8 +247,8 @@ class RequestHandler(BaseRequestHandler):
         self._received = b''  # what the client has sent of its next requests
 
     def handle(self) -> None:
-        # OSError: the client has disconnected or does not take its response in time, which needs no log line.
-        with suppress(OSError):
+        # The client has disconnected or does not take its response in time, which needs no log line.
+        with suppress(OSError, NotWantedError):
             self._shake_hands()
             self._serve()
             self._linger()
@@ -267,11 +270,11 @@ class RequestHandler(BaseRequestHandler):
             header_section = self._receive_header_section()
             if header_section is None:
                 return False
-            request = parse_request(header_section)
+            request = replace(parse_request(header_section), is_wanted=self._is_connected)
             response = self.server.application.respond(request)
         except HttpError as error:
             response = error.response
-        except OSError:
+        except (OSError, NotWantedError):
             raise  # the client has disconnected
         except Exception:
             log.exception('a request failed')
@@ -287,6 +290,7 @@ class RequestHandler(BaseRequestHandler):
         self.server.places.mark_silent(self.request)
         now = time.monotonic()
         deadline = now + IDLE_TIME
+        self._received, skipped = skip_empty_lines(self._received, 0)
         if self._received:  # pipelined
             deadline = now + REQUEST_TIME
         while True:
@@ -298,10 +302,10 @@ class RequestHandler(BaseRequestHandler):
                 return None
             if not self._received:
                 deadline = min(deadline, time.monotonic() + REQUEST_TIME)
-            self._received = (self._received + data).lstrip(b'\r\n')  # RFC 9112 2.2: empty lines before a request
+            self._received, skipped = skip_empty_lines(self._received + data, skipped)
         self.server.places.mark_busy(self.request)
         header_section = self._received[:end]
-        self._received = after_header_section(self._received, end).lstrip(b'\r\n')
+        self._received = after_header_section(self._received, end)
         return header_section
 
     def _receive(self, deadline: float) -> bytes:
@@ -315,6 +319,12 @@ class RequestHandler(BaseRequestHandler):
                 return b''
             detail = f'a header section must arrive within {REQUEST_TIME:g} s'
             raise HttpError(Fault.REQUEST_TIMEOUT, detail) from None
+
+    def _is_connected(self) -> bool:
+        """Whether the client is still there. One that has only closed its sending side is waiting for its response."""
+        poll = select.poll()
+        poll.register(self.request, 0)  # reports POLLERR and POLLHUP: a reset, or both sides are closed
+        return not poll.poll(0)
 
     def _send(self, request: Request | None, response: Response) -> bool:
         """Sends a response. True when the connection is kept alive for another request."""

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 
-from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter_log import CALM, MeterLog
 from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.reading import Reading
@@ -52,10 +52,6 @@ class Tally:
         """All counts so far, in the order of their names."""
         with self._lock:
             return dict(sorted(self._counts.items()))
-
-
-class NotWantedError(Exception):
-    """Nobody wants the reading any more."""
 
 
 class Meter:
@@ -135,8 +131,8 @@ class Meter:
         # Many waiters may get the same fault; an exception object of their own keeps their tracebacks apart.
         raise MeterError(outcome.fault, outcome.detail)
 
-    def poll(self, deadline: float) -> Reading:
-        """A reading for a client that polls, perhaps more often than the meter sends. Raises MeterError as read() does.
+    def poll(self, deadline: float, is_wanted: Callable[[], bool] | None = None) -> Reading:
+        """A reading for a client that polls, perhaps more often than the meter sends. Raises what read() raises.
 
         The reading may be as old as the time between two telegrams, and a slow meter's port is kept open until the next
         poll: otherwise each poll would open the port and wait up to 10 s.
@@ -152,7 +148,7 @@ class Meter:
         keep_open = self._settings.keep_open
         if interval > SLOW_INTERVAL:
             keep_open = max(keep_open, POLL_PAUSE)
-        return self.read(deadline, max_age=max_age, keep_open=keep_open)
+        return self.read(deadline, max_age=max_age, keep_open=keep_open, is_wanted=is_wanted)
 
     def open(self, seconds: float) -> None:
         """Opens the port for at least that long, before anybody asks."""

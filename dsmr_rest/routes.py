@@ -69,11 +69,11 @@ class Service:
         """The reading that a request asks for; `max_age` in seconds if it does not say. Raises MeterError."""
         if request.max_age is not None:
             max_age = request.max_age
-        return self.meter.read(_deadline(request, self.timeout), max_age)
+        return self.meter.read(_deadline(request, self.timeout), max_age, is_wanted=request.is_wanted)
 
     def polled_reading(self, request: Request, patience: float = POLL_TIME) -> Reading:
         """The reading for a client that polls and waits for at most `patience` seconds. Raises MeterError."""
-        return self.meter.poll(_deadline(request, min(patience, self.timeout)))
+        return self.meter.poll(_deadline(request, min(patience, self.timeout)), request.is_wanted)
 
 
 Route = Callable[[Service, Request], Response]
@@ -205,12 +205,12 @@ def _counters(service: Service) -> dict[str, Any]:
     return counters
 
 
-def stream(service: Service, _: Request) -> Response:
+def stream(service: Service, request: Request) -> Response:
     """GET /stream returns server-sent events, one per reading, and `event: problem` when the meter is lost."""
     if not service.places.take(STREAMS):
         detail = 'as many streams as [server] max_streams allows are open: try again, or set it higher'
         return problem(Fault.TOO_MANY_CONNECTIONS, detail)
-    events = ReadingStream(service)
+    events = ReadingStream(service, request)
     return Response(b': readings follow\n\n', 'text/event-stream', headers=_NO_STORE, events=events)
 
 
@@ -222,8 +222,9 @@ class ReadingStream:
     STREAM_RETRY between attempts. It ends when the meter is stopped.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, request: Request) -> None:
         self._service = service
+        self._is_wanted = request.is_wanted
         self._keep_open = max(STREAM_RETRY, service.meter.reader.settings.keep_open)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -260,7 +261,9 @@ class ReadingStream:
         now = time.monotonic()
         deadline = min(now + self._service.timeout, last_event + STREAM_BEAT)
         deadline = max(deadline, now + STREAM_RETRY)
-        return self._service.meter.read(deadline, max_age=0, after=latest, keep_open=self._keep_open)
+        return self._service.meter.read(
+            deadline, max_age=0, after=latest, keep_open=self._keep_open, is_wanted=self._is_wanted
+        )
 
 
 def _reading_event(reading: Reading) -> bytes:

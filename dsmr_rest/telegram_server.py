@@ -16,9 +16,9 @@ import time
 from contextlib import suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
-from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.listener import Listener
-from dsmr_rest.meter import Meter, NotWantedError
+from dsmr_rest.meter import Meter
 from dsmr_rest.places import TELEGRAM_CLIENTS, Places
 from dsmr_rest.reading import Reading
 

@@ -1,0 +1,157 @@
+"""What a hostile meter, a hostile client or a stalled machine must not bring about."""
+
+import os
+import pty
+import signal
+import socket
+import struct
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from conftest import StartServer, new_meter, wait_for
+from telegrams import from_lines
+
+from dsmr_rest.printable import printable
+from dsmr_rest.simulated_meter import with_checksum
+
+HOST = b'Host: localhost\r\n'
+
+
+def exchange(port: int, *parts: bytes) -> bytes:
+    """What the server sends until it closes the connection, to a client that sends these parts."""
+    with socket.create_connection(('127.0.0.1', port), 15) as client:
+        for part in parts:
+            client.sendall(part)
+        received = b''
+        while chunk := client.recv(65536):
+            received += chunk
+        return received
+
+
+def test_what_is_printable_stays_and_everything_else_is_escaped() -> None:
+    """Control characters of every kind are shown by their codes."""
+    text = 'meter back \x1b[31m\r\x9b\x7f\xe9 100 %'
+    assert printable(text) == r'meter back \x1b[31m\x0d\x9b\x7f\xe9 100 %'
+
+
+def test_a_meter_cannot_write_into_the_log(start_server: StartServer) -> None:
+    """A header line with escape sequences and carriage returns is one line of the log, without control characters."""
+    hostile = with_checksum(
+        b'/ISK5\\2\x1b[31mRED\x9b2J%s\r2026-11-24 00:00:00,000 meter lost: FORGED\r\n\r\n1-0:1.7.0(00.355*kW)\r\n'
+    )
+    with new_meter(interval=0.1, source=lambda: hostile) as meter:
+        server = start_server(meter.port)
+        assert server.get('/').status == 200
+        meter.unplug()
+        assert server.get('/').status == 503
+        meter.plug_in()
+        wait_for(lambda: server.get('/').status == 200)
+        wait_for(lambda: 'meter back' in server.log_file.read_bytes().decode('latin-1'))
+    log = server.log_file.read_bytes()
+    assert log.count(b'\n') == 2
+    assert not [byte for byte in log.replace(b'\n', b'') if not 0x20 <= byte < 0x7F]
+    assert rb'\x1b[31mRED\x9b2J%s\x0d2026' in log
+
+
+def test_a_few_empty_lines_before_a_request_are_ignored(start_server: StartServer) -> None:
+    """RFC 9112 2.2: an empty line or a few before the request line do not matter."""
+    server = start_server('/dev/serial/none')
+    reply = exchange(server.port, b'\r\n' * 3, b'\r\nGET /nothing HTTP/1.0\r\n\r\n')
+    assert reply.startswith(b'HTTP/1.1 404')
+
+
+@pytest.mark.parametrize('part', [b'\r\n', b'\n', b'\r\n' * 1000])
+def test_endless_empty_lines_are_refused(part: bytes, start_server: StartServer) -> None:
+    """A client that sends nothing but empty lines gets 400 after a few bytes, however it sends them."""
+    server = start_server('/dev/serial/none')
+    assert exchange(server.port, *[part] * 20).startswith(b'HTTP/1.1 400')
+
+
+@pytest.mark.parametrize('request_', [b'GET / HTTP/1.1\nHost: localhost\n\n', b'GET / HTTP/1.1\r\n' + HOST + b'\n'])
+def test_lines_that_end_in_a_bare_line_feed_get_an_explanation(request_: bytes, start_server: StartServer) -> None:
+    """A header section without CR LF is answered at once with 400 and what is wrong."""
+    server = start_server('/dev/serial/none')
+    reply = exchange(server.port, request_)
+    assert reply.startswith(b'HTTP/1.1 400')
+    assert b'CR LF' in reply
+
+
+def test_clients_that_reset_free_their_places(start_server: StartServer) -> None:
+    """Clients that ask a silent meter and reset do not keep others out for longer than a second or so."""
+    with new_meter(source=lambda: b'') as meter:
+        server = start_server(meter.port, meter={'timeout': 3600}, server={'max_connections': 8})
+        with ExitStack() as stack:
+            for _ in range(8):
+                client = stack.enter_context(socket.create_connection(('127.0.0.1', server.port), 15))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+                client.sendall(b'GET / HTTP/1.1\r\n' + HOST + b'\r\n')
+            wait_for(lambda: server.get('/nothing').status == 503)
+        wait_for(lambda: server.get('/nothing').status == 404, 2)
+        wait_for(lambda: server.health['waitingRequests'] == 0, 2)
+
+
+def test_a_client_that_only_closed_its_sending_side_is_waited_for(start_server: StartServer) -> None:
+    """A half-closed connection (printf … | nc -N) still gets its response, however long that takes."""
+    telegram = from_lines('1-0:1.7.0(00.355*kW)')
+    with new_meter(interval=0.2, source=lambda: telegram) as meter:
+        meter.hush()
+        server = start_server(meter.port)
+        with socket.create_connection(('127.0.0.1', server.port), 15) as client:
+            client.sendall(b'GET /telegram HTTP/1.1\r\n' + HOST + b'\r\n')
+            client.shutdown(socket.SHUT_WR)
+            wait_for(lambda: server.health['waitingRequests'] == 1)
+            began = time.monotonic()
+            wait_for(lambda: time.monotonic() - began > 1)  # several checks whether the client is there
+            assert server.health['waitingRequests'] == 1
+            meter.silent = False
+            received = b''
+            while chunk := client.recv(65536):
+                received += chunk
+    assert received.endswith(telegram)
+
+
+def next_event(stream: BinaryIO) -> bytes:
+    """The data of the next event of a stream."""
+    for text in stream:
+        if text.startswith(b'data: '):
+            return text
+    raise AssertionError('the stream has ended')
+
+
+@contextmanager
+def stalled(process: int) -> Iterator[None]:
+    """Stops a process for the block, and for longer than its reading loop may be away."""
+    os.kill(process, signal.SIGSTOP)
+    yield
+    began = time.monotonic()
+    wait_for(lambda: time.monotonic() - began > 2.5)
+    os.kill(process, signal.SIGCONT)
+
+
+def test_a_telegram_from_before_a_stall_is_not_served_as_a_new_one(start_server: StartServer) -> None:
+    """What waited in the kernel while the process was stopped is discarded; the next telegram is served."""
+    old, new = (from_lines(f'1-0:1.7.0({number:06.3f}*kW)') for number in (1, 2))
+    master, port = pty.openpty()
+    tty.setraw(port)
+    with closing(os.fdopen(master, 'wb', buffering=0)) as line, closing(os.fdopen(port, 'rb', buffering=0)):
+        server = start_server(os.ttyname(port))
+        with socket.create_connection(('127.0.0.1', server.port), 15) as client:
+            client.sendall(b'GET /stream HTTP/1.1\r\n' + HOST + b'\r\n')
+            stream = client.makefile('rb')
+            wait_for(lambda: server.openings == 1)
+            line.write(old)
+            assert b'"value":1.0' in next_event(stream)
+            with stalled(server.process.pid):
+                line.write(old)
+            wait_for(lambda: server.health['waitingRequests'] == 1)
+            received = server.health['counters']['receivedBytes']
+            line.write(new)
+            assert b'"value":2.0' in next_event(stream)
+            assert server.health['counters']['telegrams'] == 2
+            assert received == len(old)
+    assert Path(server.log_file).read_text() == ''
