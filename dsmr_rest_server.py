@@ -23,7 +23,6 @@ from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.places import Places
 from dsmr_rest.printable import PrintableFormatter
 from dsmr_rest.reading import Reading
-from dsmr_rest.simulated_meter import SimulatedMeter
 from dsmr_rest.telegram_server import TelegramServer
 
 log = logging.getLogger(__name__)
@@ -61,6 +60,8 @@ def configuration(options: argparse.Namespace, stack: ExitStack) -> Config:
         config = load(path, credentials)
     if not options.demo:
         return config
+    from dsmr_rest.simulated_meter import SimulatedMeter  # noqa: PLC0415 only --demo needs it
+
     simulated_meter = stack.enter_context(SimulatedMeter())
     meter = replace(config.meter, port=simulated_meter.port, line='auto', specification='auto')
     return replace(config, meter=meter)

@@ -9,15 +9,29 @@ import hmac
 import ipaddress
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import unquote
 
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.faults import Fault, MeterError
-from dsmr_rest.http_message import ALLOWED_METHODS, HttpError, Request, Response
+from dsmr_rest.http_message import (
+    ALLOWED_METHODS,
+    TOO_MANY_CONNECTIONS,
+    HttpError,
+    Request,
+    Response,
+)
 from dsmr_rest.meter import Meter
 from dsmr_rest.places import Places
-from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES, Service, meter_problem, part_of_reading
+from dsmr_rest.routes import (
+    HOMEWIZARD_ROUTES,
+    ROUTES,
+    Service,
+    meter_problem,
+    part_of_reading,
+    waits_for_telegram,
+)
 
 LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
 """Names that the public DNS does not resolve (RFC 6762, RFC 8375, ICANN's .internal), or never will."""
@@ -48,8 +62,18 @@ class Api:
 
     def respond(self, request: Request) -> Response:
         """The response to a request; it never raises an error that the request or the meter causes."""
+        return self._respond(request, may_wait=True)
+
+    def respond_at_once(self, request: Request) -> Response:
+        """The response to a request for which there is no place to wait: 503 if it would have to wait for a telegram.
+
+        /health then reports what is known, so that a monitor can always ask why.
+        """
+        return self._respond(request, may_wait=False)
+
+    def _respond(self, request: Request, *, may_wait: bool) -> Response:
         try:
-            return self._dispatch(request)
+            return self._dispatch(request, may_wait=may_wait)
         except HttpError as error:
             return error.response
         except MeterError as error:
@@ -59,7 +83,7 @@ class Api:
         """Counts a response, by its status, for /health and /metrics."""
         self._service.responses.add(str(response.status.value))
 
-    def _dispatch(self, request: Request) -> Response:
+    def _dispatch(self, request: Request, *, may_wait: bool) -> Response:
         self._check_host(request.host)
         if request.method == 'OPTIONS':
             headers = {'Allow': ALLOWED_METHODS, **self._preflight_fields()}
@@ -68,7 +92,12 @@ class Api:
         if request.method not in ('GET', 'HEAD'):
             detail = f'{request.method} is not allowed: this server only reads'
             raise HttpError(Fault.METHOD_NOT_ALLOWED, detail, {'Allow': ALLOWED_METHODS})
-        route = self._routes.get(unquote(request.path), part_of_reading)
+        path = unquote(request.path)
+        if not may_wait:
+            if waits_for_telegram(path):
+                return TOO_MANY_CONNECTIONS
+            request = replace(request, headers={**request.headers, 'prefer': 'wait=0'})
+        route = self._routes.get(path, part_of_reading)
         return route(self._service, request)
 
     def _check_host(self, host: str) -> None:

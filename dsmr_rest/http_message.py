@@ -134,6 +134,12 @@ def problem(fault: Fault, detail: str, headers: Mapping[str, str] | None = None)
     return Response(body, 'application/problem+json', status, fields)
 
 
+TOO_MANY_CONNECTIONS = problem(
+    Fault.TOO_MANY_CONNECTIONS,
+    'as many clients as [server] max_connections allows are connected: try again, or set it higher',
+)
+
+
 class HttpError(Exception):
     """A request that gets a problem detail instead of what it asked for."""
 

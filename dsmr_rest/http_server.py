@@ -4,8 +4,9 @@ What a response says is up to the application (api.py): this module does not kno
 
 Every connection has its own thread, which reads one request at a time, the whole of it before a deadline, and sends
 each response in one write. The accepting thread only accepts: it never waits for a client. A client that finds all
-places taken goes one of two ways. Up to MOST_REFUSALS at a time get a thread that responds with 503 and lets the client
-read it; beyond that the 503 is sent at once, and the connection is closed whether or not the client can read it.
+places taken goes one of two ways. Up to MOST_REFUSALS at a time get a thread that responds to one request, with 503 if
+that would have to wait for the meter; beyond that the 503 is sent at once, and the connection is closed whether or not
+the client can read it.
 """
 
 import logging
@@ -26,6 +27,7 @@ from typing import Any, Protocol
 from dsmr_rest.config import ConfigError, ServerSettings
 from dsmr_rest.faults import Fault, NotWantedError
 from dsmr_rest.http_message import (
+    TOO_MANY_CONNECTIONS,
     HttpError,
     Request,
     Response,
@@ -43,6 +45,8 @@ REQUEST_TIME = 10.0
 """Seconds for a header section, from its first byte to its last, and for the TLS handshake."""
 IDLE_TIME = 30.0
 """Seconds that a connection may stay open between requests."""
+REFUSAL_TIME = 2.0
+"""Seconds for the one request of a client for which there is no place."""
 SPARE_TIME = 2.0
 """Seconds without a request after which a connection may be closed to make room for a new one."""
 SEND_TIME = 10.0
@@ -51,16 +55,11 @@ LINGER_TIME = 1.0
 """Seconds in which a client may go on sending after its last response: to close at once would destroy the response
 before the client has read it (RFC 9112 9.6)."""
 MOST_REFUSALS = 64
-"""Clients at a time that get a 503 because all places are taken: each needs a thread and a file descriptor."""
+"""Clients at a time that get a thread although all places are taken: each needs a file descriptor as well."""
 STOP_TIME = 0.4
 """Seconds for the last responses to go out. The whole server must stop within 2 s, of which the meter takes up to 1."""
 RECEIVE_SIZE = 8192
 """Bytes received at a time: a request seldom has more than 1 kB."""
-
-TOO_MANY_CONNECTIONS = problem(
-    Fault.TOO_MANY_CONNECTIONS,
-    'as many clients as [server] max_connections allows are connected: try again, or set it higher',
-)
 
 
 class Application(Protocol):
@@ -72,6 +71,9 @@ class Application(Protocol):
 
     def respond(self, request: Request) -> Response:
         """The response to a request."""
+
+    def respond_at_once(self, request: Request) -> Response:
+        """The response to a request for which there is no place to wait."""
 
     def count(self, response: Response) -> None:
         """Called with each response before it is sent."""
@@ -242,6 +244,9 @@ class RequestHandler(BaseRequestHandler):
 
     server: HttpServer
     request: socket.socket
+    idle_time = IDLE_TIME
+    request_time = REQUEST_TIME
+    may_keep_alive = True
 
     def setup(self) -> None:
         self._received = b''  # what the client has sent of its next requests
@@ -271,7 +276,7 @@ class RequestHandler(BaseRequestHandler):
             if header_section is None:
                 return False
             request = replace(parse_request(header_section), is_wanted=self._is_connected)
-            response = self.server.application.respond(request)
+            response = self._respond(request)
         except HttpError as error:
             response = error.response
         except (OSError, NotWantedError):
@@ -282,6 +287,9 @@ class RequestHandler(BaseRequestHandler):
         with closing(response):
             return self._send(request, response)
 
+    def _respond(self, request: Request) -> Response:
+        return self.server.application.respond(request)
+
     def _receive_header_section(self) -> bytes | None:
         """The next request, without the empty line that ends it; None when there is none. Raises HttpError.
 
@@ -289,10 +297,10 @@ class RequestHandler(BaseRequestHandler):
         """
         self.server.places.mark_silent(self.request)
         now = time.monotonic()
-        deadline = now + IDLE_TIME
+        deadline = now + self.idle_time
         self._received, skipped = skip_empty_lines(self._received, 0)
         if self._received:  # pipelined
-            deadline = now + REQUEST_TIME
+            deadline = now + self.request_time
         while True:
             end = end_of_header_section(self._received)
             if end is not None:
@@ -301,7 +309,7 @@ class RequestHandler(BaseRequestHandler):
             if not data:
                 return None
             if not self._received:
-                deadline = min(deadline, time.monotonic() + REQUEST_TIME)
+                deadline = min(deadline, time.monotonic() + self.request_time)
             self._received, skipped = skip_empty_lines(self._received + data, skipped)
         self.server.places.mark_busy(self.request)
         header_section = self._received[:end]
@@ -317,7 +325,7 @@ class RequestHandler(BaseRequestHandler):
         except TimeoutError:
             if not self._received:
                 return b''
-            detail = f'a header section must arrive within {REQUEST_TIME:g} s'
+            detail = f'a header section must arrive within {self.request_time:g} s'
             raise HttpError(Fault.REQUEST_TIMEOUT, detail) from None
 
     def _is_connected(self) -> bool:
@@ -329,7 +337,7 @@ class RequestHandler(BaseRequestHandler):
     def _send(self, request: Request | None, response: Response) -> bool:
         """Sends a response. True when the connection is kept alive for another request."""
         is_endless = response.events is not None
-        is_last = is_endless or self.server.stopping.is_set()
+        is_last = is_endless or not self.may_keep_alive or self.server.stopping.is_set()
         keep_alive = request is not None and request.keep_alive and not is_last
         has_body = request is None or request.method != 'HEAD'
         self.server.application.count(response)
@@ -367,10 +375,14 @@ class RequestHandler(BaseRequestHandler):
 
 
 class RefusalHandler(RequestHandler):
-    """Handles a connection for which there is no place: it responds with 503 before any request."""
+    """Handles a connection for which there is no place: one request, which must not wait for the meter."""
 
-    def _serve(self) -> None:
-        self._send(None, TOO_MANY_CONNECTIONS)
+    idle_time = REFUSAL_TIME
+    request_time = REFUSAL_TIME
+    may_keep_alive = False
+
+    def _respond(self, request: Request) -> Response:
+        return self.server.application.respond_at_once(request)
 
 
 def _disconnect(connection: socket.socket) -> None:

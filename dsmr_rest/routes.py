@@ -21,7 +21,6 @@ from dsmr_rest.dashboard import dashboard_page
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http_message import RETRY_AFTER, HttpError, Request, Response, problem
 from dsmr_rest.meter import Meter, Tally
-from dsmr_rest.metrics import exposition
 from dsmr_rest.places import STREAMS, TELEGRAM_CLIENTS, Places
 from dsmr_rest.reading import Reading, camel_case, possible_keys, render
 
@@ -277,6 +276,8 @@ def _problem_event(error: MeterError) -> bytes:
 
 def metrics(service: Service, request: Request) -> Response:
     """GET /metrics is always 200; without a reading it says `dsmr_up 0` and has no values of the meter."""
+    from dsmr_rest.metrics import exposition  # noqa: PLC0415 prometheus_client takes 4 MB, which only scrapes need
+
     reading: Reading | None = None
     age: float | None = None
     try:
@@ -322,6 +323,15 @@ def homewizard_telegram(service: Service, request: Request) -> Response:
     return _as_it_came(service.polled_reading(request))
 
 
+def waits_for_telegram(path: str) -> bool:
+    """Whether the response to a path, percent-decoded, has to wait for a telegram. /health need not."""
+    if path in _AT_ONCE:
+        return False
+    _, _, pointer = path.partition('/')
+    first_key, _, _ = pointer.partition('/')
+    return path in ROUTES or path in HOMEWIZARD_ROUTES or first_key in _FIRST_KEYS
+
+
 def _static(body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> Route:
     """A route for a body that never changes, which a client may keep and revalidate (RFC 9110 13.1.2)."""
     tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
@@ -346,6 +356,7 @@ ROUTES: dict[str, Route] = {
     '/dashboard': _static(dashboard_page(), 'text/html; charset=utf-8', DASHBOARD_POLICY),
     '/openapi.json': _static(Path(__file__).with_name('openapi.json').read_bytes(), 'application/json'),
 }
+_AT_ONCE = ('/health', '/dashboard', '/openapi.json')
 HOMEWIZARD_ROUTES: dict[str, Route] = {
     '/api': homewizard_device,
     '/api/v1/data': homewizard_data,

@@ -599,7 +599,7 @@ def test_one_client_too_many_is_refused_at_once(start_server: StartServer, meter
         for client in waiting:
             client.sendall(b'GET / HTTP/1.0\r\n\r\n')
         for _ in range(3):
-            reply = asked(server, f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}\r\n')
+            reply = asked(server, f'GET / HTTP/1.1\r\n{HOST}\r\n')
             assert is_problem(reply, 503, 'too_many_connections')
             assert int(reply.headers['Retry-After']) > 0
         meter.silent = False
