@@ -91,8 +91,8 @@ def test_clients_that_reset_free_their_places(start_server: StartServer) -> None
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
                 client.sendall(b'GET / HTTP/1.1\r\n' + HOST + b'\r\n')
             wait_for(lambda: server.get('/', {'Prefer': 'wait=0'}).status == 503)
-        wait_for(lambda: server.get('/', {'Prefer': 'wait=0'}).status == 504, 2)
-        wait_for(lambda: server.health['waitingRequests'] == 0, 2)
+        wait_for(lambda: server.get('/', {'Prefer': 'wait=0'}).status == 504)
+        wait_for(lambda: server.health['waitingRequests'] == 0)
 
 
 def test_a_full_server_still_says_why(start_server: StartServer) -> None:
@@ -154,7 +154,7 @@ def stalled(process: int) -> Iterator[None]:
 
 def test_a_telegram_from_before_a_stall_is_not_served_as_a_new_one(start_server: StartServer) -> None:
     """What waited in the kernel while the process was stopped is discarded; the next telegram is served."""
-    old, new = (from_lines(f'1-0:1.7.0({number:06.3f}*kW)') for number in (1, 2))
+    before, meanwhile, after = (from_lines(f'1-0:1.7.0({number:06.3f}*kW)') for number in (1, 2, 3))
     master, port = pty.openpty()
     tty.setraw(port)
     name = os.ttyname(port)
@@ -164,13 +164,23 @@ def test_a_telegram_from_before_a_stall_is_not_served_as_a_new_one(start_server:
             client = stack.enter_context(socket.create_connection(('127.0.0.1', server.port), 15))
             client.sendall(b'GET /stream HTTP/1.1\r\n' + HOST + b'\r\n')
             stream = stack.enter_context(client.makefile('rb'))
-            wait_for(lambda: server.openings == 1)
-            line.write(old)
+            assert stream.readline() == b'HTTP/1.1 200 OK\r\n'
+            while not stream.readline().startswith(b': readings follow'):
+                pass
+
+            def send_until_received(telegram: bytes) -> None:
+                """What is sent while the server does not read, or after it was stalled, is discarded."""
+                while not select.select([client], [], [], 0.3)[0]:
+                    line.write(telegram)
+
+            send_until_received(before)
             assert b'"value":1.0' in next_event(stream)
             with stalled(server.process.pid):
-                line.write(old)
-            while not select.select([client], [], [], 0.3)[0]:  # what is sent before the server is awake is discarded
-                line.write(new)
-            assert b'"value":2.0' in next_event(stream)
+                line.write(meanwhile)
+            send_until_received(after)
+            event = next_event(stream)
+            while b'"value":1.0' in event:
+                event = next_event(stream)
+            assert b'"value":3.0' in event
         assert server.stop() == 0
     assert server.log == ''
