@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 
 from dsmr_rest.serial_line import BITS_PER_BYTE
-from dsmr_rest.simulated_meter import DUTCH, House, PseudoTerminal, telegram, with_checksum
+from dsmr_rest.simulated_meter import DUTCH, PseudoTerminal, telegram, with_checksum
 
 BYTES_PER_SECOND = 115200 / BITS_PER_BYTE
 RETRY = 0.0005
@@ -30,7 +30,7 @@ class Line:
         self.sent = 0
         self._interval = interval
         self._chunk = chunk
-        whole = telegram(House(), '5.0', datetime.now(DUTCH)).decode()
+        whole = telegram('5.0', datetime.now(DUTCH)).decode()
         self._text = whole[: whole.rindex('!')]
         self._terminal = PseudoTerminal()
         self._closed = threading.Event()

@@ -18,7 +18,7 @@ from typing import Any
 from selenium import webdriver
 
 from benchmarks.servers import ROOT
-from dsmr_rest.simulated_meter import DUTCH, House, SimulatedMeter, telegram
+from dsmr_rest.simulated_meter import DUTCH, SimulatedMeter, telegram
 
 BEGIN = datetime(2026, 6, 12, 8, 53, tzinfo=DUTCH)
 """From nine on the solar panels produce more than the house uses."""
@@ -63,12 +63,11 @@ def emulate(browser: webdriver.Chrome, width: int, height: int = 800, **features
 
 def accelerated_house() -> Callable[[], bytes]:
     """A source of a Belgian meter's telegrams, in whose house time passes PACE times as fast."""
-    house = House()
     start = time.monotonic()
 
     def next_telegram() -> bytes:
         passed = (time.monotonic() - start) * PACE
-        return telegram(house, 'belgium', BEGIN + timedelta(seconds=passed))
+        return telegram('belgium', BEGIN + timedelta(seconds=passed))
 
     return next_telegram
 

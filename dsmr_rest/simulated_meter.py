@@ -1,9 +1,9 @@
 """A smart meter on a pseudo-terminal: for --demo, for the tests, and by hand (python -m dsmr_rest.simulated_meter).
 
 It behaves as a meter on a wire does: it sends whether or not anybody listens, at the baud rate of its line, and what
-finds no room is lost. House and telegram() have no clock: a moment determines what is sent. SimulatedMeter alone has
-clock, thread and line. Of the program that is tested with it, this module knows only the checksum and the facts of the
-line: it must not repeat a mistake in how that program reads a telegram.
+finds no room is lost. telegram() has no clock: the moment that it is called with determines what is sent. Only
+SimulatedMeter has a clock, a thread and a line. Of the program that is tested with it, this module knows only the
+checksum and the facts of the line: it must not repeat a mistake in how that program reads a telegram.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import time
 import tty
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -34,24 +34,17 @@ FIVE_MINUTES = 5 * MINUTE
 QUARTER = 15 * MINUTE
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
-WEEK = timedelta(weeks=1)
 
 LOW, NORMAL = 1, 2
 """The Dutch numbers of the tariffs."""
 BELGIAN_TARIFFS = {NORMAL: 1, LOW: 2}
-WORKING_DAYS = range(5)
 NORMAL_HOURS = range(7, 23)
-"""The normal tariff holds in these hours of the working days."""
+"""The hours of every day in which the normal tariff applies."""
 USED, DELIVERED = 1, -1
-"""The directions of energy: the sign that power has in each."""
+"""The directions of energy: the sign of the power in each direction."""
 
 DAY_W = (
-    (110, 55, 40, 0),  # midnight
-    (110, 55, 40, 0),
-    (110, 55, 40, 0),
-    (110, 55, 40, 0),
-    (110, 55, 40, 0),
-    (110, 55, 40, 0),
+    *[(110, 55, 40, 0)] * 6,  # from midnight
     (160, 55, 60, 0),  # 6 h
     (640, 55, 90, 80),
     (210, 55, 60, 500),
@@ -81,7 +74,7 @@ WATTS_PER_VOLT = 1200.0
 """The watts on a phase that lower its voltage by one volt."""
 
 START = datetime(2024, 1, 1, tzinfo=WINTER_TIME)
-"""A Monday. The counters had the following values until then."""
+"""The counters had the following values until then."""
 START_KWH = {
     (USED, LOW): 3563.643,
     (USED, NORMAL): 3158.281,
@@ -90,8 +83,15 @@ START_KWH = {
 }
 START_GAS_M3, GAS_M3_PER_HOUR = 1978.06, 0.125
 START_WATER_M3, WATER_M3_PER_HOUR = 383.1095, 0.0125
+PEAKS_KW = (4.329, 3.846, 4.012, 3.291, 2.884, 2.507, 2.391, 2.644, 3.102, 3.518, 3.977, 4.215)
+"""The peak of each month, from January. They are constants because all days of DAY_W are the same, and they are higher
+than any average in it, so that a peak taken in the month's first quarter-hour remains the highest of the month."""
 PAST_PEAKS = 13
 """Months of which a Belgian meter keeps the peak (e-MUCS P1, object 0-0:98.1.0)."""
+
+TEMPLATES = Path(__file__).with_name('simulated_telegrams')
+"""One file per version: a telegram as str.format_map() takes it, without the last line. _fields() supplies the fields.
+Energy is by tariff, LOW (1) and NORMAL (2); volts, amperes and phases_... are by phase, from 0."""
 
 
 class Capture(NamedTuple):
@@ -106,7 +106,7 @@ class Capture(NamedTuple):
 
 
 def _stamp(moment: datetime) -> str:
-    """A time stamp as P1 has it: local time, and S in summer or W in winter."""
+    """A P1 time stamp: local time, then S in summer or W in winter."""
     local = moment.astimezone(DUTCH)
     season = 'S' if local.dst() else 'W'
     return f'{local:%y%m%d%H%M%S}{season}'
@@ -119,15 +119,9 @@ def _round_down(moment: datetime, step: timedelta) -> datetime:
 
 def _month_start(moment: datetime, months_ago: int = 0) -> datetime:
     local = moment.astimezone(DUTCH)
-    year, month = divmod(local.year * 12 + local.month - 1 - months_ago, 12)
-    return datetime(year, month + 1, 1, tzinfo=DUTCH).astimezone(WINTER_TIME)
-
-
-def _tariff_of(hour_of_week: int) -> int:
-    day, hour = divmod(hour_of_week, 24)
-    if day in WORKING_DAYS and hour in NORMAL_HOURS:
-        return NORMAL
-    return LOW
+    months = local.year * 12 + local.month - 1 - months_ago
+    year, month = divmod(months, 12)
+    return datetime(year, month + 1, 1, tzinfo=DUTCH)
 
 
 def _metered(moment: datetime, interval: timedelta, start: float, per_hour: float) -> Capture:
@@ -137,215 +131,90 @@ def _metered(moment: datetime, interval: timedelta, start: float, per_hour: floa
     return Capture(taken, start + per_hour * hours)
 
 
-@dataclass(frozen=True)
-class House:
-    """What a meter measures at a moment, a datetime with a time zone, when every day is like `day_w`."""
-
-    day_w: Sequence[tuple[int, int, int, int]] = DAY_W
-
-    def tariff(self, moment: datetime) -> int:
-        """LOW or NORMAL."""
-        this_week = (moment - START) % WEEK
-        return _tariff_of(this_week // HOUR)
-
-    def phases_w(self, moment: datetime) -> list[float]:
-        """The watts used on each phase, less those produced: negative where the phase delivers."""
-        hour = moment.astimezone(WINTER_TIME).hour
-        second = (moment - START) // SECOND
-        phase_1, phase_2, phase_3, solar = self.day_w[hour]
-        return [phase_1 + RIPPLE_W[second % len(RIPPLE_W)], phase_2 - solar, phase_3]
-
-    def average_kw(self, hour: int, direction: int) -> float:
-        """The average power in one direction in an hour of the day. A meter adds up its phases first."""
-        phase_1, phase_2, phase_3, solar = self.day_w[hour]
-        net_w = phase_1 + phase_2 + phase_3 - solar
-        return max(0, direction * net_w) / 1000
-
-    def energy_kwh(self, moment: datetime, direction: int, tariff: int) -> float:
-        """The counter of one direction and one tariff.
-
-        As every week is the same, each hour of the week has passed once in each whole week since START, and in the
-        present week not at all, in part or whole.
-        """
-        weeks, this_week = divmod(max(moment - START, timedelta(0)), WEEK)
-        counter = START_KWH[direction, tariff]
-        for hour in range(WEEK // HOUR):
-            if _tariff_of(hour) == tariff:
-                passed_this_week = min(max(this_week / HOUR - hour, 0.0), 1.0)
-                counter += self.average_kw(hour % 24, direction) * (weeks + passed_this_week)
-        return counter
-
-    def demand_kw(self, moment: datetime) -> float:
-        """The energy used in this quarter-hour so far, as an average over the whole quarter-hour."""
-        begin = _round_down(moment, QUARTER)
-        return self.average_kw(begin.hour, USED) * ((moment - begin) / QUARTER)
-
-    def month_peak(self, moment: datetime) -> Capture:
-        """The highest average of a quarter-hour in this month so far, in kW, with the end of that quarter-hour.
-
-        As all days are the same, and so are the four quarters of an hour, it is in the first quarter of one of the
-        month's first 24 hours.
-        """
-        month = _month_start(moment)
-        peak = Capture(month, 0.0)
-        for hours in range(24):
-            begin = month + hours * HOUR
-            average = self.average_kw(begin.hour, USED)
-            if begin + QUARTER <= moment and average > peak.value:
-                peak = Capture(begin + QUARTER, average)
-        return peak
-
-    def past_peaks(self, moment: datetime) -> list[tuple[datetime, Capture]]:
-        """The end of each of the past months, the oldest first, with that month's peak."""
-        ends = [_month_start(moment, months_ago) for months_ago in reversed(range(PAST_PEAKS))]
-        return [(end, self.month_peak(end - SECOND)) for end in ends]
+def _tariff_of(hour: int) -> int:
+    if hour in NORMAL_HOURS:
+        return NORMAL
+    return LOW
 
 
-# The lines of each version's telegram, as str.format() takes them. _fields() has the fields: energy by tariff, LOW (1)
-# and NORMAL (2); volts, amperes and phases_... by phase, from 0.
-
-ELECTRICITY = (
-    '0-0:1.0.0({time})',
-    '0-0:96.1.1(4530303031303030303030303030303031)',
-    '1-0:1.8.1({used_kwh[1]:010.3f}*kWh)',
-    '1-0:1.8.2({used_kwh[2]:010.3f}*kWh)',
-    '1-0:2.8.1({delivered_kwh[1]:010.3f}*kWh)',
-    '1-0:2.8.2({delivered_kwh[2]:010.3f}*kWh)',
-    '0-0:96.14.0({tariff:04})',
-    '1-0:1.7.0({used_kw:06.3f}*kW)',
-    '1-0:2.7.0({delivered_kw:06.3f}*kW)',
-    '0-0:96.7.21(00007)',
-    '0-0:96.7.9(00002)',
-    '1-0:99.97.0(2)(0-0:96.7.19)(190723141802S)(0000000512*s)(170113023740W)(0000007264*s)',
-    '1-0:32.32.0(00003)',
-    '1-0:52.32.0(00001)',
-    '1-0:72.32.0(00002)',
-    '1-0:32.36.0(00000)',
-    '1-0:52.36.0(00001)',
-    '1-0:72.36.0(00000)',
-)
-VOLTAGE = (
-    '1-0:32.7.0({volts[0]:05.1f}*V)',
-    '1-0:52.7.0({volts[1]:05.1f}*V)',
-    '1-0:72.7.0({volts[2]:05.1f}*V)',
-)
-CURRENT = (
-    '1-0:31.7.0({amperes[0]:03.0f}*A)',
-    '1-0:51.7.0({amperes[1]:03.0f}*A)',
-    '1-0:71.7.0({amperes[2]:03.0f}*A)',
-)
-PHASE_POWER = (
-    '1-0:21.7.0({phases_used_kw[0]:06.3f}*kW)',
-    '1-0:41.7.0({phases_used_kw[1]:06.3f}*kW)',
-    '1-0:61.7.0({phases_used_kw[2]:06.3f}*kW)',
-    '1-0:22.7.0({phases_delivered_kw[0]:06.3f}*kW)',
-    '1-0:42.7.0({phases_delivered_kw[1]:06.3f}*kW)',
-    '1-0:62.7.0({phases_delivered_kw[2]:06.3f}*kW)',
-)
-DSMR_5_0 = (
-    r'/SIM5\2DEMO-0050',
-    '',
-    '1-3:0.2.8(50)',
-    *ELECTRICITY,
-    '0-0:96.13.0()',
-    *VOLTAGE,
-    *CURRENT,
-    *PHASE_POWER,
-    '0-1:24.1.0(003)',
-    '0-1:96.1.0(4730303031303030303030303030303031)',
-    '0-1:24.2.1({gas.stamp})({gas.value:09.3f}*m3)',
-)
-DSMR_4_2 = (
-    r'/SIM5\2DEMO-0042',
-    '',
-    '1-3:0.2.8(42)',
-    *ELECTRICITY,
-    '0-0:96.13.1()',
-    '0-0:96.13.0()',
-    *CURRENT,
-    *PHASE_POWER,
-    '0-1:24.1.0(003)',
-    '0-1:96.1.0(4730303031303030303030303030303031)',
-    '0-1:24.2.1({hourly_gas.stamp})({hourly_gas.value:09.3f}*m3)',
-)
-DSMR_2_2 = (
-    '/SIM5 DEMO0022',
-    '',
-    '0-0:96.1.1(4530303031303030303030303030303031)',
-    '1-0:1.8.1({used_kwh[1]:09.3f}*kWh)',
-    '1-0:1.8.2({used_kwh[2]:09.3f}*kWh)',
-    '1-0:2.8.1({delivered_kwh[1]:09.3f}*kWh)',
-    '1-0:2.8.2({delivered_kwh[2]:09.3f}*kWh)',
-    '0-0:96.14.0({tariff:04})',
-    '1-0:1.7.0({used_kw:07.2f}*kW)',
-    '1-0:2.7.0({delivered_kw:07.2f}*kW)',
-    '0-0:17.0.0(0999.00*kW)',
-    '0-0:96.3.10(1)',
-    '0-0:96.13.1()',
-    '0-0:96.13.0()',
-    '0-1:24.1.0(3)',
-    '0-1:96.1.0(4730303031303030303030303030303031)',
-    '0-1:24.3.0({hourly_gas.stamp:.12})(00)(60)(1)(0-1:24.2.1)(m3)',
-    '({hourly_gas.value:09.3f})',
-    '0-1:24.4.0(1)',
-)
-BELGIUM = (
-    r'/SIM5\2DEMO_BE',
-    '',
-    '0-0:96.1.4(50217)',
-    '0-0:96.1.1(3153494D30303030303030303031)',
-    '0-0:1.0.0({time})',
-    '1-0:1.8.1({used_kwh[2]:010.3f}*kWh)',
-    '1-0:1.8.2({used_kwh[1]:010.3f}*kWh)',
-    '1-0:2.8.1({delivered_kwh[2]:010.3f}*kWh)',
-    '1-0:2.8.2({delivered_kwh[1]:010.3f}*kWh)',
-    '0-0:96.14.0({belgian_tariff:04})',
-    '1-0:1.4.0({demand_kw:06.3f}*kW)',
-    '1-0:1.6.0({month_peak.stamp})({month_peak.value:06.3f}*kW)',
-    '0-0:98.1.0({past_peaks_count})(1-0:1.6.0)(1-0:1.6.0){past_peaks}',
-    '1-0:1.7.0({used_kw:06.3f}*kW)',
-    '1-0:2.7.0({delivered_kw:06.3f}*kW)',
-    *PHASE_POWER,
-    *VOLTAGE,
-    '1-0:31.7.0({amperes[0]:06.2f}*A)',
-    '1-0:51.7.0({amperes[1]:06.2f}*A)',
-    '1-0:71.7.0({amperes[2]:06.2f}*A)',
-    '0-0:96.3.10(1)',
-    '0-0:17.0.0(999.9*kW)',
-    '1-0:31.4.0(999*A)',
-    '0-0:96.13.0()',
-    '0-1:24.1.0(003)',
-    '0-1:96.1.1(3753494D30303030303030303031)',
-    '0-1:24.4.0(1)',
-    '0-1:24.2.3({gas.stamp})({gas.value:09.3f}*m3)',
-    '0-2:24.1.0(007)',
-    '0-2:96.1.1(3853494D30303030303030303031)',
-    '0-2:24.2.1({water.stamp})({water.value:09.3f}*m3)',
-)
+def tariff_at(moment: datetime) -> int:
+    """LOW or NORMAL."""
+    return _tariff_of(moment.astimezone(WINTER_TIME).hour)
 
 
-def _fields(house: House, now: datetime) -> dict[str, Any]:
-    phases_w = house.phases_w(now)
-    net_kw = sum(phases_w) / 1000
-    volts = [GRID_VOLTS - watts / WATTS_PER_VOLT for watts in phases_w]
-    tariff = house.tariff(now)
-    past_peaks = house.past_peaks(now)
+def phases_w(moment: datetime) -> list[float]:
+    """The watts used on each phase, less those produced: negative where the phase delivers."""
+    hour = moment.astimezone(WINTER_TIME).hour
+    second = (moment - START) // SECOND
+    ripple = RIPPLE_W[second % len(RIPPLE_W)]
+    phase_1, phase_2, phase_3, solar = DAY_W[hour]
+    return [phase_1 + ripple, phase_2 - solar, phase_3]
+
+
+def average_kw(hour: int, direction: int) -> float:
+    """The average power in one direction in an hour of the day. A meter adds up its phases first."""
+    phase_1, phase_2, phase_3, solar = DAY_W[hour]
+    net_w = phase_1 + phase_2 + phase_3 - solar
+    return max(0, direction * net_w) / 1000
+
+
+def energy_kwh(moment: datetime, direction: int, tariff: int) -> float:
+    """The counter of one direction and one tariff.
+
+    As every day is the same, each hour of the day has passed once in each whole day since START, and today not at all,
+    in part or whole.
+    """
+    days, today = divmod(max(moment - START, timedelta(0)), DAY)
+    counter = START_KWH[direction, tariff]
+    for hour in range(24):
+        if _tariff_of(hour) == tariff:
+            passed_today = min(max(today / HOUR - hour, 0.0), 1.0)
+            counter += average_kw(hour, direction) * (days + passed_today)
+    return counter
+
+
+def demand_kw(moment: datetime) -> float:
+    """The energy used in this quarter-hour so far, as an average over the whole quarter-hour."""
+    begin = _round_down(moment, QUARTER)
+    return average_kw(begin.hour, USED) * ((moment - begin) / QUARTER)
+
+
+def month_peak(moment: datetime) -> Capture:
+    """The month's peak in kW, with the end of its quarter-hour: the first of the month, before which it is 0."""
+    month = _month_start(moment)
+    first_end = month + QUARTER
+    if moment < first_end:
+        return Capture(month, 0.0)
+    return Capture(first_end, PEAKS_KW[month.month - 1])
+
+
+def past_peaks(moment: datetime) -> list[tuple[datetime, Capture]]:
+    """The end of each of the past months, the oldest first, with that month's peak."""
+    ends = [_month_start(moment, months_ago) for months_ago in reversed(range(PAST_PEAKS))]
+    return [(end, month_peak(end - SECOND)) for end in ends]
+
+
+def _fields(now: datetime) -> dict[str, Any]:
+    watts = phases_w(now)
+    net_kw = sum(watts) / 1000
+    volts = [GRID_VOLTS - phase / WATTS_PER_VOLT for phase in watts]
+    tariff = tariff_at(now)
+    peaks = [f'({_stamp(end)})({peak.stamp})({peak.value:06.3f}*kW)' for end, peak in past_peaks(now)]
     return {
         'time': _stamp(now),
         'tariff': tariff,
         'belgian_tariff': BELGIAN_TARIFFS[tariff],
-        'used_kwh': {number: house.energy_kwh(now, USED, number) for number in (LOW, NORMAL)},
-        'delivered_kwh': {number: house.energy_kwh(now, DELIVERED, number) for number in (LOW, NORMAL)},
+        'used_kwh': {number: energy_kwh(now, USED, number) for number in (LOW, NORMAL)},
+        'delivered_kwh': {number: energy_kwh(now, DELIVERED, number) for number in (LOW, NORMAL)},
         'used_kw': max(0.0, net_kw),
         'delivered_kw': max(0.0, -net_kw),
-        'phases_used_kw': [max(0.0, watts / 1000) for watts in phases_w],
-        'phases_delivered_kw': [max(0.0, -watts / 1000) for watts in phases_w],
+        'phases_used_kw': [max(0.0, phase / 1000) for phase in watts],
+        'phases_delivered_kw': [max(0.0, -phase / 1000) for phase in watts],
         'volts': volts,
-        'amperes': [abs(watts) / voltage for watts, voltage in zip(phases_w, volts, strict=True)],
-        'demand_kw': house.demand_kw(now),
-        'month_peak': house.month_peak(now),
-        'past_peaks_count': len(past_peaks),
-        'past_peaks': ''.join(f'({_stamp(end)})({peak.stamp})({peak.value:06.3f}*kW)' for end, peak in past_peaks),
+        'amperes': [abs(phase) / voltage for phase, voltage in zip(watts, volts, strict=True)],
+        'demand_kw': demand_kw(now),
+        'month_peak': month_peak(now),
+        'past_peaks': ''.join(peaks),
         'gas': _metered(now, FIVE_MINUTES, START_GAS_M3, GAS_M3_PER_HOUR),
         'hourly_gas': _metered(now, HOUR, START_GAS_M3, GAS_M3_PER_HOUR),
         'water': _metered(now, FIVE_MINUTES, START_WATER_M3, WATER_M3_PER_HOUR),
@@ -355,18 +224,24 @@ def _fields(house: House, now: datetime) -> dict[str, Any]:
 class Version(NamedTuple):
     """What a companion standard specifies: the lines, the seconds between telegrams, the baud rate."""
 
-    lines: Sequence[str]
+    template: str
     interval: float
     baud_rate: int
     checksum: bool = True
 
 
 VERSIONS = {
-    '5.0': Version(DSMR_5_0, 1, 115200),
-    '4.2': Version(DSMR_4_2, 10, 115200),
-    '2.2': Version(DSMR_2_2, 10, 9600, checksum=False),
-    'belgium': Version(BELGIUM, 1, 115200),
+    '5.0': Version('dsmr-5.0.txt', 1, 115200),
+    '4.2': Version('dsmr-4.2.txt', 10, 115200),
+    '2.2': Version('dsmr-2.2.txt', 10, 9600, checksum=False),
+    'belgium': Version('belgium.txt', 1, 115200),
 }
+
+
+@cache
+def _template(version: str) -> str:
+    path = TEMPLATES / VERSIONS[version].template
+    return path.read_text(encoding='ascii').replace('\n', '\r\n')
 
 
 def with_checksum(text: str | bytes) -> bytes:
@@ -377,14 +252,12 @@ def with_checksum(text: str | bytes) -> bytes:
     return b'%b%04X\r\n' % (body, crc16(body))
 
 
-def telegram(house: House, version: str, now: datetime) -> bytes:
-    """What the house's meter of that version sends at that moment."""
-    fields = _fields(house, now)
-    lines = [line.format_map(fields) for line in VERSIONS[version].lines]
-    text = ''.join(f'{line}\r\n' for line in lines)
+def telegram(version: str, now: datetime) -> bytes:
+    """What a meter of that version sends at that moment, a datetime with a time zone."""
+    text = _template(version).format_map(_fields(now))
     if VERSIONS[version].checksum:
         return with_checksum(text)
-    return f'{text}!\r\n'.encode()
+    return f'{text}!\r\n'.encode('ascii')
 
 
 CHUNK = 16
@@ -453,7 +326,7 @@ class SimulatedMeter:
             interval = standard.interval
         self.interval = interval
         self.baud_rate = baud or standard.baud_rate
-        self.source = source or (lambda: telegram(House(), version, datetime.now(timezone.utc)))
+        self.source = source or (lambda: telegram(version, datetime.now(timezone.utc)))
         self.sent = 0
         self.last = b''
         self.terminal = PseudoTerminal(link)

@@ -10,7 +10,7 @@ from dsmr_parser.parsers import MaxDemandParser, MBusParser, ProfileGenericParse
 from dsmr_parser.value_types import timestamp
 
 from dsmr_rest.reading import Reading, camel_case, make_reading
-from dsmr_rest.simulated_meter import DUTCH, House, with_checksum
+from dsmr_rest.simulated_meter import DUTCH, with_checksum
 from dsmr_rest.simulated_meter import telegram as simulated_telegram
 from dsmr_rest.specification import Chooser
 from dsmr_rest.telegram import Framer, Telegram
@@ -42,7 +42,7 @@ def from_lines(*lines: str, header: str = HEADER, checksum: bool = True, end: st
 
 def of_version(version: str) -> bytes:
     """The simulated meter's telegram of a summer noon."""
-    return simulated_telegram(House(), version, NOON)
+    return simulated_telegram(version, NOON)
 
 
 def telegrams_in(data: bytes) -> list[Telegram]:

@@ -35,9 +35,9 @@ from conftest import (
 from faulty_meter import FaultyMeter
 
 from dsmr_rest.http_message import HEADER_SECTION_LIMIT
-from dsmr_rest.simulated_meter import House, telegram
+from dsmr_rest.simulated_meter import telegram
 
-TELEGRAM = telegram(House(), '5.0', datetime(2024, 6, 21, 12, tzinfo=timezone.utc))
+TELEGRAM = telegram('5.0', datetime(2024, 6, 21, 12, tzinfo=timezone.utc))
 FROM_MEMORY = {'Cache-Control': 'max-age=3600'}
 HOST = 'Host: localhost\r\n'
 UNKNOWN = '/nothing'

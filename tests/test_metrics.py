@@ -28,7 +28,7 @@ from dsmr_rest import homewizard
 from dsmr_rest.metrics import exposition
 from dsmr_rest.reading import Reading
 from dsmr_rest.serial_line import LineCounters
-from dsmr_rest.simulated_meter import DUTCH, MINUTE, VERSIONS, House, telegram
+from dsmr_rest.simulated_meter import DUTCH, MINUTE, VERSIONS, telegram
 from dsmr_rest.specification import NAMES
 
 COUNTERS = LineCounters(
@@ -493,9 +493,9 @@ def prometheus(folder: Path, scrape_configuration: str) -> Iterator[Prometheus]:
 
 def test_prometheus_scrapes_as_the_readme_says(start_server: StartServer, tmp_path: Path) -> None:
     """With the README's scrape configuration `up`, `dsmr_up` and the rate of a counter come from Prometheus."""
-    house, minutes = House(), itertools.count()
+    minutes = itertools.count()
     night = datetime(2024, 1, 15, 2, tzinfo=DUTCH)
-    with new_meter(interval=0.2, source=lambda: telegram(house, '5.0', night + next(minutes) * MINUTE)) as meter:
+    with new_meter(interval=0.2, source=lambda: telegram('5.0', night + next(minutes) * MINUTE)) as meter:
         server = start_server(meter.port)
         configuration, replaced = re.subn(
             r'(targets: \[)[^\]]*\]', rf"\1'127.0.0.1:{server.port}']", scrape_configuration()

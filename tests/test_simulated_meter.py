@@ -30,17 +30,23 @@ from dsmr_rest.simulated_meter import (
     LOW,
     MINUTE,
     NORMAL,
+    PEAKS_KW,
+    QUARTER,
     USED,
     VERSIONS,
-    House,
     SimulatedMeter,
+    demand_kw,
+    energy_kwh,
     main,
+    month_peak,
+    past_peaks,
+    phases_w,
+    tariff_at,
     telegram,
     with_checksum,
 )
 
 PATIENCE = 10
-HOUSE = House()
 SUMMER_NOON = datetime(2024, 6, 21, 13, 40, 5, tzinfo=DUTCH)
 NIGHT = datetime(2024, 6, 22, 2, 0, tzinfo=DUTCH)
 COUNTERS = [(direction, tariff) for direction in (USED, DELIVERED) for tariff in (LOW, NORMAL)]
@@ -59,7 +65,7 @@ def parsed(data: bytes, version: str) -> Any:
 
 
 def reading(version: str, moment: datetime) -> Any:
-    return parsed(telegram(HOUSE, version, moment), version)
+    return parsed(telegram(version, moment), version)
 
 
 @contextmanager
@@ -91,7 +97,7 @@ def next_telegram(port: serial.Serial) -> bytes:
 @pytest.mark.parametrize('version', VERSIONS)
 def test_every_line_parses(version: str) -> None:
     """Each line of a telegram is one object to dsmr_parser under its version's specification."""
-    data = telegram(HOUSE, version, SUMMER_NOON)
+    data = telegram(version, SUMMER_NOON)
     lines = [line for line in data.split(b'\r\n')[2:-2] if not line.startswith(b'(')]
     result = parsed(data, version)
     devices = getattr(result, 'MBUS_DEVICES', [])
@@ -102,7 +108,7 @@ def test_every_line_parses(version: str) -> None:
 @pytest.mark.parametrize('version', VERSIONS)
 def test_ends_of_lines_and_telegram(version: str) -> None:
     """A telegram starts with identification and empty line, all lines end in CRLF, the last one is '!'."""
-    data = telegram(HOUSE, version, SUMMER_NOON)
+    data = telegram(version, SUMMER_NOON)
     end = rb'![0-9A-F]{4}\r\n' if VERSIONS[version].checksum else rb'!\r\n'
     assert re.fullmatch(rb'/SIM5[^\r\n]+\r\n\r\n([^\r\n!/]+\r\n)+' + end, data)
 
@@ -116,13 +122,11 @@ def test_checksum_line() -> None:
 def test_values_are_the_houses() -> None:
     """The telegram has the house's values, to the width of its fields."""
     result = reading('5.0', SUMMER_NOON)
-    phases_w = HOUSE.phases_w(SUMMER_NOON)
-    assert result.CURRENT_ELECTRICITY_DELIVERY.value == Decimal(f'{-sum(phases_w) / 1000:.3f}')
-    assert result.INSTANTANEOUS_ACTIVE_POWER_L2_NEGATIVE.value == Decimal(f'{-phases_w[1] / 1000:.3f}')
-    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{HOUSE.energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}')
-    assert result.ELECTRICITY_DELIVERED_TARIFF_1.value == Decimal(
-        f'{HOUSE.energy_kwh(SUMMER_NOON, DELIVERED, LOW):.3f}'
-    )
+    watts = phases_w(SUMMER_NOON)
+    assert result.CURRENT_ELECTRICITY_DELIVERY.value == Decimal(f'{-sum(watts) / 1000:.3f}')
+    assert result.INSTANTANEOUS_ACTIVE_POWER_L2_NEGATIVE.value == Decimal(f'{-watts[1] / 1000:.3f}')
+    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}')
+    assert result.ELECTRICITY_DELIVERED_TARIFF_1.value == Decimal(f'{energy_kwh(SUMMER_NOON, DELIVERED, LOW):.3f}')
     assert result.ELECTRICITY_ACTIVE_TARIFF.value == '0002'
     assert result.POWER_EVENT_FAILURE_LOG.buffer_length == 2
 
@@ -131,15 +135,15 @@ def test_belgium_numbers_its_tariffs_the_other_way_round() -> None:
     """By day the Belgian tariff is 1, and its counters are in that order."""
     result = reading('belgium', SUMMER_NOON)
     assert result.ELECTRICITY_ACTIVE_TARIFF.value == '0001'
-    assert result.ELECTRICITY_USED_TARIFF_1.value == Decimal(f'{HOUSE.energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}')
-    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{HOUSE.energy_kwh(SUMMER_NOON, USED, LOW):.3f}')
+    assert result.ELECTRICITY_USED_TARIFF_1.value == Decimal(f'{energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}')
+    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{energy_kwh(SUMMER_NOON, USED, LOW):.3f}')
 
 
 @pytest.mark.parametrize('version', VERSIONS)
 def test_same_moment_same_telegram(version: str) -> None:
     """The moment alone decides, in whatever time zone it is given and whatever was asked before."""
-    telegrams = {telegram(House(), version, SUMMER_NOON.astimezone(zone)) for zone in (DUTCH, timezone.utc)}
-    telegrams.add(telegram(HOUSE, version, SUMMER_NOON))
+    telegrams = {telegram(version, SUMMER_NOON.astimezone(zone)) for zone in (DUTCH, timezone.utc)}
+    telegrams.add(telegram(version, SUMMER_NOON))
     assert len(telegrams) == 1
 
 
@@ -163,7 +167,7 @@ def test_counters_are_the_integral_of_power(month: int) -> None:
     first = last = counters(begin)
     used = delivered = 0.0
     for second in range(5, 24 * 3600 + 1, 5):
-        kilowatts = sum(HOUSE.phases_w(begin + timedelta(seconds=second - 5))) / 1000
+        kilowatts = sum(phases_w(begin + timedelta(seconds=second - 5))) / 1000
         used += max(0, kilowatts) * 5 / 3600
         delivered += max(0, -kilowatts) * 5 / 3600
         if second % 300 == 0:
@@ -178,7 +182,7 @@ def test_counters_are_the_integral_of_power(month: int) -> None:
 
 def counters(moment: datetime) -> list[float]:
     """Energy used and delivered by tariff, gas, water."""
-    energy = [HOUSE.energy_kwh(moment, direction, tariff) for direction, tariff in COUNTERS]
+    energy = [energy_kwh(moment, direction, tariff) for direction, tariff in COUNTERS]
     devices = reading('belgium', moment).MBUS_DEVICES
     return [*energy, *(float(device.MBUS_METER_READING.value) for device in devices)]
 
@@ -213,28 +217,28 @@ def test_phases_agree() -> None:
         (datetime(2024, 1, 19, 7, tzinfo=DUTCH), NORMAL),
         (datetime(2024, 1, 19, 22, 59, 59, tzinfo=DUTCH), NORMAL),
         (datetime(2024, 1, 19, 23, tzinfo=DUTCH), LOW),
-        (datetime(2024, 1, 20, 12, tzinfo=DUTCH), LOW),
+        (datetime(2024, 1, 20, 12, tzinfo=DUTCH), NORMAL),
         (datetime(2024, 6, 21, 7, 59, tzinfo=DUTCH), LOW),
         (datetime(2024, 6, 21, 8, tzinfo=DUTCH), NORMAL),
     ],
 )
 def test_tariff_hours(moment: datetime, tariff: int) -> None:
-    """The normal tariff holds on weekdays from seven to eleven in the evening, in winter time all year round."""
-    assert HOUSE.tariff(moment) == tariff
+    """The normal tariff applies every day from 7 to 23 h, in winter time all year round."""
+    assert tariff_at(moment) == tariff
 
 
 def test_each_tariff_counts_its_own_hours() -> None:
     """Each counter grows while its tariff holds and not otherwise."""
     begin = datetime(2024, 1, 16, 22, 30, tzinfo=DUTCH)
-    grown = {tariff: HOUSE.energy_kwh(begin + HOUR / 2, USED, tariff) for tariff in (LOW, NORMAL)}
-    assert grown[NORMAL] > HOUSE.energy_kwh(begin, USED, NORMAL)
-    assert grown[LOW] == HOUSE.energy_kwh(begin, USED, LOW)
+    grown = {tariff: energy_kwh(begin + HOUR / 2, USED, tariff) for tariff in (LOW, NORMAL)}
+    assert grown[NORMAL] > energy_kwh(begin, USED, NORMAL)
+    assert grown[LOW] == energy_kwh(begin, USED, LOW)
 
 
 def test_gas_is_read_at_round_moments() -> None:
     """4.2 and 2.2 pass on the gas reading of the hour, 5.0 and Belgium that of the last five minutes."""
     now = datetime(2024, 1, 16, 20, 13, 40, tzinfo=DUTCH)
-    telegrams = {version: telegram(HOUSE, version, now) for version in VERSIONS}
+    telegrams = {version: telegram(version, now) for version in VERSIONS}
     assert b'0-1:24.2.1(240116201000W)' in telegrams['5.0']
     assert b'0-1:24.2.1(240116200000W)' in telegrams['4.2']
     assert b'0-1:24.3.0(240116200000)' in telegrams['2.2']
@@ -248,7 +252,7 @@ def test_gas_is_read_at_round_moments() -> None:
 def test_the_hour_that_comes_twice(utc_hour: int, stamp: bytes) -> None:
     """In the October change S and W tell the two half past twos apart."""
     moment = datetime(2024, 10, 27, utc_hour, 30, tzinfo=timezone.utc)
-    data = telegram(HOUSE, '5.0', moment.astimezone(DUTCH))
+    data = telegram('5.0', moment.astimezone(DUTCH))
     assert b'0-0:1.0.0(%b)\r\n' % stamp in data
     assert b'0-1:24.2.1(%b)' % stamp in data
     assert parsed(data, '5.0').P1_MESSAGE_TIMESTAMP.value == moment
@@ -266,28 +270,31 @@ def test_quarter_hour_demand_starts_from_zero() -> None:
     """The demand grows through a quarter-hour to its average and is 0 again at its end."""
     begin = datetime(2024, 1, 16, 19, 0, tzinfo=DUTCH)
     for minute in range(1, 15):
-        energy = HOUSE.energy_kwh(begin + minute * MINUTE, USED, NORMAL) - HOUSE.energy_kwh(begin, USED, NORMAL)
-        assert HOUSE.demand_kw(begin + minute * MINUTE) == pytest.approx(energy * 4)
-    assert HOUSE.demand_kw(begin + 15 * MINUTE) == 0
+        energy = energy_kwh(begin + minute * MINUTE, USED, NORMAL) - energy_kwh(begin, USED, NORMAL)
+        assert demand_kw(begin + minute * MINUTE) == pytest.approx(energy * 4)
+    assert demand_kw(begin + 15 * MINUTE) == 0
 
 
-def test_the_month_peak_is_the_highest_quarter_hour_so_far() -> None:
-    """The peak is what the highest quarter-hour of the month used, in kW; each later day's are no higher."""
-    month, highest = datetime(2024, 7, 1, tzinfo=DUTCH), 0.0
+def test_no_quarter_hour_exceeds_the_month_peak() -> None:
+    """From the end of the month's first quarter-hour on, its peak is constant and higher than every average power."""
+    month = datetime(2024, 7, 1, tzinfo=DUTCH)
+    peak = month_peak(month + QUARTER)
+    assert peak.moment == month + QUARTER
+    for days in range(31):
+        assert month_peak(month + timedelta(days=days, hours=12)) == peak
     for quarter in range(96):
-        begin, end = (month + (quarter + after) * 15 * MINUTE for after in (0, 1))
-        highest = max(highest, sum(counters(end)[:2]) * 4 - sum(counters(begin)[:2]) * 4)
-        assert HOUSE.month_peak(end).value == pytest.approx(highest)
-    assert HOUSE.month_peak(month + timedelta(days=30)).value == pytest.approx(highest)
+        begin = month + quarter * QUARTER
+        used = sum(counters(begin + QUARTER)[:2]) - sum(counters(begin)[:2])
+        assert used / (QUARTER / HOUR) < min(PEAKS_KW)
 
 
 def test_month_peak_joins_the_past_ones() -> None:
     """At the end of a month its peak becomes the newest of thirteen, the oldest goes, a new one begins."""
     end = datetime(2024, 2, 1, tzinfo=DUTCH)
-    peak, past = HOUSE.month_peak(end - 10 * MINUTE), HOUSE.past_peaks(end - 10 * MINUTE)
-    assert HOUSE.past_peaks(end) == [*past[1:], (end, peak)]
+    peak, past = month_peak(end - 10 * MINUTE), past_peaks(end - 10 * MINUTE)
+    assert past_peaks(end) == [*past[1:], (end, peak)]
     assert len({end for end, _ in past}) == 13
-    assert HOUSE.month_peak(end).value == 0
+    assert month_peak(end).value == 0
     history = reading('belgium', end + MINUTE).BELGIUM_MAXIMUM_DEMAND_13_MONTHS
     assert len(history) == 13
     assert [entry.occurred for entry in history] == sorted(entry.occurred for entry in history)
