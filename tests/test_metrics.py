@@ -82,8 +82,8 @@ def by(name: str, label: str, *values: float) -> dict[str, float]:
 
 
 PER_TARIFF = {
-    **by('dsmr_electricity_used_kwh_total', 'tariff', 4134.364, 3847.434),
-    **by('dsmr_electricity_delivered_kwh_total', 'tariff', 1381.887, 2755.069),
+    **by('dsmr_electricity_used_kwh_total', 'tariff', 3867.868, 4113.930),
+    **by('dsmr_electricity_delivered_kwh_total', 'tariff', 645.663, 3491.293),
 }
 WHOLE = {'dsmr_power_used_watts': 0.0, 'dsmr_power_delivered_watts': 2802.0}
 PER_PHASE = {
@@ -103,12 +103,12 @@ GAS = {
     'dsmr_mbus_reading_timestamp_seconds{channel="1",kind="gas"}': 1718964000.0,
 }
 BELGIUM = {
-    **by('dsmr_electricity_used_kwh_total', 'tariff', 3847.434, 4134.364),
-    **by('dsmr_electricity_delivered_kwh_total', 'tariff', 2755.069, 1381.887),
+    **by('dsmr_electricity_used_kwh_total', 'tariff', 4113.930, 3867.868),
+    **by('dsmr_electricity_delivered_kwh_total', 'tariff', 3491.293, 645.663),
     **by('dsmr_current_amperes', 'phase', 0.66, 12.9, 0.17),
     'dsmr_demand_average_watts': 0.0,
-    'dsmr_demand_month_peak_watts': 1652.0,
-    'dsmr_demand_month_peak_timestamp_seconds': 1717262100.0,
+    'dsmr_demand_month_peak_watts': 2507.0,
+    'dsmr_demand_month_peak_timestamp_seconds': 1717193700.0,
     'dsmr_mbus_reading{channel="2",kind="water",unit="m3"}': 434.847,
     'dsmr_mbus_reading_timestamp_seconds{channel="2",kind="water"}': 1718964000.0,
     'dsmr_object{name="actualSwitchPosition",unit=""}': 1.0,
