@@ -1,10 +1,11 @@
-"""What the tests share: real meters on ptys, real servers in processes of their own, and nothing left behind."""
+"""What the tests share: real meters on pseudo-terminals, real servers in their own processes, and leftover checks."""
 
 import http.client
 import itertools
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,24 @@ import pytest
 from faulty_meter import FaultyMeter
 
 ROOT = Path(__file__).parent.parent
+SERVER_COMMAND = [sys.executable, str(ROOT / 'dsmr_rest_server.py')]
+MISSING_PORT = '/dev/serial/none'
+THREADS_AT_REST = 2
+"""Threads of a server without requests: the main thread, which waits for a signal, and the one that accepts clients."""
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """What `condition` gives as soon as it is true."""
+    """Returns the result of `condition` as soon as it is true."""
     deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f'{condition} did not come true in {seconds} s'
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < deadline, f'{condition} did not become true within {seconds} s'
         time.sleep(0.01)
-    return result
+
+
+# Meters
 
 
 _numbers = itertools.count()
@@ -38,46 +48,114 @@ _numbers = itertools.count()
 def new_meter(version: str = '5.0', **options: Any) -> FaultyMeter:
     """A simulated meter with a port whose name is never used again.
 
-    The names of pseudo-terminals are used again: a reader that still tries a meter that has gone would open another
-    test's.
+    The system reuses the names of pseudo-terminals: a reader that still tries to open the port of a meter that has
+    ended would open the port of another test's meter.
     """
     link = Path(tempfile.gettempdir(), f'dsmr-test-{os.getpid()}-{next(_numbers)}')
     return FaultyMeter(version, link=str(link), **options)
 
 
-def free_port() -> int:
-    """A port of loopback at which nobody listens."""
-    with socket.create_server(('127.0.0.1', 0)) as listening:
-        return int(listening.getsockname()[1])
+@pytest.fixture
+def meter() -> Iterator[FaultyMeter]:
+    """A DSMR 5.0 meter that sends five telegrams per second."""
+    with new_meter(interval=0.2) as simulated:
+        yield simulated
 
 
 def hush(meter: FaultyMeter) -> None:
-    """Silence a meter; returns when it sends nothing more, not even the end of a telegram."""
+    """Silences a meter; returns when it sends nothing more, not even the end of a telegram."""
     meter.hush()
 
 
+# What a process holds
+
+
 def open_files() -> set[str]:
-    """This process's open files, as /proc shows them."""
+    """The open files of this process, as /proc shows them."""
     files = set()
-    for each in Path('/proc/self/fd').iterdir():
+    for descriptor in Path('/proc/self/fd').iterdir():
         try:
-            files.add(f'{each.name} {each.readlink()}')
-        except FileNotFoundError:  # the listing's own
+            files.add(f'{descriptor.name} {descriptor.readlink()}')
+        except FileNotFoundError:  # the descriptor of this listing itself
             continue
     return files
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_over() -> Iterator[None]:
     """No thread and no open file outlives a test."""
-    threads, files = set(threading.enumerate()), open_files()
+    threads_before = set(threading.enumerate())
+    files_before = open_files()
     yield
-    wait_for(lambda: set(threading.enumerate()) <= threads and open_files() <= files)
+    wait_for(lambda: set(threading.enumerate()) <= threads_before and open_files() <= files_before)
+
+
+def _targets_of_descriptors(process: int) -> list[str]:
+    targets = []
+    for descriptor in Path(f'/proc/{process}/fd').iterdir():
+        with suppress(FileNotFoundError):  # closed in the meantime
+            targets.append(str(descriptor.readlink()))
+    return targets
+
+
+def processes_files(process: int) -> list[str]:
+    """The open files of a process, without its sockets."""
+    return sorted(target for target in _targets_of_descriptors(process) if not target.startswith('socket:'))
+
+
+def sockets(process: int) -> int:
+    """The number of sockets of a process, including the one that listens."""
+    return sum(target.startswith('socket:') for target in _targets_of_descriptors(process))
+
+
+def threads(process: int) -> int:
+    """The number of threads of a process."""
+    return len(list(Path(f'/proc/{process}/task').iterdir()))
+
+
+@contextmanager
+def running(*command: str, **options: Any) -> Iterator['subprocess.Popen[str]']:
+    """A process that is killed at the end of the block, if it is still running."""
+    with subprocess.Popen(command, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+# Sockets and responses
+
+
+def free_port() -> int:
+    """A loopback port on which no program listens."""
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def accepts_connections(port: int) -> bool:
+    """Whether a program listens on this loopback port."""
+    with suppress(OSError), socket.create_connection(('127.0.0.1', port), timeout=5):
+        return True
+    return False
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Everything that the peer sends until it closes the connection."""
+    received = b''
+    while chunk := connection.recv(65536):
+        received += chunk
+    return received
+
+
+def reset(connection: socket.socket) -> None:
+    """Disconnects without the usual end: the peer gets a reset (RST)."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    connection.close()
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer as it came."""
+class ClientResponse:
+    """A response as a client received it."""
 
     status: int
     headers: Mapping[str, str]
@@ -88,32 +166,71 @@ class Reply:
         return json.loads(self.body)
 
 
-class Server:
-    """dsmr_rest_server.py in a process of its own, on a free port of loopback."""
+def split_responses(data: bytes, methods: str = '') -> list[ClientResponse]:
+    """The responses that a connection received; `methods` are those of the requests, GET by default.
 
-    def __init__(self, folder: Path, *options: str, meter: Mapping[str, object], server: Mapping[str, object]) -> None:
-        sections = {'meter': meter, 'server': {'host': '127.0.0.1', 'port': 0} | dict(server)}
-        text = '\n'.join(
-            f'[{name}]\n' + ''.join(f'{key} = {value}\n' for key, value in section.items())
-            for name, section in sections.items()
-        )
-        (folder / 'config.ini').write_text(text)
+    Header names are in title case.
+    """
+    requested = methods.split()
+    responses: list[ClientResponse] = []
+    while data:
+        header_section, end, data = data.partition(b'\r\n\r\n')
+        assert end, 'the header section does not end'
+        status_line, *lines = header_section.decode('latin-1').split('\r\n')
+        headers = {}
+        for line in lines:
+            name, value = line.split(': ', 1)
+            headers[name.title()] = value
+        length = int(headers.get('Content-Length', 0))
+        number = len(responses)
+        if number < len(requested) and requested[number] == 'HEAD':
+            length = 0
+        assert len(data) >= length, 'the body is incomplete'
+        status = int(status_line.split()[1])
+        responses.append(ClientResponse(status, headers, data[:length]))
+        data = data[length:]
+    return responses
+
+
+# Servers
+
+
+def write_config(folder: Path, meter: Mapping[str, object], server: Mapping[str, object]) -> str:
+    """Writes config.ini; returns its path. The default of the server's address is any free port of loopback."""
+    sections = {'meter': meter, 'server': {'host': '127.0.0.1', 'port': 0, **server}}
+    lines = []
+    for section, settings in sections.items():
+        lines.append(f'[{section}]')
+        lines += [f'{key} = {value}' for key, value in settings.items()]
+    file = folder / 'config.ini'
+    file.write_text('\n'.join(lines) + '\n')
+    return str(file)
+
+
+class Server:
+    """dsmr_rest_server.py in its own process. `prefix` is a command that starts it, such as strace."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        meter: Mapping[str, object],
+        server: Mapping[str, object],
+        prefix: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.log_file = folder / 'log'
+        command = [*prefix, *SERVER_COMMAND, '--config', write_config(folder, meter, server), *options]
+        surroundings = {'PYTHONWARNINGS': 'error', **os.environ, **(environment or {})}
         with self.log_file.open('w') as log:
-            self.process = subprocess.Popen(
-                [sys.executable, ROOT / 'dsmr_rest_server.py', '--config', folder / 'config.ini', *options],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={'PYTHONWARNINGS': 'error'} | os.environ,
-            )
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=surroundings)
         assert self.process.stdout
-        line = self.process.stdout.readline()
-        if 'http' not in line:
+        first_line = self.process.stdout.readline()
+        if 'http' not in first_line:
             self.process.kill()
             self.process.communicate()
-        assert 'http' in line, self.log
-        self.url = line.split()[-1]
+        assert 'http' in first_line, self.log
+        self.url = first_line.split()[-1]
         self.port = int(self.url.rstrip('/').rpartition(':')[2])
 
     @property
@@ -122,76 +239,62 @@ class Server:
 
     @property
     def health(self) -> Any:
-        """What /health says now: it accepts any last reading and does not wait for one."""
+        """The document of /health now: the request accepts any last reading and does not wait for one."""
         return self.get('/health', {'Cache-Control': 'max-age=3600', 'Prefer': 'wait=0'}).json
 
     @property
     def openings(self) -> int:
-        """How often it has opened its port."""
+        """How often the server has opened the meter's port."""
         return int(self.health['counters']['portOpenings'])
+
+    @property
+    def waiters(self) -> int:
+        """How many requests are waiting for a telegram."""
+        return int(self.health['waitingRequests'])
 
     def get(
         self, path: str = '/', headers: Mapping[str, str] | None = None, *, method: str = 'GET', timeout: float = 40
-    ) -> Reply:
-        """One request on a connection of its own."""
+    ) -> ClientResponse:
+        """Sends one request on a new connection."""
         connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
         try:
             connection.request(method, path, headers=dict(headers or {}))
             response = connection.getresponse()
-            return Reply(response.status, dict(response.getheaders()), response.read())
+            return ClientResponse(response.status, dict(response.getheaders()), response.read())
         finally:
             connection.close()
 
+    def connect(self, timeout: float = 20) -> socket.socket:
+        """A new connection to the server."""
+        return socket.create_connection(('127.0.0.1', self.port), timeout)
+
     def raw(self, data: bytes, timeout: float = 40) -> bytes:
-        """All that comes back for some bytes, until the server closes."""
-        with socket.create_connection(('127.0.0.1', self.port), timeout) as connection:
+        """Sends these bytes on a new connection; returns everything that the server sends until it closes."""
+        with self.connect(timeout) as connection:
             connection.sendall(data)
-            received = b''
-            while chunk := connection.recv(65536):
-                received += chunk
-            return received
+            return receive_all(connection)
+
+    def only_response(self, request: str) -> ClientResponse:
+        """Sends this text (latin-1); returns the one response after which the server closes the connection."""
+        (response,) = split_responses(self.raw(request.encode('latin-1'), 15))
+        return response
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Sends SIGTERM; returns the exit status."""
         self.process.terminate()
         assert self.process.stdout
         self.process.stdout.close()
         return self.process.wait(10)
 
 
-def processes_files(process: int) -> list[str]:
-    """What the file descriptors of a process point at, connections aside."""
-    files = []
-    for each in Path(f'/proc/{process}/fd').iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            files.append(str(each.readlink()))
-    return sorted(file for file in files if not file.startswith('socket:'))
-
-
-def sockets(process: int) -> int:
-    """How many sockets a process has, the one that listens among them."""
-    count = 0
-    for each in Path(f'/proc/{process}/fd').iterdir():
-        with suppress(FileNotFoundError):
-            count += str(each.readlink()).startswith('socket:')
-    return count
-
-
-def threads(process: int) -> int:
-    """How many threads a process has."""
-    return len(list(Path(f'/proc/{process}/task').iterdir()))
-
-
-THREADS_AT_REST = 2
-"""Threads of a server that nobody asks: the main thread, which waits for a signal, and the one that accepts clients."""
-
-
-def wait_together(server: Server, pool: ThreadPoolExecutor, count: int, path: str = '/') -> list[Future[Reply]]:
-    """Requests that all wait for a telegram, from a port that is open."""
-    opened = server.openings
-    replies = [pool.submit(server.get, path) for _ in range(count)]
-    wait_for(lambda: server.health['waitingRequests'] == count and server.openings > opened)
-    return replies
+def wait_together(
+    server: Server, pool: ThreadPoolExecutor, count: int, path: str = '/'
+) -> list[Future[ClientResponse]]:
+    """Starts requests; returns when all of them wait for a telegram from a port that is open."""
+    openings_before = server.openings
+    responses = [pool.submit(server.get, path) for _ in range(count)]
+    wait_for(lambda: server.waiters == count and server.openings > openings_before)
+    return responses
 
 
 StartServer = Callable[..., Server]
@@ -199,26 +302,28 @@ StartServer = Callable[..., Server]
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    """Starts servers, each with settings for [meter] and [server], and stops them behind the test with status 0."""
+    """Starts servers with settings for [meter] and [server]; after the test each must stop with status 0."""
     servers: list[Server] = []
 
     def start(
-        port: str, *options: str, meter: Mapping[str, object] | None = None, server: Mapping[str, object] | None = None
+        port: str,
+        *options: str,
+        meter: Mapping[str, object] | None = None,
+        server: Mapping[str, object] | None = None,
+        prefix: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> Server:
         folder = tmp_path / f'server{len(servers)}'
         folder.mkdir()
-        servers.append(Server(folder, *options, meter={'port': port} | dict(meter or {}), server=server or {}))
-        return servers[-1]
+        meter_settings = {'port': port, **(meter or {})}
+        started = Server(
+            folder, *options, meter=meter_settings, server=server or {}, prefix=prefix, environment=environment
+        )
+        servers.append(started)
+        return started
 
     yield start
-    for each in servers:
-        if each.process.poll() is None:
-            assert each.stop() == 0, each.log
-        assert 'Traceback' not in each.log, each.log
-
-
-@pytest.fixture
-def meter() -> Iterator[FaultyMeter]:
-    """A DSMR 5.0 meter that sends five telegrams a second."""
-    with new_meter(interval=0.2) as simulated:
-        yield simulated
+    for started in servers:
+        if started.process.poll() is None:
+            assert started.stop() == 0, started.log
+        assert 'Traceback' not in started.log, started.log

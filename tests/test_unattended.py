@@ -20,7 +20,7 @@ import serial
 from conftest import (
     ROOT,
     THREADS_AT_REST,
-    Reply,
+    ClientResponse,
     Server,
     StartServer,
     free_port,
@@ -46,7 +46,7 @@ WRITING_CALLS = (
 )
 
 
-def results(asked: list[Future[Reply]]) -> set[tuple[int, str | None]]:
+def results(asked: list[Future[ClientResponse]]) -> set[tuple[int, str | None]]:
     """Status and code of answers that come at once."""
     replies = [each.result(AT_ONCE) for each in asked]
     return {(reply.status, reply.json.get('code')) for reply in replies}
