@@ -1,26 +1,29 @@
-"""The shared meter: in process, on simulated meters behind real pseudo-terminals."""
+"""The shared meter in this process, on simulated meters at real pseudo-terminals."""
 
 import fcntl
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import hush, new_meter, wait_for
+from conftest import MISSING_PORT, new_meter, wait_for
+from faulty_meter import FaultyMeter
+from telegrams import framed, from_lines
 
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
-from dsmr_rest.meter import Meter
+from dsmr_rest.meter import POLL_PAUSE, Meter
 from dsmr_rest.meter_log import CALM
 from dsmr_rest.p1_reader import P1Reader
-from dsmr_rest.reading import Reading
+from dsmr_rest.reading import Reading, make_reading
 from dsmr_rest.simulated_meter import SimulatedMeter, with_checksum
+from dsmr_rest.specification import Chooser
 
 MANY = 64
 PROMPTLY = 0.5
@@ -43,32 +46,39 @@ def start_meter() -> Iterator[StartMeter]:
 
 
 def outcome(shared: Meter, seconds: float = 20, **options: Any) -> Reading | str:
-    """A reading, or the code of what went wrong."""
+    """A reading, or the code of the fault."""
     try:
         return shared.read(time.monotonic() + seconds, **options)
     except MeterError as error:
         return error.fault.code
 
 
+def kind(result: Reading | str) -> str:
+    """'reading' for a reading, and the code of a fault."""
+    if isinstance(result, Reading):
+        return 'reading'
+    return result
+
+
 @contextmanager
-def together(count: int, what: Callable[[int], Any]) -> Iterator[list[Any]]:
-    """Does something `count` times at once; the list has all results when the block has ended."""
+def together(count: int, task: Callable[[int], Any]) -> Iterator[list[Any]]:
+    """Runs a task `count` times at once; the list has all results after the block."""
     ready = threading.Barrier(count + 1)
     results: list[Any] = []
 
-    def one(number: int) -> Any:
+    def run(number: int) -> Any:
         ready.wait()
-        return what(number)
+        return task(number)
 
     with ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(one, number) for number in range(count)]
+        futures = [pool.submit(run, number) for number in range(count)]
         ready.wait()
         yield results
-        results += [each.result() for each in futures]
+        results += [future.result() for future in futures]
 
 
 def openings(shared: Meter) -> int:
-    return int(shared.counters.port_openings)
+    return shared.counters.port_openings
 
 
 def is_free(port: str) -> bool:
@@ -83,14 +93,19 @@ def is_free(port: str) -> bool:
     return True
 
 
+def has_thread() -> bool:
+    """Whether the reading thread of a meter is running."""
+    return 'meter' in {thread.name for thread in threading.enumerate()}
+
+
 def next_telegram(meter: SimulatedMeter) -> None:
-    """Returns when a telegram has just gone out."""
+    """Returns when a telegram has just been sent."""
     sent = meter.sent
     wait_for(lambda: meter.sent > sent)
 
 
-def fault(meter: SimulatedMeter, **attributes: Any) -> None:
-    """Gives a meter a fault, and returns when the telegrams on the line have it."""
+def fault(meter: FaultyMeter, **attributes: Any) -> None:
+    """Sets faults of a meter, and returns when the telegrams on the line have them."""
     for name, value in attributes.items():
         setattr(meter, name, value)
     for _ in range(2):  # the meter may have been about to send the first one as it was
@@ -110,45 +125,97 @@ def number(reading: Reading) -> int:
     return int(reading.document['textMessage']['value'])
 
 
-def test_who_waits_together_shares_one_telegram(start_meter: StartMeter) -> None:
-    """64 threads at once get one and the same reading from one opening, none older than its request."""
+# Sharing and freshness
+
+
+def test_simultaneous_requests_share_one_telegram(start_meter: StartMeter) -> None:
+    """64 threads at once get the same reading from one opening, and it is not older than any of the requests."""
     with new_meter(interval=1) as meter:
         shared = start_meter(meter.port)
 
-        def ask(_: int) -> tuple[float, Reading | str]:
+        def request(_: int) -> tuple[float, Reading | str]:
             return time.monotonic(), outcome(shared)
 
         next_telegram(meter)
-        with together(MANY, ask) as answers:
+        with together(MANY, request) as results:
             pass
-    readings = [reading for _, reading in answers]
+    readings = [reading for _, reading in results]
     assert isinstance(readings[0], Reading)
     assert all(reading is readings[0] for reading in readings)
-    assert all(readings[0].arrived >= asked for asked, _ in answers)
+    assert all(readings[0].arrived >= requested for requested, _ in results)
     assert shared.counters.telegrams == openings(shared) == 1
 
 
-def test_one_after_another_none_is_stale_and_the_port_is_closed_between(start_meter: StartMeter) -> None:
-    """Telegrams sent while nobody asked are never served, and then another program may have the port."""
+def test_the_port_is_closed_between_requests_and_no_telegram_is_old(start_meter: StartMeter) -> None:
+    """Telegrams sent while there was no request are never returned, and then another program may have the port."""
     with new_meter(interval=0.1, source=numbered()) as meter:
         shared = start_meter(meter.port)
-        for done in range(1, 6):
+        for request in range(1, 6):
             wait_for(lambda: is_free(meter.port))
             for _ in range(3):
                 next_telegram(meter)
-            sent, asked = meter.sent, time.monotonic()
+            sent = meter.sent
+            requested = time.monotonic()
             reading = shared.read()
-            assert reading.arrived >= asked
+            assert reading.arrived >= requested
             assert number(reading) > sent
-            assert openings(shared) == done
+            assert openings(shared) == request
         wait_for(lambda: is_free(meter.port))
+        wait_for(lambda: not has_thread())
+
+
+class ScriptedReader(P1Reader):
+    """A reader without a port: it generates what `script` does, which starts again when the port is opened again."""
+
+    def __init__(self, script: Callable[[], Iterator[Reading | None]]) -> None:
+        super().__init__(MeterSettings(port=MISSING_PORT))
+        self.script = script
+
+    def read(self) -> Generator[Reading | None, None, None]:
+        yield from self.script()
+
+
+def arrived_at(seconds: float) -> Reading:
+    """A reading that arrived at this monotonic time."""
+    telegram = framed(from_lines('1-0:1.7.0(00.355*kW)'))
+    return make_reading(telegram, Chooser('auto'), 0.0, seconds, encrypted=False)
+
+
+def and_silence(readings: Iterator[Reading]) -> Iterator[Reading | None]:
+    """These readings, and then a line that stays silent."""
+    yield from readings
+    while True:
+        time.sleep(0.01)
+        yield None
+
+
+def test_a_telegram_from_before_the_request_is_not_its_response() -> None:
+    """A telegram that arrived before a request, but is handed out after it, is passed over for the next one."""
+    old = arrived_at(time.monotonic() - 0.001)
+    new = arrived_at(time.monotonic() + 3600)
+    readings = iter([old, new])
+    shared = Meter(ScriptedReader(lambda: and_silence(readings)))
+    assert shared.read() is new
+    shared.stop()
+
+
+def test_only_a_telegram_from_before_the_request_is_a_silent_meter() -> None:
+    """When nothing follows a telegram that arrived before the request, the wait ends at its deadline without it."""
+    old = arrived_at(time.monotonic() - 0.001)
+    readings = iter([old])
+    shared = Meter(ScriptedReader(lambda: and_silence(readings)))
+    assert outcome(shared, 0.2) == 'meter_silent'
+    assert shared.latest is old
+    shared.stop()
 
 
 def test_an_accepted_age_is_served_from_memory(start_meter: StartMeter, meter: SimulatedMeter) -> None:
-    """With max_age the last reading is the answer while it is that young; without it never."""
+    """With max_age the last reading is returned while it is that young; without it never."""
     shared = start_meter(meter.port, max_age=60)
     first = shared.read(max_age=60)
-    assert shared.read() is shared.read(max_age=30) is shared.latest is first
+    assert shared.read() is first
+    assert shared.read(max_age=30) is first
+    assert shared.latest is first
     assert openings(shared) == 1
     second = shared.read(max_age=0)
     assert second is not first
@@ -156,8 +223,26 @@ def test_an_accepted_age_is_served_from_memory(start_meter: StartMeter, meter: S
     assert shared.read(max_age=0.1) is not second
 
 
-def test_keep_open_keeps_the_port_and_then_lets_it_go(start_meter: StartMeter, meter: SimulatedMeter) -> None:
-    """Behind a reading the port stays open for keep_open seconds: the next request needs no opening."""
+def test_a_slow_follower_delays_nobody_and_skips_to_the_newest(start_meter: StartMeter) -> None:
+    """While one follower of the meter is slow, others get every telegram; then it gets the newest, not the next."""
+    with new_meter(interval=0.1, source=numbered()) as meter:
+        shared = start_meter(meter.port, keep_open=5)
+        slow = shared.read()
+        seen = [slow]
+        for _ in range(5):
+            seen.append(shared.read(after=seen[-1]))
+        numbers = [number(reading) for reading in seen]
+        assert numbers == sorted(set(numbers))
+        newest = shared.read(after=slow)
+        assert number(newest) >= numbers[-1]
+        assert openings(shared) == 1
+
+
+# How long the port is open
+
+
+def test_keep_open_keeps_the_port_for_a_while(start_meter: StartMeter, meter: SimulatedMeter) -> None:
+    """After a reading the port stays open for keep_open seconds: the next request needs no opening."""
     shared = start_meter(meter.port, keep_open=0.6)
     shared.read()
     assert not is_free(meter.port)
@@ -168,51 +253,104 @@ def test_keep_open_keeps_the_port_and_then_lets_it_go(start_meter: StartMeter, m
     assert openings(shared) == 2
 
 
-def test_each_waiter_of_a_silent_meter_has_its_own_deadline(start_meter: StartMeter, meter: SimulatedMeter) -> None:
-    """On a silent line a wait ends with meter_silent when its own time is over, and soon after."""
+def test_a_reading_from_memory_keeps_the_port_open(start_meter: StartMeter, meter: SimulatedMeter) -> None:
+    """A request that is served from memory prolongs the time for which the port stays open."""
+    shared = start_meter(meter.port, keep_open=0.5)
+    shared.read()
+    shared.read(max_age=60, keep_open=3600)
+    sent = meter.sent
+    wait_for(lambda: meter.sent > sent + 4)
+    assert not is_free(meter.port)
+    assert openings(shared) == 1
+
+
+def test_open_opens_the_port_before_any_request(start_meter: StartMeter, meter: SimulatedMeter) -> None:
+    """open() reads the meter without a request, and the port is closed when its time is over."""
+    shared = start_meter(meter.port)
+    shared.open(1)
+    wait_for(lambda: shared.latest is not None)
+    assert openings(shared) == 1
+    wait_for(lambda: is_free(meter.port))
+    assert shared.errors.counts() == {}
+
+
+@pytest.mark.parametrize(('interval', 'is_kept'), [(0.1, False), (2.5, True)])
+def test_a_poll_keeps_the_port_of_a_slow_meter_open(interval: float, *, is_kept: bool) -> None:
+    """After a poll the port stays open when telegrams are over two seconds apart: up to DSMR 4, but not later."""
+    later = time.monotonic() + 3600
+    readings = [arrived_at(later), arrived_at(later + interval)]
+    reads_on = threading.Event()
+    ticks = 0
+
+    def script() -> Iterator[Reading | None]:
+        nonlocal ticks
+        yield from readings
+        reads_on.set()
+        for _ in and_silence(iter([])):
+            ticks += 1
+            yield None
+
+    shared = Meter(ScriptedReader(script))
+    shared.read(keep_open=1)
+    assert reads_on.wait(10)
+    assert shared.poll(time.monotonic() + 10) is readings[1]
+    if is_kept:
+        wait_for(lambda: ticks > 200)  # of at least 0.01 s
+    else:
+        wait_for(lambda: not has_thread())
+    shared.stop()
+    assert POLL_PAUSE > 60, 'Prometheus polls every minute by default'
+
+
+# Deadlines and faults
+
+
+def test_every_waiter_of_a_silent_meter_has_its_own_deadline(start_meter: StartMeter, meter: FaultyMeter) -> None:
+    """On a silent line a wait ends with meter_silent at its own deadline, and soon after."""
     fault(meter, cut=0)
     shared = start_meter(meter.port)
 
-    def ask(number: int) -> tuple[float, Reading | str, float]:
+    def request(number: int) -> tuple[float, Reading | str, float]:
         deadline = time.monotonic() + 0.3 * (number + 1)
-        return deadline, outcome(shared, deadline - time.monotonic()), time.monotonic()
+        result = outcome(shared, deadline - time.monotonic())
+        return deadline, result, time.monotonic()
 
-    with together(4, ask) as answers:
+    with together(4, request) as results:
         pass
-    for deadline, result, ended in answers:
+    for deadline, result, ended in results:
         assert result == 'meter_silent'
         assert deadline <= ended <= deadline + PROMPTLY
 
 
-def test_a_deadline_that_has_passed_ends_at_once(start_meter: StartMeter, meter: SimulatedMeter) -> None:
-    """A wait of no time gives an error, not a wait without end, and leaves the port alone."""
+def test_a_deadline_in_the_past_ends_at_once(start_meter: StartMeter, meter: SimulatedMeter) -> None:
+    """A wait without time left is an error, not a wait without an end, and the port is not opened."""
     shared = start_meter(meter.port)
     assert outcome(shared, 0) == outcome(shared, -5) == 'meter_silent'
-    assert is_free(meter.port)
+    assert openings(shared) == 0
 
 
-def test_a_pulled_cable_is_told_at_once_and_mended_by_itself(start_meter: StartMeter) -> None:
-    """Ten times: all who wait get port_lost, a request without a port port_missing, the first behind it a reading."""
+def test_a_pulled_cable_is_reported_at_once_and_recovers(start_meter: StartMeter) -> None:
+    """Ten times: all waiters get port_lost, a request without a port port_missing, and the next one a reading."""
     with new_meter(interval=0.05) as meter:
         shared = start_meter(meter.port)
-        for lost in range(1, 11):
-            hush(meter)
+        for losses in range(1, 11):
+            meter.hush()
             opened = openings(shared)
-            with together(8, lambda _: outcome(shared)) as answers:
+            with together(8, lambda _: outcome(shared)) as results:
                 wait_for(lambda opened=opened: openings(shared) > opened)  # type: ignore[misc]
                 meter.unplug()
-            assert answers.count('port_lost') == 8 or set(answers) == {'port_lost', 'port_missing'}
-            assert shared.counters.port_losses == lost
+            assert results.count('port_lost') == 8 or set(results) == {'port_lost', 'port_missing'}
+            assert shared.counters.port_losses == losses
             assert outcome(shared) == 'port_missing'
             meter.silent = False
             meter.plug_in()
             assert isinstance(outcome(shared), Reading)
         assert shared.errors.counts()['port_lost'] >= 10
-        wait_for(lambda: 'meter' not in {each.name for each in threading.enumerate()})
+        wait_for(lambda: not has_thread())
 
 
-def test_a_busy_port_is_told_at_once_and_served_when_it_is_free(start_meter: StartMeter, meter: SimulatedMeter) -> None:
-    """While another program has locked the port the code is port_busy; behind it a request is answered."""
+def test_a_busy_port_is_reported_at_once_and_used_when_free(start_meter: StartMeter, meter: SimulatedMeter) -> None:
+    """While another program has locked the port the code is port_busy; after that a request gets a reading."""
     shared = start_meter(meter.port)
     with Path(meter.port).open('rb', buffering=0) as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -220,71 +358,37 @@ def test_a_busy_port_is_told_at_once_and_served_when_it_is_free(start_meter: Sta
     assert isinstance(outcome(shared), Reading)
 
 
-@pytest.mark.parametrize('port', ['/dev/serial/none', '/dev/null', '/tmp', '/etc/hostname', 'socket://127.0.0.1:1'])  # noqa: S108
-def test_what_is_no_serial_port_is_told_at_once(start_meter: StartMeter, port: str) -> None:
-    """A port that is not there, or is something else, or a peer that refuses, is port_missing."""
+@pytest.mark.parametrize('port', [MISSING_PORT, '/dev/null', '/tmp', '/etc/hostname', 'socket://127.0.0.1:1'])  # noqa: S108
+def test_what_is_not_a_serial_port_is_reported_at_once(start_meter: StartMeter, port: str) -> None:
+    """A port that does not exist, or is something else, or a peer that refuses, is port_missing."""
     assert outcome(start_meter(port)) == 'port_missing'
 
 
-@pytest.mark.parametrize('silent', [True, False])
-@pytest.mark.parametrize('keep_open', [0, 3600])
-def test_stop_ends_every_wait(start_meter: StartMeter, *, silent: bool, keep_open: int) -> None:
-    """stop() ends all waits with the code stopping, whether the meter talks or not, and no later read begins."""
-    with new_meter(interval=0.02 if silent else 30) as meter:
-        meter.silent = silent
-        shared = start_meter(meter.port, keep_open=keep_open)
-        with together(16, lambda _: outcome(shared)) as answers:
-            wait_for(lambda: openings(shared))
-            shared.stop()
-        assert set(answers) <= {'stopping'}
-        assert outcome(shared) == 'stopping'
-        wait_for(lambda: is_free(meter.port))
+def test_an_unexpected_error_is_a_fault_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever fails in the reader is port_lost with the error's text, one traceback in the log, and is not the end."""
 
+    is_failing = True
+    new = arrived_at(time.monotonic() + 3600)
 
-def test_stop_at_any_moment(start_meter: StartMeter) -> None:
-    """Whatever the reading thread is doing when stop() comes: each wait has a reading or stopping, the port is free."""
-    with new_meter(interval=0.01) as meter:
-        for moment in range(12):
-            shared = start_meter(meter.port)
+    def script() -> Iterator[Reading | None]:
+        if is_failing:
+            raise RuntimeError('on purpose')
+        yield new
 
-            def ask(_: int, shared: Meter = shared) -> set[str]:
-                results = {'reading' if isinstance(each := outcome(shared), Reading) else each for _ in range(3)}
-                return results | {str(outcome(shared, max_age=60)) if shared.latest is None else ''}
-
-            with together(4, ask) as answers:
-                time.sleep(moment / 100)  # the moment is what varies, nothing waits for it
-                shared.stop()
-            assert set().union(*answers) <= {'reading', 'stopping', ''}
-            wait_for(lambda: is_free(meter.port))
-
-
-def test_stop_without_any_request(start_meter: StartMeter, meter: SimulatedMeter) -> None:
-    """A meter nobody asked can be stopped, twice too."""
-    shared = start_meter(meter.port)
+    shared = Meter(ScriptedReader(script))
+    for _ in range(2):
+        with pytest.raises(MeterError, match=f'{MISSING_PORT} could not be read: on purpose') as caught:
+            shared.read()
+        assert caught.value.fault.code == 'port_lost'
+    is_failing = False
+    assert shared.read() is new
     shared.stop()
-    shared.stop()
-    assert outcome(shared) == 'stopping'
-    assert openings(shared) == 0
+    assert caplog.text.count('Traceback') == 1
+    assert caplog.messages.count('reading failed') == 1
 
 
-def test_a_slow_waiter_delays_nobody_and_skips_to_the_newest(start_meter: StartMeter) -> None:
-    """While one who follows the meter dawdles others get each telegram; then it gets the newest, not the next."""
-    with new_meter(interval=0.1, source=numbered()) as meter:
-        shared = start_meter(meter.port, keep_open=5)
-        slow = shared.read()
-        seen = [slow]
-        for _ in range(5):
-            seen.append(shared.read(after=seen[-1]))
-        assert [number(each) for each in seen] == sorted({number(each) for each in seen})
-        newest = shared.read(after=slow)
-        assert number(newest) >= number(seen[-1])
-        assert openings(shared) == 1
-
-
-def garbage() -> bytes:
-    """Printable, without any end."""
-    return b'lorem ipsum 0123 ' * 60
-
+GARBAGE = b'lorem ipsum 0123 ' * 60
+"""Printable, without an end."""
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     'half a telegram': ({'cut': 300}, 'telegram_incomplete'),
@@ -296,26 +400,29 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize('kind', FAULTS)
-def test_a_fault_of_the_line_has_its_code_and_passes(start_meter: StartMeter, kind: str) -> None:
-    """Each fault gives its code within the timeout, or a reading if one can be had, and none outlives its cause."""
-    attributes, expected = FAULTS[kind]
+@pytest.mark.parametrize('name', FAULTS)
+def test_a_fault_of_the_line_has_its_code_and_passes(start_meter: StartMeter, name: str) -> None:
+    """A fault has its code within the timeout, or a reading if one is possible, and does not outlive its cause."""
+    attributes, expected = FAULTS[name]
     with new_meter(interval=0.1) as meter:
         fault(meter, **attributes)
         shared = start_meter(meter.port, line='115200 8N1')
         for _ in range(2):
             result = outcome(shared, 1)
-            assert ('reading' if isinstance(result, Reading) else result) == expected
+            assert kind(result) == expected
             if isinstance(result, Reading):
-                assert result.telegram.startswith(b'/SIM5') and result.document['p1MessageHeader']['value'] == '50'
-        meter.corrupt_every, meter.noise, meter.cut = 0, b'', None
+                assert result.telegram.startswith(b'/SIM5')
+                assert result.document['p1MessageHeader']['value'] == '50'
+        meter.corrupt_every = 0
+        meter.noise = b''
+        meter.cut = None
         assert isinstance(outcome(shared), Reading)
 
 
 @pytest.mark.parametrize('line', ['auto', '115200 8N1'])
 def test_garbage_has_its_code_and_passes(start_meter: StartMeter, line: str) -> None:
-    """Text without end is line_garbled; a telegram behind it is served."""
-    sources: list[Callable[[], bytes]] = [garbage]
+    """Text without an end is line_garbled; a telegram after it is returned."""
+    sources: list[Callable[[], bytes]] = [lambda: GARBAGE]
     with new_meter(
         interval=0.1,
         source=lambda: sources[-1](),  # noqa: PLW0108 the last one changes
@@ -326,18 +433,69 @@ def test_garbage_has_its_code_and_passes(start_meter: StartMeter, line: str) -> 
         assert isinstance(outcome(shared, 30), Reading)
 
 
-@pytest.mark.parametrize(('line', 'expected'), [('auto', 'reading'), ('115200 8N1', 'line_garbled')])
-def test_a_line_at_another_speed(start_meter: StartMeter, line: str, expected: str) -> None:
-    """A meter at 9600 baud is found by itself, and garbled when config.ini has pinned another speed."""
+@pytest.mark.parametrize(('line', 'seconds', 'expected'), [('auto', 20, 'reading'), ('115200 8N1', 3, 'line_garbled')])
+def test_a_line_at_another_baud_rate(start_meter: StartMeter, line: str, seconds: float, expected: str) -> None:
+    """A meter at 9600 baud is found automatically, and is garbled when config.ini has another baud rate."""
     with new_meter('2.2', interval=0.5) as meter:
-        result = outcome(start_meter(meter.port, line=line), 20 if line == 'auto' else 3)
-        assert ('reading' if isinstance(result, Reading) else result) == expected
+        assert kind(outcome(start_meter(meter.port, line=line), seconds)) == expected
 
 
-def test_a_dead_meter_is_one_line_of_log_and_so_is_its_return(
+# The end
+
+
+@pytest.mark.parametrize('silent', [True, False])
+@pytest.mark.parametrize('keep_open', [0, 3600])
+def test_stop_ends_every_wait(start_meter: StartMeter, *, silent: bool, keep_open: int) -> None:
+    """stop() ends all waits with the code stopping, whether the meter sends or not, and no later read begins."""
+    interval = 30.0
+    if silent:
+        interval = 0.02
+    with new_meter(interval=interval) as meter:
+        meter.silent = silent
+        shared = start_meter(meter.port, keep_open=keep_open)
+        with together(16, lambda _: outcome(shared)) as results:
+            wait_for(lambda: openings(shared))
+            shared.stop()
+        assert set(results) <= {'stopping'}
+        assert outcome(shared) == 'stopping'
+        wait_for(lambda: is_free(meter.port))
+
+
+def test_stop_at_any_moment(start_meter: StartMeter) -> None:
+    """Whatever the reading thread is doing at stop(), every wait has a reading or stopping, and the port is free."""
+    with new_meter(interval=0.01) as meter:
+        for moment in range(12):
+            shared = start_meter(meter.port)
+
+            def request(_: int, shared: Meter = shared) -> set[str]:
+                kinds = {kind(outcome(shared)) for _ in range(3)}
+                if shared.latest is None:
+                    kinds.add(kind(outcome(shared, max_age=60)))
+                return kinds
+
+            with together(4, request) as results:
+                time.sleep(moment / 100)  # the moment is what varies; nothing waits for it
+                shared.stop()
+            assert set().union(*results) <= {'reading', 'stopping'}
+            wait_for(lambda: is_free(meter.port))
+
+
+def test_stop_without_any_request(start_meter: StartMeter, meter: SimulatedMeter) -> None:
+    """A meter that was never read can be stopped, also twice."""
+    shared = start_meter(meter.port)
+    shared.stop()
+    shared.stop()
+    assert outcome(shared) == 'stopping'
+    assert openings(shared) == 0
+
+
+# The log
+
+
+def test_the_log_has_one_line_for_a_loss_and_one_for_the_return(
     start_meter: StartMeter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever many requests of a dead meter end with, the log has when it was lost and when it was back."""
+    """However many requests fail, and with whatever codes, the log has when the meter was lost and when it was back."""
     with new_meter(interval=0.05) as meter:
         shared = start_meter(meter.port, timeout=0.2)
         assert isinstance(outcome(shared), Reading)
@@ -354,7 +512,7 @@ def test_a_dead_meter_is_one_line_of_log_and_so_is_its_return(
         meter.plug_in()
         for _ in range(5):
             assert isinstance(outcome(shared), Reading)
-        shared.stop()  # whose thread has said by then what it had to say
+        shared.stop()  # when its thread has ended it has written all of its lines
     assert len(caplog.messages) == 2
     assert 'meter back after' in caplog.messages[1]
 
@@ -362,20 +520,22 @@ def test_a_dead_meter_is_one_line_of_log_and_so_is_its_return(
 def test_a_fault_of_the_port_is_logged_with_its_reason(
     start_meter: StartMeter, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """A port that was never there is one line, which names the port and the code."""
-    shared = start_meter(str(tmp_path / 'none'))
-    with together(16, lambda _: outcome(shared)) as answers:
+    """A port that never existed is one line, which names the port and the code."""
+    port = str(tmp_path / 'none')
+    shared = start_meter(port)
+    with together(16, lambda _: outcome(shared)) as results:
         pass
     shared.stop()
-    assert set(answers) == {'port_missing'}
+    assert set(results) == {'port_missing'}
     assert len(caplog.messages) == 1
-    assert 'port_missing' in caplog.messages[0] and str(tmp_path / 'none') in caplog.messages[0]
+    assert 'port_missing' in caplog.messages[0]
+    assert port in caplog.messages[0]
 
 
-def test_one_impatient_client_does_not_call_the_meter_lost(
+def test_one_impatient_client_does_not_mean_that_the_meter_is_lost(
     start_meter: StartMeter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Waits shorter than a meter's pause say nothing about it, and are not logged."""
+    """Waits that are shorter than a meter's pause say nothing about it, and are not logged."""
     with new_meter(interval=1) as meter:
         shared = start_meter(meter.port)
         next_telegram(meter)
@@ -384,7 +544,7 @@ def test_one_impatient_client_does_not_call_the_meter_lost(
     assert not caplog.messages
 
 
-def test_checksum_trouble_is_logged_when_it_begins_and_when_it_is_over(
+def test_checksum_failures_are_logged_when_they_begin_and_when_they_are_over(
     start_meter: StartMeter, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However many telegrams are damaged, the log has two lines; the second one counts them."""
@@ -394,7 +554,8 @@ def test_checksum_trouble_is_logged_when_it_begins_and_when_it_is_over(
         shared = start_meter(meter.port, calm=1.0, keep_open=10)
         for _ in range(10):
             outcome(shared)
-        wait_for(lambda: [each.startswith('checksum trouble begins') for each in caplog.messages] == [True])
+        wait_for(lambda: len(caplog.messages) == 1)
+        assert caplog.messages[0].startswith('checksum trouble begins')
         meter.corrupt_every = 0
         wait_for(lambda: outcome(shared) and len(caplog.messages) > 1)
         failures = shared.counters.checksum_failures
