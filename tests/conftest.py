@@ -279,12 +279,12 @@ class Server:
         (response,) = split_responses(self.raw(request.encode('latin-1'), 15))
         return response
 
-    def stop(self) -> int:
-        """Sends SIGTERM; returns the exit status."""
+    def stop(self, seconds: float = 10) -> int:
+        """Sends SIGTERM; returns the exit status, which must be there within this time."""
         self.process.terminate()
         assert self.process.stdout
         self.process.stdout.close()
-        return self.process.wait(10)
+        return self.process.wait(seconds)
 
 
 def wait_together(

@@ -1,4 +1,4 @@
-"""Programs that a test needs and that come from the system, not from pip."""
+"""Programs that tests need and that are installed by the system, not by pip."""
 
 import os
 import shutil
@@ -7,11 +7,11 @@ import pytest
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program of a Debian package. Without it the test is skipped, where it may be missing."""
+    """The path of a program from this Debian package. Without it the test is skipped, or fails where it is required."""
     path = shutil.which(name)
     if path:
         return path
-    reason = f'{name} is not here: apt-get install {package}'
+    reason = f'{name} is not installed: apt-get install {package}'
     if os.environ.get('DSMR_REQUIRE_SYSTEM_PACKAGES') == '1':
         pytest.fail(reason)
     pytest.skip(reason)

@@ -1,9 +1,8 @@
-"""openapi.json held to the truth, and the header fields that it describes."""
+"""openapi.json compared with what the server does, and the header fields that it describes."""
 
 import http.client
 import json
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Server, StartServer, new_meter
+from conftest import MISSING_PORT, ROOT, Server, StartServer, new_meter
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from telegrams import of_specification, of_version, read
 
 import dsmr_rest
 from dsmr_rest import http_message
-from dsmr_rest import routes as faces
 from dsmr_rest.faults import Fault
 from dsmr_rest.reading import possible_keys
+from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES
 from dsmr_rest.simulated_meter import VERSIONS
 from dsmr_rest.specification import NAMES
 
@@ -32,18 +31,17 @@ PROBLEM = 'application/problem+json'
 POINTER = '/{pointer}'
 ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK')
 STATIC = ('/dashboard', '/openapi.json')
-FACES = ('/', '/metrics', *STATIC)
-OF_THE_MOMENT = {'Date', 'Age', 'Content-Length'}
+FINITE = ('/', '/metrics', *STATIC)
 
 Fields = list[tuple[str, str]]
 
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """All faces of a meter that sends ten telegrams a second; one for all tests, which only ask."""
+    """A server with all routes for many tests: its meter sends ten telegrams per second."""
     with new_meter(interval=0.1) as fast:
-        of_meter = {'port': fast.port, 'max_age': 5}
-        started = Server(tmp_path_factory.mktemp('server'), meter=of_meter, server={'homewizard_api': 'yes'})
+        meter_settings = {'port': fast.port, 'max_age': 5}
+        started = Server(tmp_path_factory.mktemp('server'), meter=meter_settings, server={'homewizard_api': 'yes'})
         yield started
         assert started.stop() == 0, started.log
         assert 'Traceback' not in started.log, started.log
@@ -56,13 +54,13 @@ def validator(schema: Mapping[str, Any]) -> Draft202012Validator:
 
 
 def errors(name: str, document: Any) -> list[str]:
-    """What is wrong with a document by the component schema of this name."""
+    """The errors of a document according to the component schema of this name."""
     found = validator({'$ref': f'#/components/schemas/{name}'}).iter_errors(document)
     return [f'{error.json_path}: {error.message}' for error in found]
 
 
 def fields(server: Server, path: str, headers: Mapping[str, str] | None = None, method: str = 'GET') -> Fields:
-    """The header fields of an answer, in order and with those that come twice."""
+    """The header fields of a response, in order and with repetitions."""
     with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:
         connection.request(method, path, headers=dict(headers or {}))
         response = connection.getresponse()
@@ -73,7 +71,7 @@ def fields(server: Server, path: str, headers: Mapping[str, str] | None = None, 
 ALL_CODES = {(fault.status.value, fault.code) for fault in Fault}
 """Status and code of every problem detail that the server can send."""
 METER_CODES = {fault.code for fault in Fault if fault.advice} | {Fault.STOPPING.code}
-"""The codes of the faults for which Meter.read() gives no reading."""
+"""The codes of the faults with which Meter.read() fails."""
 
 
 def described_codes(response: Mapping[str, Any]) -> set[tuple[int, str]]:
@@ -86,7 +84,7 @@ def described_codes(response: Mapping[str, Any]) -> set[tuple[int, str]]:
 
 
 def test_the_readme_names_every_code() -> None:
-    """Its table of errors has every code but those of bad requests, which have one row."""
+    """Its table of errors has every code except those of bad requests, which share one row."""
     codes = {code for status, code in ALL_CODES if status >= HTTPStatus.INTERNAL_SERVER_ERROR}
     assert {'port_missing', 'meter_silent', 'decryption_failed', 'too_many_connections', 'stopping'} <= codes
     readme = (ROOT / 'README.md').read_text()
@@ -94,7 +92,7 @@ def test_the_readme_names_every_code() -> None:
 
 
 def test_the_description_is_valid_openapi_3_1() -> None:
-    """openapi.json is valid OpenAPI 3.1 with valid schemas, of this version, free to use."""
+    """openapi.json is valid OpenAPI 3.1 with valid schemas, and has this version, the MIT licence and relative URLs."""
     validate(DESCRIPTION, cls=OpenAPIV31SpecValidator)
     for schema in DESCRIPTION['components']['schemas'].values():
         Draft202012Validator.check_schema(schema)
@@ -105,16 +103,17 @@ def test_the_description_is_valid_openapi_3_1() -> None:
 
 
 def test_every_route_is_described_and_every_described_path_exists() -> None:
-    """The described paths are the routes and the JSON Pointer, each with all methods that are served."""
-    routes = {**faces.ROUTES, **faces.HOMEWIZARD_ROUTES}
+    """The described paths are the routes and the JSON Pointer, and every path has all methods that are served."""
+    routes = {**ROUTES, **HOMEWIZARD_ROUTES}
     assert set(DESCRIPTION['paths']) == {*routes, POINTER}
     for item in DESCRIPTION['paths'].values():
-        assert {each.upper() for each in item} - {'PARAMETERS'} == set(http_message.ALLOWED_METHODS.split(', '))
+        methods = {method.upper() for method in item if method != 'parameters'}
+        assert methods == set(http_message.ALLOWED_METHODS.split(', '))
 
 
-def test_what_is_described_as_compatible_says_when_it_is_served() -> None:
-    """The description of each HomeWizard path names the setting without which it is 404."""
-    for path in faces.HOMEWIZARD_ROUTES:
+def test_homewizard_paths_name_their_setting() -> None:
+    """The description of a HomeWizard path names the setting without which it is 404."""
+    for path in HOMEWIZARD_ROUTES:
         operation = DESCRIPTION['paths'][path]['get']
         assert 'homewizard_api = yes, else 404' in operation['description']
         assert '404' in operation['responses']
@@ -126,20 +125,20 @@ def test_every_error_code_is_described_and_every_described_code_exists() -> None
     assert set(DESCRIPTION['components']['schemas']['MeterCode']['enum']) == METER_CODES
 
 
-def test_every_error_stands_under_its_status() -> None:
-    """Each operation has each problem detail under the status that it says; 405 alone belongs to no operation."""
+def test_every_error_is_listed_with_its_status() -> None:
+    """An operation lists problem details only with their own status; 405 alone does not belong to an operation."""
     used = set()
     for item in DESCRIPTION['paths'].values():
         for status, response in item['get']['responses'].items():
             name = response['$ref'].rpartition('/')[2]
             codes = described_codes(RESPONSES[name])
-            assert {str(each) for each, _ in codes} <= {status}
+            assert {str(described) for described, _ in codes} <= {status}
             used |= codes
     assert ALL_CODES - used == {(405, 'method_not_allowed')}
 
 
 def test_every_possible_key_is_described() -> None:
-    """The schema of the reading has the keys that any specification can give, and no others."""
+    """The schema of the reading has all keys that a specification can have, and no others."""
     schemas = DESCRIPTION['components']['schemas']
     described = {**schemas['Objects']['properties'], **schemas['Reading']['properties']}
     assert set(described) == possible_keys()
@@ -147,7 +146,7 @@ def test_every_possible_key_is_described() -> None:
 
 @pytest.mark.parametrize('version', VERSIONS)
 def test_simulated_readings_fit_the_schema(version: str) -> None:
-    """The reading of each simulated meter fits the schema."""
+    """The reading of every simulated meter fits the schema."""
     assert not errors('Reading', read(of_version(version)).document)
 
 
@@ -172,25 +171,18 @@ def test_readings_with_every_object_fit_the_schema(name: str) -> None:
         {'powerEventFailureLog': {'buffer_length': 0, 'buffer_type': None}},
     ],
 )
-def test_what_is_no_reading_does_not_fit_the_schema(document: Any) -> None:
+def test_other_documents_do_not_fit_the_schema(document: Any) -> None:
     """An unknown key, a missing one, a wrong type or a wrong format fails, at the top and in a device."""
     assert errors('Reading', document)
 
 
 def test_schemathesis_finds_no_fault(server: Server, tmp_path: Path) -> None:
-    """What schemathesis makes of the description gets answers as described, with all of its checks.
+    """The requests that schemathesis derives from the description get the described responses, with all its checks.
 
-    /stream is left out because it has no end; it has a test of its own.
+    /stream is excluded because it does not end; another test covers it.
     """
-    command = [
-        sys.executable,
-        '-m',
-        'schemathesis.cli',
-        'run',
-        f'{server.url}openapi.json',
-        '--exclude-path',
-        '/stream',
-    ]
+    command = [sys.executable, '-m', 'schemathesis.cli', 'run', f'{server.url}openapi.json']
+    command += ['--exclude-path', '/stream']
     command += ['--checks', 'all', '--phases', 'examples,coverage,fuzzing', '--max-examples', '5', '--no-color']
     command += ['--generation-deterministic', '--request-timeout', '30']
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
@@ -198,8 +190,8 @@ def test_schemathesis_finds_no_fault(server: Server, tmp_path: Path) -> None:
     assert re.search(r'(\d+) generated, \1 passed', done.stdout), done.stdout
 
 
-ASKING = b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
-REFUSED = {
+VALID_REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
+REFUSED_REQUESTS = {
     'BadRequest': b'GET /\r\n\r\n',
     'NotFound': b'GET /unheardOf HTTP/1.1\r\nHost: localhost\r\n\r\n',
     'MethodNotAllowed': b'PATCH / HTTP/1.1\r\nHost: localhost\r\n\r\n',
@@ -209,25 +201,29 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize('name', REFUSED)
+@pytest.mark.parametrize('name', REFUSED_REQUESTS)
 def test_refusals_are_as_described(name: str, server: Server) -> None:
-    """A refusal has the status, code and header fields of the response that is described for it."""
-    check_refusal(server, name, REFUSED[name])
+    """A refusal has the status, code and header fields of the described response."""
+    check_refusal(server, name, REFUSED_REQUESTS[name])
 
 
 @pytest.mark.parametrize('name', ['Unauthorized', 'Unavailable'])
-def test_closed_doors_are_as_described(name: str, start_server: StartServer) -> None:
-    """So has the refusal of a server that is locked, or that has no meter."""
-    locked = {'user': 'me', 'password': 'secret'} if name == 'Unauthorized' else {}
-    check_refusal(start_server('/dev/not-there', server=locked), name, ASKING)
+def test_refusals_of_valid_requests_are_as_described(name: str, start_server: StartServer) -> None:
+    """The refusal of a server that is locked, or does not have a meter, is as described."""
+    settings = {}
+    if name == 'Unauthorized':
+        settings = {'user': 'me', 'password': 'secret'}
+    check_refusal(start_server(MISSING_PORT, server=settings), name, VALID_REQUEST)
 
 
 def check_refusal(server: Server, name: str, request: bytes) -> None:
-    with socket.create_connection(('127.0.0.1', server.port), 20) as connection:
+    """Sends a request and compares the response with the description of this name."""
+    with server.connect() as connection:
         connection.sendall(request)
         with http.client.HTTPResponse(connection) as response:
             response.begin()
-            body, found = response.read(), response.getheaders()
+            body = response.read()
+            found = response.getheaders()
     described = RESPONSES[name]
     assert ('Content-Type', PROBLEM) in found
     assert not list(validator(described['content'][PROBLEM]['schema']).iter_errors(json.loads(body)))
@@ -235,12 +231,12 @@ def check_refusal(server: Server, name: str, request: bytes) -> None:
     assert {field for field, _ in found} >= set(described['headers'])
 
 
-def test_an_ill_health_is_as_described(start_server: StartServer) -> None:
+def test_bad_health_is_as_described(start_server: StartServer) -> None:
     """/health without a meter is 503 with the described document."""
-    reply = start_server('/dev/not-there').get('/health')
-    assert reply.status == 503
-    schema = RESPONSES['Unhealthy']['content'][reply.headers['Content-Type']]['schema']
-    assert not list(validator(schema).iter_errors(reply.json))
+    response = start_server(MISSING_PORT).get('/health')
+    assert response.status == 503
+    schema = RESPONSES['Unhealthy']['content'][response.headers['Content-Type']]['schema']
+    assert not list(validator(schema).iter_errors(response.json))
 
 
 def test_the_stream_is_as_described(start_server: StartServer) -> None:
@@ -261,29 +257,29 @@ def test_the_stream_is_as_described(start_server: StartServer) -> None:
                 assert not errors('Problem', json.loads(event['data']))
 
 
-def next_event(response: http.client.HTTPResponse, wanted: Callable[[dict[str, str]], bool]) -> dict[str, str]:
-    """The fields of the next event that is wanted; comments are passed over."""
+def next_event(response: http.client.HTTPResponse, is_wanted: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+    """The fields of the next event for which `is_wanted` is true; comments are skipped."""
     event: dict[str, str] = {}
     while line := response.readline():
         name, _, value = line.decode().rstrip('\n').partition(': ')
         if name:
             event[name] = value
-        elif 'data' in event and wanted(event):
+        elif 'data' in event and is_wanted(event):
             return event
         else:
             event = {}
     raise AssertionError('the stream ended')
 
 
-@pytest.mark.parametrize('path', FACES)
-def test_answers_have_the_manners_of_http(path: str, server: Server) -> None:
-    """No field comes twice, Date is there, text has its charset, and a connection is kept without a word about it."""
+@pytest.mark.parametrize('path', FINITE)
+def test_header_fields_of_every_response(path: str, server: Server) -> None:
+    """No field is repeated, Date and Cache-Control are present, text has its charset, and keep-alive is implied."""
     with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:
-        for _ in range(2):  # the second is only understood when the first had the length that it said
+        for _ in range(2):  # the second response is only found when the first one had the stated length
             connection.request('GET', path)
             response = connection.getresponse()
-            body, found = response.read(), response.getheaders()
-            names = [name.lower() for name, _ in found]
+            body = response.read()
+            names = [name.lower() for name, _ in response.getheaders()]
             assert len(names) == len(set(names))
             assert response.getheader('Content-Length') == str(len(body))
             assert response.getheader('Date', '').endswith(' GMT')
@@ -293,72 +289,73 @@ def test_answers_have_the_manners_of_http(path: str, server: Server) -> None:
             assert not {'connection', 'keep-alive', 'transfer-encoding', 'pragma', 'expires'} & set(names)
 
 
-@pytest.mark.parametrize('path', FACES)
-def test_a_client_that_wants_to_go_is_let_go(path: str, server: Server) -> None:
-    """Connection: close is answered with the same, and the connection ends behind the announced length."""
+@pytest.mark.parametrize('path', FINITE)
+def test_a_client_may_ask_for_the_end(path: str, server: Server) -> None:
+    """Connection: close gets the same field in the response, and the connection ends after the stated length."""
     received = server.raw(f'GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode())
-    head, _, body = received.partition(b'\r\n\r\n')
-    assert head.count(b'\r\nConnection: close') == 1
-    assert b'\r\nContent-Length: %d\r\n' % len(body) in head + b'\r\n'
+    header_section, _, body = received.partition(b'\r\n\r\n')
+    assert header_section.count(b'\r\nConnection: close') == 1
+    assert b'\r\nContent-Length: %d\r\n' % len(body) in header_section + b'\r\n'
 
 
-@pytest.mark.parametrize('path', FACES)
-def test_head_is_get_without_content(path: str, server: Server) -> None:
-    """HEAD has the fields of GET, in its order, and no content."""
-    asked = {'Cache-Control': 'max-age=60'}
+@pytest.mark.parametrize('path', FINITE)
+def test_head_is_get_without_a_body(path: str, server: Server) -> None:
+    """HEAD has the fields of GET, in the same order, and no body."""
+    from_memory = {'Cache-Control': 'max-age=60'}
     server.get('/')
-    got, headed = fields(server, path, asked), fields(server, path, asked, 'HEAD')
-    assert [name for name, _ in got] == [name for name, _ in headed]
-    # The counts in /metrics have grown between the two.
-    changing = OF_THE_MOMENT if path == '/metrics' else OF_THE_MOMENT - {'Content-Length'}
-    assert [field for field in got if field[0] not in changing] == [
-        field for field in headed if field[0] not in changing
-    ]
+    of_get = fields(server, path, from_memory)
+    of_head = fields(server, path, from_memory, 'HEAD')
+    assert [name for name, _ in of_get] == [name for name, _ in of_head]
+    changing = {'Date', 'Age'}
+    if path == '/metrics':  # the counts in it have grown between the two requests
+        changing.add('Content-Length')
+    for get_field, head_field in zip(of_get, of_head, strict=True):
+        assert get_field == head_field or get_field[0] in changing
     received = server.raw(f'HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode())
-    assert received.endswith(b'\r\n\r\n') and received.count(b'\r\n\r\n') == 1
+    assert received.endswith(b'\r\n\r\n')
+    assert received.count(b'\r\n\r\n') == 1
 
 
 @pytest.mark.parametrize('form', ['{}', 'W/{}', '"other", {}', '"other",W/{} , "more"', '*'])
 @pytest.mark.parametrize('path', STATIC)
-def test_what_a_client_has_is_not_sent_again(path: str, form: str, server: Server) -> None:
-    """If-None-Match with the ETag, strong or weak, alone or in a list, or with *, is 304 without content."""
+def test_what_a_client_has_stored_is_not_sent_again(path: str, form: str, server: Server) -> None:
+    """If-None-Match with the ETag, strong or weak, alone or in a list, or with *, is 304 without a body."""
     whole = server.get(path)
     tag = whole.headers['ETag']
     for method in ('GET', 'HEAD'):
-        reply = server.get(path, {'If-None-Match': form.format(tag)}, method=method)
-        assert (reply.status, reply.body) == (304, b'')
-        assert reply.headers['ETag'] == tag
-        assert reply.headers['Cache-Control'] == whole.headers['Cache-Control']
-        assert not {'Content-Type', 'Last-Modified'} & set(reply.headers)
-        assert reply.headers.get('Content-Length', str(len(whole.body))) == str(len(whole.body))
+        response = server.get(path, {'If-None-Match': form.format(tag)}, method=method)
+        assert (response.status, response.body) == (304, b'')
+        assert response.headers['ETag'] == tag
+        assert response.headers['Cache-Control'] == whole.headers['Cache-Control']
+        assert not {'Content-Type', 'Last-Modified'} & set(response.headers)
+        assert response.headers.get('Content-Length', str(len(whole.body))) == str(len(whole.body))
 
 
 @pytest.mark.parametrize('known', ['"other"', 'W/"other", "0"', ''])
 @pytest.mark.parametrize('path', STATIC)
-def test_what_a_client_does_not_have_is_sent(path: str, known: str, server: Server) -> None:
-    """If-None-Match with other ETags gets the content."""
-    reply = server.get(path, {'If-None-Match': known})
-    assert reply.status == 200 and reply.body
+def test_what_a_client_has_not_stored_is_sent(path: str, known: str, server: Server) -> None:
+    """If-None-Match with other ETags gets the body."""
+    response = server.get(path, {'If-None-Match': known})
+    assert response.status == 200
+    assert response.body
 
 
-def test_a_choice_by_accept_is_told(server: Server) -> None:
-    """/metrics, whose form depends on Accept, says so for caches in every form."""
+def test_a_choice_by_accept_is_stated(server: Server) -> None:
+    """/metrics, whose format depends on Accept, states that for caches in every format."""
     for accept in ('*/*', 'application/openmetrics-text; version=1.0.0'):
         assert ('Vary', 'Accept') in fields(server, '/metrics', {'Accept': accept})
 
 
 @pytest.mark.parametrize('accept', ['*/*', 'application/openmetrics-text; version=1.0.0'])
-def test_metrics_have_a_described_form(accept: str, server: Server) -> None:
-    """/metrics has a media type that the description has, also for a client that asks for OpenMetrics."""
+def test_metrics_have_a_described_format(accept: str, server: Server) -> None:
+    """/metrics has a media type of the description, also for a client that accepts OpenMetrics."""
     kind = server.get('/metrics', {'Accept': accept}).headers['Content-Type'].partition(';')[0]
     assert kind in RESPONSES['Metrics']['content']
     assert ('openmetrics' in kind) == ('openmetrics' in accept)
 
 
-def test_an_old_client_gets_one_answer(server: Server) -> None:
-    """The connection of an HTTP/1.0 client ends with the answer, also when it asks to keep it (RFC 9112 C.2.2)."""
-    with socket.create_connection(('127.0.0.1', server.port), 20) as connection, connection.makefile('rb') as answer:
-        connection.sendall(b'GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n')
-        head = list(iter(answer.readline, b'\r\n'))
-        rest = answer.read()
-    assert b'Connection: close\r\n' in head and rest.endswith(b'}\n')
+def test_a_client_of_http_1_0_gets_one_response(server: Server) -> None:
+    """The connection of an HTTP/1.0 client ends after the response, even if it asks to keep it (RFC 9112 C.2.2)."""
+    response = server.only_response('GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n')
+    assert response.headers['Connection'] == 'close'
+    assert response.body.endswith(b'}\n')

@@ -1,4 +1,4 @@
-"""dsmr_rest_server.py as a user, a shell or systemd starts and ends it."""
+"""dsmr_rest_server.py as a user, a shell or systemd starts and stops it."""
 
 import os
 import shutil
@@ -8,110 +8,156 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT, StartServer, free_port, new_meter, wait_for, wait_together
+from conftest import (
+    MISSING_PORT,
+    ROOT,
+    SERVER_COMMAND,
+    StartServer,
+    accepts_connections,
+    free_port,
+    new_meter,
+    running,
+    wait_for,
+    wait_together,
+    write_config,
+)
 
 from dsmr_rest.simulated_meter import SimulatedMeter
 
-SERVER = [sys.executable, str(ROOT / 'dsmr_rest_server.py')]
 KEY = '0123456789abcdef0123456789abcdef'
 SECONDS_TO_STOP = 2
-SECONDS_TO_CONNECT = 5  # that pyserial gives a peer
+SECONDS_TO_CONNECT = 5  # that pyserial waits for a peer
+END_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
-def config(folder: Path, port: str = '/dev/serial/none', meter: str = '', server: str = 'port = 0') -> str:
-    """A config.ini; the path of it."""
-    file = folder / 'config.ini'
-    file.write_text(f'[meter]\nport = {port}\n{meter}\n[server]\nhost = 127.0.0.1\n{server}\n')
-    return str(file)
-
-
-def refused(*options: str) -> str:
-    """What the server, which does not start, says on stderr: one line."""
-    ended = subprocess.run([*SERVER, *options], capture_output=True, text=True, timeout=20, check=False)
+def complaint(*options: str) -> str:
+    """The line on stderr with which the server refuses to start."""
+    ended = subprocess.run([*SERVER_COMMAND, *options], capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 2, ended.stderr
     assert not ended.stdout
-    assert ended.stderr.count('\n') == 1 and ended.stderr.endswith('\n')
+    assert ended.stderr.count('\n') == 1
+    assert ended.stderr.endswith('\n')
     return ended.stderr
 
 
 def telegram(port: int) -> bytes:
-    with urllib.request.urlopen(f'http://127.0.0.1:{port}/telegram', timeout=10) as answer:
-        return bytes(answer.read())
+    with urllib.request.urlopen(f'http://127.0.0.1:{port}/telegram', timeout=10) as response:
+        return bytes(response.read())
 
 
-def listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(('127.0.0.1', port), timeout=5):
-        return True
-    return False
-
-
-@contextmanager
-def running(*command: str, **options: Any) -> Iterator['subprocess.Popen[str]']:
-    """A process that does not outlive the block."""
-    with subprocess.Popen(command, text=True, **options) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+# The start
 
 
 @pytest.mark.parametrize(
-    ('settings', 'named'),
+    ('meter', 'server', 'named'),
     [
-        ({'meter': 'max_age = nan'}, 'max_age = nan'),
-        ({'meter': 'prot = /dev/ttyUSB0'}, 'prot'),
-        ({'server': 'port = 0\ncertificate = none.pem\nprivate_key = none.pem'}, 'none.pem'),
+        ({'max_age': 'nan'}, {}, 'max_age = nan'),
+        ({'prot': '/dev/ttyUSB0'}, {}, 'prot'),
+        ({}, {'certificate': 'none.pem', 'private_key': 'none.pem'}, 'none.pem'),
     ],
 )
-def test_a_wrong_setting_is_one_line_and_status_2(settings: dict[str, str], named: str, tmp_path: Path) -> None:
-    """The server does not start on a configuration that is not right, and says in one line why."""
-    assert named in refused('--config', config(tmp_path, **settings))
+def test_a_wrong_setting_is_one_line_and_status_2(
+    meter: dict[str, object], server: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    """The server does not start with a wrong configuration, and one line says why."""
+    assert named in complaint('--config', write_config(tmp_path, meter, server))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """--config with a file that is not there ends with status 2 and the file's name."""
-    assert 'none.ini' in refused('--config', str(tmp_path / 'none.ini'))
+    """--config with a file that does not exist ends with status 2 and the name of the file."""
+    assert 'none.ini' in complaint('--config', str(tmp_path / 'none.ini'))
 
 
 def test_a_decryption_key_is_never_shown(tmp_path: Path) -> None:
-    """Not even a key that is refused is shown."""
-    complaint = refused('--config', config(tmp_path, meter=f'decryption_key = {KEY}f'))
-    assert 'decryption_key' in complaint and KEY not in complaint
+    """Even a key that is refused is not shown."""
+    line = complaint('--config', write_config(tmp_path, {'decryption_key': f'{KEY}f'}, {}))
+    assert 'decryption_key' in line
+    assert KEY not in line
 
 
-@pytest.mark.parametrize(
-    'host',
-    [
-        '192.0.2.1',
-        '[::1]',
-        'two..dots',
-    ],
-)
-def test_a_host_that_cannot_be_listened_on_is_refused(host: str, tmp_path: Path) -> None:
-    """A host that is no address of this machine, or no name at all, is one line and status 2."""
-    file = config(tmp_path)
-    Path(file).write_text(Path(file).read_text().replace('127.0.0.1', host))
-    refused('--config', file)
+@pytest.mark.parametrize('host', ['192.0.2.1', '[::1]', 'two..dots'])
+def test_a_host_that_the_server_cannot_listen_on_is_refused(host: str, tmp_path: Path) -> None:
+    """A host that is not an address of this machine, or not a host name, is one line and status 2."""
+    complaint('--config', write_config(tmp_path, {}, {'host': host}))
 
 
 def test_an_address_in_use_is_refused(start_server: StartServer, tmp_path: Path) -> None:
-    """A second server on the same address is told so in one line that names the address."""
-    port = start_server('/dev/serial/none').port
-    complaint = refused('--config', config(tmp_path, server=f'port = {port}'))
-    assert 'in use' in complaint
-    assert str(port) in complaint
+    """A second server on the same address ends with one line that names the address."""
+    port = start_server(MISSING_PORT).port
+    line = complaint('--config', write_config(tmp_path, {}, {'port': port}))
+    assert 'in use' in line
+    assert str(port) in line
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_one_line_names_the_addresses(tmp_path: Path) -> None:
+    """At the start there is one line on stdout, which names port and URL, and none on stderr."""
+    config = write_config(tmp_path, {'port': MISSING_PORT, 'decryption_key': KEY}, {})
+    Path(config).chmod(0o600)
+    with running(*SERVER_COMMAND, '--config', config, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        process.terminate()
+        rest, errors = process.communicate(timeout=10)
+    assert MISSING_PORT in line
+    assert 'http://127.0.0.1:' in line
+    assert rest == errors == ''
+
+
+def test_an_unwise_setting_is_a_warning(start_server: StartServer) -> None:
+    """A configuration that is allowed but unwise is one line of log, and the server starts."""
+    server = start_server(MISSING_PORT, meter={'decryption_key': KEY})
+    assert server.stop() == 0
+    (line,) = server.log.splitlines()
+    assert 'chmod o-r' in line
+    assert KEY not in line
+
+
+def test_demo_serves_a_meter_without_hardware(start_server: StartServer) -> None:
+    """--demo serves readings of a simulated meter, whatever port the configuration names."""
+    server = start_server(MISSING_PORT, '--demo', meter={'line': '9600 7E1', 'specification': 'V2_2'})
+    response = server.get('/')
+    assert response.status == 200
+    assert response.json['p1MessageHeader']['value'] == '50'
+
+
+def test_a_secret_comes_from_the_credentials_of_systemd(start_server: StartServer, tmp_path: Path) -> None:
+    """A secret that config.ini does not contain is read from CREDENTIALS_DIRECTORY (systemd.exec(5))."""
+    (tmp_path / 'password').write_text('geheim\n')
+    environment = {'CREDENTIALS_DIRECTORY': str(tmp_path)}
+    server = start_server(MISSING_PORT, server={'user': 'me'}, environment=environment)
+    assert server.get('/nothing').status == 401
+    assert server.get('/nothing', {'Authorization': 'Basic bWU6Z2VoZWlt'}).status == 404
+
+
+def test_keep_open_opens_the_port_at_the_start(start_server: StartServer, meter: SimulatedMeter) -> None:
+    """With keep_open the port is open from the start, before any request for a reading."""
+    server = start_server(meter.port, meter={'keep_open': 60})
+    wait_for(lambda: server.health['ageOfLastReading'] is not None)
+    assert server.openings == 1
+
+
+def test_an_announced_meter_is_read_at_the_start(start_server: StartServer, meter: SimulatedMeter) -> None:
+    """A server that is announced as a meter reads it without any request: the announcement needs the serial number."""
+    server = start_server(meter.port, server={'host': '', 'homewizard_api': 'yes'})
+    wait_for(lambda: server.health['ageOfLastReading'] is not None)
+
+
+def test_an_announcement_without_a_reading_does_not_delay_the_end(start_server: StartServer) -> None:
+    """While an announcement waits for the first reading, SIGTERM ends the server within 2 s."""
+    server = start_server(MISSING_PORT, server={'host': '', 'homewizard_api': 'yes'})
+    assert server.stop(SECONDS_TO_STOP) == 0
+
+
+# The end
+
+
+@pytest.mark.parametrize('number', END_SIGNALS)
 def test_a_signal_ends_it_with_status_0(number: signal.Signals, start_server: StartServer) -> None:
-    """SIGTERM and SIGINT end it within 2 s, while requests wait: they get 503 stopping."""
+    """SIGTERM and SIGINT end it within 2 s while requests are waiting, which get 503 stopping."""
     with new_meter(interval=30) as meter:
         server = start_server(meter.port)
         assert server.process.stdout
@@ -119,63 +165,44 @@ def test_a_signal_ends_it_with_status_0(number: signal.Signals, start_server: St
             waiting = wait_together(server, pool, 8)
             server.process.send_signal(number)
             assert server.process.wait(SECONDS_TO_STOP) == 0
-            replies = [each.result() for each in waiting]
-        assert [(reply.status, reply.json['code']) for reply in replies] == [(503, 'stopping')] * 8
-        assert all('Retry-After' in reply.headers for reply in replies)
+            responses = [future.result() for future in waiting]
+        assert [(response.status, response.json['code']) for response in responses] == [(503, 'stopping')] * 8
+        assert all('Retry-After' in response.headers for response in responses)
         assert server.process.stdout.read() == '', 'more than one line on stdout'
         server.process.stdout.close()
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', END_SIGNALS)
 def test_a_signal_ends_it_while_the_port_is_being_opened(number: signal.Signals, start_server: StartServer) -> None:
-    """A peer that takes no connection holds up neither the end nor the answers."""
+    """A peer that does not accept a connection delays neither the end nor the responses."""
     with socket.socket() as peer, ThreadPoolExecutor(1) as pool:
         peer.bind(('127.0.0.1', 0))
         peer.listen(0)
         fillers = [socket.socket() for _ in range(4)]
-        for each in fillers:  # what the backlog holds; behind it the system answers nobody
-            each.setblocking(False)
-            each.connect_ex(peer.getsockname())
+        for filler in fillers:  # they fill the backlog, and then the system does not accept connections
+            filler.setblocking(False)
+            filler.connect_ex(peer.getsockname())
         server = start_server('socket://{}:{}'.format(*peer.getsockname()))
         assert server.process.stdout
         waiting = pool.submit(server.get, '/')
-        wait_for(lambda: server.health['waitingRequests'] == 1)
+        wait_for(lambda: server.waiters == 1)
         server.process.send_signal(number)
         assert server.process.wait(SECONDS_TO_CONNECT - 1) == 0
         assert waiting.result().json['code'] == 'stopping'
         server.process.stdout.close()
-        for each in fillers:
-            each.close()
+        for filler in fillers:
+            filler.close()
 
 
-def test_a_signal_ends_it_at_any_moment_of_the_start(tmp_path: Path) -> None:
-    """From the line that says it serves on, SIGTERM gives status 0."""
+def test_a_signal_ends_it_right_after_the_start(tmp_path: Path) -> None:
+    """From the line on stdout on, SIGTERM ends the server with status 0."""
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {})
     for _ in range(3):
-        with running(*SERVER, '--config', config(tmp_path), stdout=subprocess.PIPE) as process:
-            assert process.stdout and 'http' in process.stdout.readline()
+        with running(*SERVER_COMMAND, '--config', config, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert 'http' in process.stdout.readline()
             process.terminate()
             assert process.wait(SECONDS_TO_STOP) == 0
-
-
-def test_demo_serves_a_meter_without_hardware(start_server: StartServer) -> None:
-    """--demo answers with readings of a simulated meter, whatever port the configuration names."""
-    server = start_server('/dev/serial/none', '--demo', meter={'line': '9600 7E1', 'specification': 'V2_2'})
-    reply = server.get('/')
-    assert reply.status == 200
-    assert reply.json['p1MessageHeader']['value'] == '50'
-
-
-def test_one_line_with_the_addresses_it_serves(tmp_path: Path) -> None:
-    """The start is one line on stdout, which names port and URL, and none on stderr."""
-    file = config(tmp_path, meter=f'decryption_key = {KEY}')
-    Path(file).chmod(0o600)
-    with running(*SERVER, '--config', file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout
-        line = process.stdout.readline()
-        process.terminate()
-        rest, errors = process.communicate(timeout=10)
-    assert '/dev/serial/none' in line and 'http://127.0.0.1:' in line
-    assert rest == errors == ''
 
 
 RUN_AND_REPORT_THE_FIRST_LINE = """
@@ -193,8 +220,9 @@ sys.exit(dsmr_rest_server.main())
 
 @pytest.mark.parametrize('lines', range(1, 3))
 def test_a_flood_of_signals_ends_it_once(lines: int, meter: SimulatedMeter, tmp_path: Path) -> None:
-    """SIGTERM and SIGINT without a pause, from the first line of main() or while it serves: status 0 and no word."""
-    command = [sys.executable, '-c', RUN_AND_REPORT_THE_FIRST_LINE, str(ROOT), '--config', config(tmp_path, meter.port)]
+    """SIGTERM and SIGINT without a pause, from the first line of main() or while serving: status 0 and no output."""
+    config = write_config(tmp_path, {'port': meter.port}, {})
+    command = [sys.executable, '-c', RUN_AND_REPORT_THE_FIRST_LINE, str(ROOT), '--config', config]
     for _ in range(10):
         with running(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
@@ -207,30 +235,42 @@ def test_a_flood_of_signals_ends_it_once(lines: int, meter: SimulatedMeter, tmp_
         assert (process.returncode, errors) == (0, '')
 
 
-@pytest.mark.parametrize('verbose', [True, False])
-def test_requests_are_logged_only_when_asked_for(
-    start_server: StartServer, meter: SimulatedMeter, *, verbose: bool
+# While it runs
+
+
+@pytest.mark.parametrize('options', [['--verbose'], []])
+def test_requests_are_logged_only_with_verbose(
+    start_server: StartServer, meter: SimulatedMeter, options: list[str]
 ) -> None:
-    """--verbose logs client, method, path and status of each request, otherwise there is no such line."""
-    server = start_server(meter.port, *(['--verbose'] if verbose else []), server={'user': 'me', 'password': 'geheim'})
+    """--verbose logs client, method, path and status of every request; without it requests have no line."""
+    server = start_server(meter.port, *options, server={'user': 'me', 'password': 'geheim'})
     assert server.get('/telegram', {'Authorization': 'Basic bWU6Z2VoZWlt'}).status == 200
     assert server.get('/nothing', method='HEAD').status == 401
+    assert server.only_response('GET\r\n\r\n').status == 400
     assert server.stop() == 0
-    for words in ('127.0.0.1', 'GET /telegram', '200'), ('127.0.0.1', 'HEAD /nothing', '401'):
-        assert any(all(word in line for word in words) for line in server.log.splitlines()) == verbose
-    assert 'geheim' not in server.log and 'bWU6' not in server.log
+    requests = [
+        '127.0.0.1: GET /telegram: 200',
+        '127.0.0.1: HEAD /nothing: 401',
+        '127.0.0.1: no request: 400',
+    ]
+    if not options:
+        requests = []
+    lines = [line.split(' ', 2)[2] for line in server.log.splitlines()]
+    assert [line for line in lines if line.startswith('127.0.0.1')] == requests
+    assert 'geheim' not in server.log
+    assert 'bWU6' not in server.log
 
 
-def test_it_lives_on_behind_nohup(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """With nohup, in the background, its three streams on /dev/null, it survives SIGHUP and serves."""
+def test_it_survives_the_end_of_its_shell(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """With nohup, in the background and its three streams on /dev/null, it survives SIGHUP and serves."""
     port = free_port()
-    file = config(tmp_path, meter.port, server=f'port = {port}')
+    config = write_config(tmp_path, {'port': meter.port}, {'port': port})
     script = 'nohup "$0" "$@" </dev/null >/dev/null 2>&1 & echo $!; wait $!'
-    with running('sh', '-c', script, *SERVER, '--config', file, stdout=subprocess.PIPE) as shell:
+    with running('sh', '-c', script, *SERVER_COMMAND, '--config', config, stdout=subprocess.PIPE) as shell:
         assert shell.stdout
         server = int(shell.stdout.readline())
         try:
-            wait_for(lambda: listens(port))
+            wait_for(lambda: accepts_connections(port))
             os.kill(server, signal.SIGHUP)
             assert telegram(port).startswith(b'/')
         finally:
@@ -239,39 +279,40 @@ def test_it_lives_on_behind_nohup(meter: SimulatedMeter, tmp_path: Path) -> None
 
 
 def test_a_full_disk_does_not_keep_it_from_serving(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """When stdout and stderr take no byte, as nohup.out on a full disk, it serves nevertheless."""
+    """When stdout and stderr cannot be written, like nohup.out on a full disk, it serves nevertheless."""
     port = free_port()
-    file = config(tmp_path, meter.port, server=f'port = {port}')
+    config = write_config(tmp_path, {'port': meter.port}, {'port': port})
     with (
         Path('/dev/full').open('w') as full,
-        running(*SERVER, '--verbose', '--config', file, stdout=full, stderr=full),
+        running(*SERVER_COMMAND, '--verbose', '--config', config, stdout=full, stderr=full),
     ):
-        wait_for(lambda: listens(port), 5)
+        wait_for(lambda: accepts_connections(port), 5)
         assert telegram(port).startswith(b'/')
 
 
-def test_it_needs_no_folder_to_write_in(meter: SimulatedMeter, tmp_path: Path) -> None:
-    """Started where nobody can write, not even root, it serves."""
+def test_it_needs_no_writable_folder(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """Started in a folder that nobody can write to, not even root, it serves."""
     port = free_port()
-    file = config(tmp_path, meter.port, server=f'port = {port}')
-    with running(*SERVER, '--config', file, stdout=subprocess.DEVNULL, cwd='/proc', env={'HOME': '/proc'}):
-        wait_for(lambda: listens(port))
+    config = write_config(tmp_path, {'port': meter.port}, {'port': port})
+    with running(*SERVER_COMMAND, '--config', config, stdout=subprocess.DEVNULL, cwd='/proc', env={'HOME': '/proc'}):
+        wait_for(lambda: accepts_connections(port))
         assert telegram(port).startswith(b'/')
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which('setpriv'), reason='needs root, to give its rights up')
-def test_a_forbidden_port_is_told_at_once(meter: SimulatedMeter) -> None:
-    """Without the rights to the port the answer is 503 port_denied, with the command that gives them."""
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which('setpriv'), reason='needs root, to give up its rights')
+def test_a_forbidden_port_is_reported_at_once(meter: SimulatedMeter) -> None:
+    """Without the rights to the port the response is 503 port_denied, with the command that grants them."""
     Path(meter.port).chmod(0)
     port = free_port()
+    without_rights = ['setpriv', '--bounding-set=-all', '--inh-caps=-all']
     with tempfile.TemporaryDirectory() as folder:
-        file = config(Path(folder), meter.port, server=f'port = {port}')
-        without_rights = ['setpriv', '--bounding-set=-all', '--inh-caps=-all']
-        with running(*without_rights, *SERVER, '--config', file, stdout=subprocess.DEVNULL):
-            wait_for(lambda: listens(port))
+        config = write_config(Path(folder), {'port': meter.port}, {'port': port})
+        with running(*without_rights, *SERVER_COMMAND, '--config', config, stdout=subprocess.DEVNULL):
+            wait_for(lambda: accepts_connections(port))
             with pytest.raises(urllib.request.HTTPError) as caught:
                 telegram(port)
-            with caught.value as answer:
-                body = answer.read().decode()
-    assert answer.status == 503
-    assert '"port_denied"' in body and 'usermod' in body
+            with caught.value as response:
+                body = response.read().decode()
+    assert response.status == 503
+    assert '"port_denied"' in body
+    assert 'usermod' in body

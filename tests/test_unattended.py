@@ -1,36 +1,38 @@
-"""The whole process as it stands in a meter cupboard: faults it survives, seen from outside with the system's tools."""
+"""The whole process, as it runs for years in a meter cupboard: the faults it survives, seen with the system's tools."""
 
-import os
 import re
 import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
-from itertools import cycle
+from contextlib import closing, suppress
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
 import serial
 from conftest import (
     ROOT,
+    SERVER_COMMAND,
     THREADS_AT_REST,
     ClientResponse,
     Server,
     StartServer,
+    accepts_connections,
     free_port,
-    hush,
     new_meter,
     processes_files,
+    reset,
+    running,
     sockets,
     threads,
     wait_for,
     wait_together,
+    write_config,
 )
 from faulty_meter import FaultyMeter
 from system_packages import program
@@ -46,15 +48,19 @@ WRITING_CALLS = (
 )
 
 
-def results(asked: list[Future[ClientResponse]]) -> set[tuple[int, str | None]]:
-    """Status and code of answers that come at once."""
-    replies = [each.result(AT_ONCE) for each in asked]
-    return {(reply.status, reply.json.get('code')) for reply in replies}
+def outcome(response: ClientResponse) -> tuple[int, str | None]:
+    """The status of a response, and the code of its problem detail, if it is one."""
+    return response.status, response.json.get('code')
 
 
-def result(server: Server, path: str = '/', **headers: str) -> tuple[int, str | None]:
-    reply = server.get(path, headers)
-    return reply.status, reply.json.get('code')
+def outcomes(waiting: list[Future[ClientResponse]]) -> set[tuple[int, str | None]]:
+    """The outcomes of requests whose responses come at once."""
+    return {outcome(future.result(AT_ONCE)) for future in waiting}
+
+
+def result(server: Server) -> tuple[int, str | None]:
+    """The outcome of a request for a reading."""
+    return outcome(server.get())
 
 
 @pytest.fixture
@@ -67,17 +73,18 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def test_a_cable_pulled_ten_times(start_server: StartServer, pool: ThreadPoolExecutor) -> None:
-    """Whoever waits when the cable is pulled is told at once, the next request after its return has a reading."""
+    """Ten times: the cable's loss is reported to all waiters at once, after its return there is a reading, and no file,
+    socket or thread is left over."""
     with new_meter(interval=0.2) as meter:
         server = start_server(meter.port)
         process = server.process.pid
         assert server.get().status == 200
         at_rest = wait_for(lambda: threads(process) == THREADS_AT_REST and processes_files(process))
         for _ in range(10):
-            hush(meter)
-            asked = wait_together(server, pool, 4)
+            meter.hush()
+            waiting = wait_together(server, pool, 4)
             meter.unplug()
-            assert results(asked) == {(503, 'port_lost')}
+            assert outcomes(waiting) == {(503, 'port_lost')}
             assert result(server) == (503, 'port_missing')
             meter.silent = False
             meter.plug_in()
@@ -88,29 +95,32 @@ def test_a_cable_pulled_ten_times(start_server: StartServer, pool: ThreadPoolExe
 
 
 def test_two_servers_never_split_a_telegram(start_server: StartServer, pool: ThreadPoolExecutor) -> None:
-    """Two servers polled on one port answer with whole telegrams or 503 port_busy, and both get their turns."""
+    """Two servers polled on one port return whole telegrams or 503 port_busy, and both get their turns."""
     telegrams = [from_lines(f'1-0:1.7.0({number:06.3f}*kW)') for number in range(50)]
     with new_meter(interval=0.01, source=cycle(telegrams).__next__) as meter:
-        replies = pool.map(
-            lambda server: [server.get('/telegram') for _ in range(60)],
-            [start_server(meter.port), start_server(meter.port)],
-        )
-        for of_one in replies:
-            served = [reply for reply in of_one if reply.status == 200]
-            assert served and all(reply.body in telegrams for reply in served)
-            assert {reply.json['code'] for reply in of_one if reply.status != 200} <= {'port_busy'}
+        servers = [start_server(meter.port), start_server(meter.port)]
+
+        def poll(server: Server) -> list[ClientResponse]:
+            return [server.get('/telegram') for _ in range(60)]
+
+        for responses in pool.map(poll, servers):
+            successes = [response for response in responses if response.status == 200]
+            failures = [response for response in responses if response.status != 200]
+            assert successes
+            assert all(response.body in telegrams for response in successes)
+            assert {response.json['code'] for response in failures} <= {'port_busy'}
 
 
-def test_another_programs_port(start_server: StartServer, meter: FaultyMeter) -> None:
-    """A port that another program has locked is 503 port_busy, and is served when that program lets go."""
+def test_a_port_that_another_program_has(start_server: StartServer, meter: FaultyMeter) -> None:
+    """A port that another program has locked is 503 port_busy, and is read when that program closes it."""
     server = start_server(meter.port)
     with serial.Serial(meter.port, exclusive=True):
         assert [result(server), result(server)] == [(503, 'port_busy')] * 2
     assert result(server) == (200, None)
 
 
-def test_a_line_at_the_wrong_speed(start_server: StartServer) -> None:
-    """A meter at 9600 baud on a port set to 115200 is 504 line_garbled at the timeout, once in the log."""
+def test_a_line_at_the_wrong_baud_rate(start_server: StartServer) -> None:
+    """A meter at 9600 baud on a port set to 115200 is 504 line_garbled at the timeout, with one line of log."""
     with new_meter('2.2', interval=0.2) as meter:
         server = start_server(meter.port, meter={'line': '115200 8N1', 'timeout': 1})
         assert [result(server), result(server)] == [(504, 'line_garbled')] * 2
@@ -123,59 +133,58 @@ def test_a_line_at_the_wrong_speed(start_server: StartServer) -> None:
 
 
 class Ser2net:
-    """A real ser2net in front of a port, always at the same address, that can be stopped and started again."""
+    """A real ser2net for a port, always at the same address, that can be stopped and started again."""
 
     def __init__(self, folder: Path, port: str, scheme: str) -> None:
-        self.address = ('127.0.0.1', free_port())
-        self.url = '{}://{}:{}'.format(scheme, *self.address)
-        accepter = {'socket': 'tcp', 'rfc2217': 'telnet(rfc2217),tcp'}[scheme]
+        self.port = free_port()
+        self.url = f'{scheme}://127.0.0.1:{self.port}'
+        protocols = {'socket': 'tcp', 'rfc2217': 'telnet(rfc2217),tcp'}
+        lines = [
+            'connection: &meter',
+            f'  accepter: {protocols[scheme]},127.0.0.1,{self.port}',
+            f'  connector: serialdev,{port},115200n81,local',
+            '  options:',
+            '    max-connections: 4',
+        ]
         self._config = folder / 'ser2net.yaml'
-        self._config.write_text(
-            'connection: &meter\n  accepter: {},{},{}\n  connector: serialdev,'.format(accepter, *self.address)
-            + f'{port},115200n81,local\n  options:\n    max-connections: 4\n'
-        )
+        self._config.write_text('\n'.join(lines) + '\n')
         self._program = program('ser2net', 'ser2net')
         self.start()
 
     def start(self) -> None:
         self.process = subprocess.Popen([self._program, '-n', '-u', '-c', self._config], stderr=subprocess.DEVNULL)
-        wait_for(self._accepts)
+        wait_for(lambda: accepts_connections(self.port))
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         self.process.wait(10)
 
-    def _accepts(self) -> bool:
-        with suppress(OSError), socket.create_connection(self.address):
-            return True
-        return False
-
 
 @pytest.fixture(params=['socket', 'rfc2217'])
 def ser2net(
     request: pytest.FixtureRequest, meter: FaultyMeter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Ser2net]:
-    if (
-        request.param == 'rfc2217'
-    ):  # whose client in pyserial calls what is deprecated, and may leave a socket to Python
+    """A ser2net for the meter's port, as a plain socket and with RFC 2217."""
+    if request.param == 'rfc2217':
+        # pyserial's client calls deprecated functions, and may leave it to Python to close a socket.
         monkeypatch.setenv('PYTHONWARNINGS', 'ignore')
-    made = Ser2net(tmp_path, meter.port, request.param)
-    yield made
-    made.stop()
+    started = Ser2net(tmp_path, meter.port, request.param)
+    yield started
+    started.stop()
 
 
 def test_ser2net_stops_and_starts(
     start_server: StartServer, meter: FaultyMeter, ser2net: Ser2net, pool: ThreadPoolExecutor
 ) -> None:
-    """Behind a ser2net that ends, who waits is told at once, and it is served again when that is back."""
+    """The end of a ser2net is reported to all waiters at once, and there are readings again when it is back."""
     server = start_server(ser2net.url)
     for _ in range(2):
         assert wait_for(lambda: result(server) == (200, None))
-        hush(meter)
-        asked = wait_together(server, pool, 3)
+        meter.hush()
+        waiting = wait_together(server, pool, 3)
         ser2net.stop()
-        assert results(asked) == {(503, 'port_lost')}
+        assert outcomes(waiting) == {(503, 'port_lost')}
         assert result(server) == (503, 'port_missing')
         meter.silent = False
         ser2net.start()
@@ -183,7 +192,7 @@ def test_ser2net_stops_and_starts(
 
 
 def test_ser2net_hangs_without_closing(start_server: StartServer, ser2net: Ser2net) -> None:
-    """A ser2net that is there and says nothing is 504 meter_silent at the timeout, until it speaks again."""
+    """A ser2net that is connected but sends nothing is 504 meter_silent at the timeout, until it sends again."""
     server = start_server(ser2net.url, meter={'timeout': 1})
     assert wait_for(lambda: result(server) == (200, None))
     ser2net.process.send_signal(signal.SIGSTOP)
@@ -194,10 +203,10 @@ def test_ser2net_hangs_without_closing(start_server: StartServer, ser2net: Ser2n
     assert wait_for(lambda: result(server) == (200, None))
 
 
-def test_a_peer_that_resets_leaves_nothing_behind(
+def test_a_peer_that_resets_leaves_no_socket_over(
     start_server: StartServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection to the meter's port that is reset is told at once, and its socket is gone with it."""
+    """A reset of the connection to the meter's port is reported at once, and its socket is closed."""
     monkeypatch.setenv('PYTHONWARNINGS', 'ignore')  # pyserial leaves it to Python to close such a socket
     with socket.create_server(('127.0.0.1', 0)) as listener:
 
@@ -205,8 +214,7 @@ def test_a_peer_that_resets_leaves_nothing_behind(
             with suppress(OSError):
                 while True:
                     client, _ = listener.accept()
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-                    client.close()
+                    reset(client)
 
         resetting = pool.submit(reset_all)
         server = start_server('socket://{}:{}'.format(*listener.getsockname()))
@@ -217,80 +225,53 @@ def test_a_peer_that_resets_leaves_nothing_behind(
         resetting.result()
 
 
-def test_a_peer_that_went_away_without_a_word(start_server: StartServer, pool: ThreadPoolExecutor) -> None:
-    """A request that waits on a connection gone silent is answered over a new one, within its own time."""
+def test_a_peer_that_disappears_silently(start_server: StartServer, pool: ThreadPoolExecutor) -> None:
+    """A request that waits on a connection that fell silent gets its reading over a new one, within its own time."""
     sent = from_lines('1-0:1.7.0(00.355*kW)')
     with socket.create_server(('127.0.0.1', 0)) as listener:
         server = start_server(f'socket://127.0.0.1:{listener.getsockname()[1]}')
-        asked = pool.submit(server.get, '/telegram')
+        waiting = pool.submit(server.get, '/telegram')
         silent, _ = listener.accept()
         listener.settimeout(20)
         speaking, _ = listener.accept()
         with silent, speaking:
-            while not wait([asked], 0.05).done:  # what comes before the reader is ready is discarded
+            while not wait([waiting], 0.05).done:  # what comes before the reader is ready is discarded
                 with suppress(OSError):
                     speaking.sendall(sent)
-            assert asked.result().body == sent
+            assert waiting.result().body == sent
 
 
 # The machine
 
 
-class Launched(Server):
-    """The server started by a command before it, or with other surroundings, at a port that is known beforehand."""
-
-    def __init__(
-        self, folder: Path, meter: str, *before: object, port: int, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self.port, self.log_file, config = port, folder / 'log', folder / 'config.ini'
-        config.write_text(f'[meter]\nport = {meter}\ntimeout = {TIMEOUT}\n[server]\nhost = 127.0.0.1\nport = {port}\n')
-        command = [*map(str, before), sys.executable, str(ROOT / 'dsmr_rest_server.py'), '--config', str(config)]
-        with self.log_file.open('w') as log:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=log, text=True, env=os.environ | dict(environment or {})
-            )
-
-    def serves(self) -> bool:
-        with suppress(OSError), socket.create_connection(('127.0.0.1', self.port)):
-            return True
-        return False
-
-
-@contextmanager
-def launched(
-    folder: Path, meter: str, *before: object, port: int | None = None, environment: Mapping[str, str] | None = None
-) -> Iterator[Launched]:
-    """A server that answers, and ends behind the block with status 0."""
-    server = Launched(folder, meter, *before, port=port or free_port(), environment=environment)
-    try:
-        wait_for(server.serves)
-        yield server
-    finally:
-        server.process.terminate()
-        assert server.process.wait(10) == 0
-
-
-def test_killed_at_any_moment(meter: FaultyMeter, tmp_path: Path) -> None:
-    """After SIGKILL at whatever moment the next start, on the same address, serves; no file was left or changed."""
+def test_killed_at_any_moment(start_server: StartServer, meter: FaultyMeter, tmp_path: Path) -> None:
+    """After SIGKILL at any moment the next start, on the same address, serves; no file was left over or changed."""
+    folder = tmp_path / 'killed'
+    folder.mkdir()
     port = free_port()
+    config = write_config(folder, {'port': meter.port}, {'port': port})
+    written = Path(config).read_text()
     for tenths in range(1, 10, 2):  # from before it listens to the middle of a telegram
-        server = Launched(tmp_path, meter.port, port=port)
-        with closing(socket.socket()) as client:
+        with (
+            closing(socket.socket()) as client,
+            running(*SERVER_COMMAND, '--config', config, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
+        ):
             with pytest.raises(subprocess.TimeoutExpired):
-                server.process.wait(tenths / 10)
+                process.wait(tenths / 10)
             with suppress(ConnectionRefusedError):
                 client.connect(('127.0.0.1', port))
                 client.sendall(b'GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n')
-            server.process.kill()
-            assert server.process.wait(10) == -signal.SIGKILL
-        assert server.log == ''
-    with launched(tmp_path, meter.port, port=port) as server:
-        assert result(server) == (200, None)
-    assert {each.name for each in tmp_path.iterdir()} == {'config.ini', 'log'}
+            process.kill()
+            _, errors = process.communicate(timeout=10)
+        assert (process.returncode, errors) == (-signal.SIGKILL, '')
+    server = start_server(meter.port, server={'port': port})
+    assert result(server) == (200, None)
+    assert [file.name for file in folder.iterdir()] == ['config.ini']
+    assert Path(config).read_text() == written
 
 
 def test_no_file_can_grow(start_server: StartServer) -> None:
-    """When no write to a file succeeds any more, not even of the log, it serves on, through a loss of the meter too."""
+    """When no write to a file succeeds, not even to the log, it serves nevertheless, and recovers from losses too."""
     with new_meter(interval=0.2) as meter:
         server = start_server(meter.port)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, 0))
@@ -300,7 +281,7 @@ def test_no_file_can_grow(start_server: StartServer) -> None:
             assert result(server) == (503, 'port_missing')
             meter.plug_in()
         assert result(server) == (200, None)
-        assert server.log == ''  # which would have had six lines
+        assert server.log == ''  # otherwise it would have six lines
 
 
 # libfaketime 0.9.10 breaks the sleeps of Python 3.11 (its issue 426); this moves the wall clock and nothing else.
@@ -328,7 +309,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 
 @pytest.fixture
 def jumping_clock(tmp_path: Path) -> dict[str, str]:
-    """The environment of a process whose system clock is ahead by the seconds in the file CLOCK_JUMP."""
+    """The environment of a process whose system clock is ahead by the number of seconds in the file CLOCK_JUMP."""
     library = tmp_path / 'clock.so'
     compiler = [program('cc', 'gcc'), '-shared', '-fPIC', '-x', 'c', '-', '-o', str(library)]
     subprocess.run(compiler, input=CLOCK, text=True, check=True)
@@ -337,48 +318,58 @@ def jumping_clock(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize('jump', [YEAR, -YEAR])
 def test_the_system_clock_jumps(
-    meter: FaultyMeter, tmp_path: Path, pool: ThreadPoolExecutor, jumping_clock: dict[str, str], jump: int
+    start_server: StartServer, meter: FaultyMeter, pool: ThreadPoolExecutor, jumping_clock: dict[str, str], jump: int
 ) -> None:
-    """A year forward or back while requests wait moves neither their timeout nor a reading's age."""
-    with launched(tmp_path, meter.port, environment=jumping_clock) as server:
-        before = server.get()
-        hush(meter)
-        began = time.monotonic()
-        asked = wait_together(server, pool, 3)
-        Path(jumping_clock['CLOCK_JUMP']).write_text(str(jump))
-        assert results(asked) == {(504, 'meter_silent')}
-        assert TIMEOUT <= time.monotonic() - began < TIMEOUT + AT_ONCE
-        kept = server.get(headers={'Cache-Control': 'max-age=3600'})
-        assert kept.body == before.body and TIMEOUT <= int(kept.headers['Age']) < TIMEOUT + AT_ONCE
-        meter.silent = False
-        after = server.get()
-        assert after.status == 200 and after.headers['Age'] == '0'
-        years = [int(reply.headers['Last-Modified'].split()[3]) for reply in (before, after)]
-        assert years[0] != years[1]  # it did jump
-        back = wait_for(lambda: re.search(r'back after (\d+) s', server.log))
-        assert 0 < int(back[1]) < TIMEOUT + AT_ONCE
+    """A year forward or back while requests wait changes neither their timeout nor a reading's age."""
+    server = start_server(meter.port, meter={'timeout': TIMEOUT}, environment=jumping_clock)
+    before = server.get()
+    meter.hush()
+    began = time.monotonic()
+    waiting = wait_together(server, pool, 3)
+    Path(jumping_clock['CLOCK_JUMP']).write_text(str(jump))
+    assert outcomes(waiting) == {(504, 'meter_silent')}
+    assert TIMEOUT <= time.monotonic() - began < TIMEOUT + AT_ONCE
+    kept = server.get(headers={'Cache-Control': 'max-age=3600'})
+    assert kept.body == before.body
+    assert TIMEOUT <= int(kept.headers['Age']) < TIMEOUT + AT_ONCE
+    meter.silent = False
+    after = server.get()
+    assert after.status == 200
+    assert after.headers['Age'] == '0'
+    years = [int(response.headers['Last-Modified'].split()[3]) for response in (before, after)]
+    assert years[0] != years[1]  # the clock did jump
+    back = wait_for(lambda: re.search(r'back after (\d+) s', server.log))
+    assert 0 < int(back[1]) < TIMEOUT + AT_ONCE
 
 
-def _ask_for_everything(server: Server, meter: FaultyMeter) -> int:
-    """Readings, pages and streams, with a meter and without; how many requests."""
+def request_everything(server: Server, meter: FaultyMeter) -> int:
+    """Requests readings, pages and streams, with a meter and without; returns the number of requests."""
     paths = ['/', '/telegram', '/currentElectricityUsage/value', '/metrics', '/health', '/dashboard', '/openapi.json']
     paths += ['/nothing', '/../etc/passwd', '/%2e%2e/%00', '/mbusDevices/99', '/stream', '/favicon.ico']
-    asked = 0
-    for plugged in (True, False) * 10:
-        (meter.plug_in if plugged else meter.unplug)()
-        for method in ('GET', 'HEAD', 'OPTIONS', 'PUT'):
-            for path in paths:
-                if (method, path) == ('GET', '/stream'):
-                    _listen(server, events=3 if plugged else 1)
-                else:
-                    assert server.get(path, {'Cache-Control': 'max-age=1'}, method=method).status in range(200, 505)
-                asked += 1
-    return asked
+    methods = ['GET', 'HEAD', 'OPTIONS', 'PUT']
+    requests = list(product(methods, paths))
+    for _ in range(10):
+        meter.plug_in()
+        for method, path in requests:
+            request_once(server, method, path, events=3)
+        meter.unplug()
+        for method, path in requests:
+            request_once(server, method, path, events=1)
+    return 20 * len(requests)
 
 
-def _listen(server: Server, events: int) -> None:
-    """Takes part in a stream for some events."""
-    with socket.create_connection(('127.0.0.1', server.port)) as client:
+def request_once(server: Server, method: str, path: str, events: int) -> None:
+    """Sends one request; of a stream it takes so many events."""
+    if (method, path) == ('GET', '/stream'):
+        follow(server, events)
+        return
+    response = server.get(path, {'Cache-Control': 'max-age=1'}, method=method)
+    assert response.status in range(200, 505)
+
+
+def follow(server: Server, events: int) -> None:
+    """Receives a stream until it has had so many events."""
+    with server.connect() as client:
         client.sendall(b'GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n')
         received = b''
         while received.count(b'data: ') < events:
@@ -387,32 +378,37 @@ def _listen(server: Server, events: int) -> None:
             received += chunk
 
 
-def test_serving_writes_to_no_file(tmp_path: Path) -> None:
-    """Over a thousand requests of all kinds the system calls open nothing for writing but the serial port."""
+def test_serving_writes_to_no_file(start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a thousand requests of all kinds no system call opens anything for writing but the serial port."""
+    monkeypatch.delenv('COVERAGE_PROCESS_CONFIG', raising=False)  # measuring the coverage writes to a file
     trace = tmp_path / 'trace'
-    strace = [program('strace', 'strace'), '-f', '-o', trace, '-e', f'trace=openat,open,openat2,{WRITING_CALLS}']
-    strace += ['-D', '--seccomp-bpf']  # as a grandchild, so that signals reach the server; stopping at these calls only
+    strace = [program('strace', 'strace'), '-f', '-o', str(trace), '-e', f'trace=openat,open,openat2,{WRITING_CALLS}']
+    # As a grandchild, so that signals reach the server, and stopping it only at these calls.
+    strace += ['-D', '--seccomp-bpf']
     with new_meter(interval=0.05) as meter:
-        with launched(tmp_path, meter.port, *strace, environment={'PYTHONDONTWRITEBYTECODE': '1'}) as server:
-            assert _ask_for_everything(server, meter) >= 1000
-        calls = wait_for(lambda: (text := trace.read_text()).rstrip().endswith('+++') and text.splitlines())
-    calls = [line for line in calls if ' = -1 ' not in line and '(' in line]
-    writing = [
-        call
-        for call in calls
-        if re.search('O_WRONLY|O_RDWR|O_CREAT|O_TRUNC', call) or not re.search(r' open\w*\(', call)
-    ]
-    assert any(meter.port in call for call in writing)
-    assert [call for call in writing if meter.port not in call] == []
+        server = start_server(
+            meter.port, meter={'timeout': TIMEOUT}, prefix=tuple(strace), environment={'PYTHONDONTWRITEBYTECODE': '1'}
+        )
+        assert request_everything(server, meter) >= 1000
+        assert server.stop() == 0
+        wait_for(lambda: trace.read_text().rstrip().endswith('+++'))
+    writing = []
+    for line in trace.read_text().splitlines():
+        is_call = '(' in line and ' = -1 ' not in line
+        only_reads = re.search(r' open\w*\(', line) and not re.search('O_WRONLY|O_RDWR|O_CREAT|O_TRUNC', line)
+        if is_call and not only_reads:
+            writing.append(line)
+    assert any(meter.port in line for line in writing)
+    assert [line for line in writing if meter.port not in line] == []
 
 
-# Its log, and rude clients
+# The log, and misbehaving clients
 
 
 def test_an_hour_of_a_dead_meter_is_a_few_lines(start_server: StartServer, pool: ThreadPoolExecutor) -> None:
-    """A meter that is polled 3,600 times while it is silent, or its cable gone, is at most three lines of log."""
+    """A meter that is polled 3,600 times while it is silent, or without its cable, has at most three lines of log."""
     with new_meter(interval=0.2) as meter:
-        hush(meter)
+        meter.hush()
         server = start_server(meter.port, meter={'timeout': 0.1})
         codes = set(pool.map(lambda _: server.get().json['code'], range(600)))
         meter.unplug()
@@ -421,45 +417,66 @@ def test_an_hour_of_a_dead_meter_is_a_few_lines(start_server: StartServer, pool:
         assert 1 <= len(server.log.splitlines()) <= 3, server.log
 
 
-def _hang_up(server: Server, request: bytes, until: Callable[[socket.socket], object]) -> None:
-    """Sends something, waits for something, and resets the connection."""
-    with socket.create_connection(('127.0.0.1', server.port), 10) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-        client.sendall(request)
-        until(client)
+def disconnect(server: Server, request: bytes, until: Callable[[socket.socket], object]) -> None:
+    """Sends a request, waits for something, and resets the connection."""
+    client = server.connect()
+    client.sendall(request)
+    until(client)
+    reset(client)
 
 
-def test_a_client_that_hangs_up_is_no_news(start_server: StartServer, meter: FaultyMeter) -> None:
-    """A client may leave before, in and behind a request, while it waits or is being answered: no line of log."""
-    server = start_server(meter.port)
-    request = b'GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n'
-    for sent, until in (
-        (b'', lambda _: None),
-        (request[:9], lambda _: None),
-        (
-            request % b'/',
-            lambda _: wait_for(lambda: os.path.realpath(meter.port) in processes_files(server.process.pid)),
-        ),
-        (request % b'/', lambda client: client.recv(1)),
-        (request % b'/stream', lambda client: client.recv(1)),
-        (request % b'/dashboard' * 50, lambda client: client.recv(1)),
-    ):
-        for _ in range(5):
-            _hang_up(server, sent, until)
+def request_for(path: str) -> bytes:
+    return f'GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n'.encode()
+
+
+def assert_nothing_left_over(server: Server) -> None:
+    """No thread, no socket and no line of log of earlier connections remains, and there are readings."""
     wait_for(lambda: sockets(server.process.pid) == 1)  # the one that listens
     wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST)
     assert result(server) == (200, None)
-    assert server.stop() == 0 and server.log == ''
+    assert server.stop() == 0
+    assert server.log == ''
+
+
+def test_a_client_may_disconnect_at_any_moment(start_server: StartServer, meter: FaultyMeter) -> None:
+    """A client that disconnects before, in or after a request, or while it receives, is not logged."""
+    server = start_server(meter.port)
+    for request, until in (
+        (b'', lambda _: None),
+        (request_for('/')[:9], lambda _: None),
+        (request_for('/'), lambda client: client.recv(1)),
+        (request_for('/stream'), lambda client: client.recv(1)),
+        (request_for('/dashboard') * 50, lambda client: client.recv(1)),
+    ):
+        for _ in range(5):
+            disconnect(server, request, until)
+    assert_nothing_left_over(server)
+
+
+def test_clients_may_disconnect_while_they_wait(start_server: StartServer, meter: FaultyMeter) -> None:
+    """Clients that disconnect while they wait for a telegram are not logged, and do not disturb the others."""
+    meter.hush()
+    server = start_server(meter.port)
+    waiters = 0
+
+    def until_waiting(_: socket.socket) -> None:
+        wait_for(lambda: server.waiters == waiters)
+
+    for _ in range(5):
+        waiters += 1
+        disconnect(server, request_for('/'), until_waiting)
+    meter.silent = False
+    assert_nothing_left_over(server)
 
 
 def test_slow_clients_deny_nobody() -> None:
-    """While slowhttptest holds several times max_connections with slow headers, others are answered."""
+    """While slowhttptest holds several times max_connections with slow headers, other clients are served."""
     program('slowhttptest', 'slowhttptest')
     assert_passes('benchmarks.rude_clients', '--mode', 'headers', '--seconds', '5')
 
 
 def test_a_short_soak() -> None:
-    """Over thousands of telegrams, requests and clients, memory, threads and files stay what they were."""
+    """Over thousands of telegrams, requests and clients, memory, threads and files do not grow."""
     assert_passes('benchmarks.soak', '--telegrams', '4000', '--requests', '1000', '--load', '1')
 
 
