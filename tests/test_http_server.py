@@ -431,6 +431,17 @@ def test_empty_lines_between_pipelined_requests_are_skipped(served: Server) -> N
     assert [response.status for response in responses] == [404, 404]
 
 
+def test_a_client_may_go_on_sending_for_a_moment(served: Server) -> None:
+    """A client that still sends when its request has been refused is not reset, which could destroy its response."""
+    with served.connect() as connection:
+        connection.sendall(b'GET /\r\n\r\n')
+        (response,) = split_responses(receive_all(connection))
+        assert is_problem(response, 400, 'bad_request')
+        for _ in range(20):
+            connection.sendall(b'x')  # raises an error when the server has closed the connection
+            time.sleep(0.01)  # the client's pace; nothing waits for it
+
+
 def test_a_client_that_never_stops_sending_is_disconnected(served: Server) -> None:
     """A client that goes on sending after its last response is disconnected a moment later."""
     with served.connect() as connection:
@@ -611,17 +622,18 @@ def test_a_thousand_silent_connections_lock_nobody_out(start_server: StartServer
     assert server.get('/').status == 200
 
 
-def send_byte_by_byte(server: Server) -> bytes:
-    """Sends a header section slowly and without an end; returns what the server sends, at the latest after 20 s."""
-    began = time.monotonic()
+def send_byte_by_byte(server: Server, beginning: str) -> bytes:
+    """Sends the rest of a header section slowly and without an end; returns what the server sends in at most 20 s."""
+    deadline = time.monotonic() + 20
+    received = b''
     with server.connect() as connection:
-        connection.sendall(b'GET / HTTP/1.1\r\nX: ')
+        connection.sendall(beginning.encode())
         connection.settimeout(0.2)
-        while time.monotonic() - began < 20:
+        while b' 408 ' not in received and time.monotonic() < deadline:
             connection.sendall(b'x')
             with suppress(TimeoutError):
-                return connection.recv(65536)
-    return b''
+                received += connection.recv(65536)
+    return received
 
 
 def send_without_receiving(server: Server, over: threading.Event) -> float:
@@ -640,14 +652,19 @@ def test_slow_clients_delay_nobody_and_are_disconnected(start_server: StartServe
     others are served."""
     server = start_server(meter.port)
     over = threading.Event()
-    with ThreadPoolExecutor(2) as pool:
-        sending = pool.submit(send_byte_by_byte, server)
+    beginning = f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}'
+    with ThreadPoolExecutor(3) as pool:
+        sending = pool.submit(send_byte_by_byte, server, beginning)
+        pipelining = pool.submit(send_byte_by_byte, server, f'{beginning}\r\n{beginning}')
         not_receiving = pool.submit(send_without_receiving, server, over)
-        while not (sending.done() and not_receiving.done()):
+        while not (sending.done() and pipelining.done() and not_receiving.done()):
             assert server.get('/', timeout=5).status == 200
         over.set()
-        (response,) = split_responses(sending.result())
-        assert is_problem(response, 408, 'request_timeout')
+        (refusal,) = split_responses(sending.result())
+        assert is_problem(refusal, 408, 'request_timeout')
+        first_response, refusal = split_responses(pipelining.result())
+        assert first_response.status == 404
+        assert is_problem(refusal, 408, 'request_timeout')
         assert not_receiving.result() < 20
     wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST)
 

@@ -140,10 +140,16 @@ def test_keep_open_opens_the_port_at_the_start(start_server: StartServer, meter:
     assert server.openings == 1
 
 
-def test_an_announced_meter_is_read_at_the_start(start_server: StartServer, meter: SimulatedMeter) -> None:
-    """A server that is announced as a meter reads it without any request: the announcement needs the serial number."""
-    server = start_server(meter.port, server={'host': '', 'homewizard_api': 'yes'})
-    wait_for(lambda: server.health['ageOfLastReading'] is not None)
+def test_an_announced_meter_is_read_at_the_start(
+    start_server: StartServer, meter: SimulatedMeter, tmp_path: Path
+) -> None:
+    """A server that is announced as a meter reads it without any request, and then starts the announcement."""
+    (tmp_path / 'zeroconf.py').write_text('raise ImportError')  # so that the log shows when it starts
+    server = start_server(
+        meter.port, server={'host': '', 'homewizard_api': 'yes'}, environment={'PYTHONPATH': str(tmp_path)}
+    )
+    wait_for(lambda: 'not announced on the network' in server.log)
+    assert server.openings == 1
 
 
 def test_an_announcement_without_a_reading_does_not_delay_the_end(start_server: StartServer) -> None:
