@@ -292,8 +292,17 @@ def wait_together(
 ) -> list[Future[ClientResponse]]:
     """Starts requests; returns when all of them wait for a telegram from a port that is open."""
     openings_before = server.openings
+
+    def are_waiting() -> bool:
+        health = server.health
+        if 'waitingRequests' not in health:  # 503: the connection of the last look still has its place
+            return False
+        openings: int = health['counters']['portOpenings']
+        waiters: int = health['waitingRequests']
+        return waiters == count and openings > openings_before
+
     responses = [pool.submit(server.get, path) for _ in range(count)]
-    wait_for(lambda: server.waiters == count and server.openings > openings_before)
+    wait_for(are_waiting)
     return responses
 
 
