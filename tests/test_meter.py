@@ -383,6 +383,7 @@ def test_an_unexpected_error_is_a_fault_and_is_logged_once(caplog: pytest.LogCap
     is_failing = False
     assert shared.read() is new
     shared.stop()
+    wait_for(lambda: not has_thread())
     assert caplog.text.count('Traceback') == 1
     assert caplog.messages.count('reading failed') == 1
 
@@ -512,7 +513,8 @@ def test_the_log_has_one_line_for_a_loss_and_one_for_the_return(
         meter.plug_in()
         for _ in range(5):
             assert isinstance(outcome(shared), Reading)
-        shared.stop()  # when its thread has ended it has written all of its lines
+        shared.stop()
+        wait_for(lambda: not has_thread())  # then it has written all of its lines
     assert len(caplog.messages) == 2
     assert 'meter back after' in caplog.messages[1]
 
@@ -525,7 +527,7 @@ def test_a_fault_of_the_port_is_logged_with_its_reason(
     shared = start_meter(port)
     with together(16, lambda _: outcome(shared)) as results:
         pass
-    shared.stop()
+    wait_for(lambda: not has_thread())  # then it has written all of its lines
     assert set(results) == {'port_missing'}
     assert len(caplog.messages) == 1
     assert 'port_missing' in caplog.messages[0]
@@ -560,5 +562,6 @@ def test_checksum_failures_are_logged_when_they_begin_and_when_they_are_over(
         wait_for(lambda: outcome(shared) and len(caplog.messages) > 1)
         failures = shared.counters.checksum_failures
         shared.stop()
+        wait_for(lambda: not has_thread())
     assert len(caplog.messages) == 2
     assert f'checksum trouble is over: {failures} telegrams were damaged' in caplog.messages[1]
