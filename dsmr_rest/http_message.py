@@ -163,8 +163,9 @@ def end_of_header_section(received: bytes) -> int | None:
         return end
     if _BARE_END_OF_SECTION in received:
         raise HttpError(Fault.BAD_REQUEST, 'the lines of a request must end in CR LF')
-    has_request_line = b'\n' in received[: LINE_LIMIT + 1]
-    if len(received) > LINE_LIMIT and not has_request_line:
+    longest_line = LINE_LIMIT + len(b'\r\n')
+    has_request_line = b'\n' in received[:longest_line]
+    if len(received) >= longest_line and not has_request_line:
         raise _line_too_long()
     begin_of_end = len(_END_OF_SECTION) - 1
     if len(received) > HEADER_SECTION_LIMIT + begin_of_end:

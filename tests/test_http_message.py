@@ -155,12 +155,7 @@ def requests_at_limits(excess: int) -> Iterator[tuple[str, tuple[int, str]]]:
     yield f'{line}\r\n' + 'A: b\r\n' * (FIELD_LIMIT + excess) + '\r\n', (431, 'headers_too_large')
 
 
-CUT_LINE_END = pytest.mark.xfail(
-    strict=True, reason='a request line of LINE_LIMIT bytes is refused when the last byte of its CRLF is not there yet'
-)
-
-
-@pytest.mark.parametrize('step', [pytest.param(1, marks=CUT_LINE_END), 4096, AT_ONCE])
+@pytest.mark.parametrize('step', [1, 4096, AT_ONCE])
 def test_the_limits_are_exact(step: int) -> None:
     """What has exactly as many bytes or fields as a limit allows is a request; one more is refused."""
     for text, _ in requests_at_limits(0):

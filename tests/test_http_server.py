@@ -43,9 +43,10 @@ from dsmr_rest.http_message import HEADER_SECTION_LIMIT, Request, Response, pars
 from dsmr_rest.http_server import HttpServer
 from dsmr_rest.meter import Meter
 from dsmr_rest.p1_reader import P1Reader
-from dsmr_rest.simulated_meter import House, telegram
+from dsmr_rest.places import Places
+from dsmr_rest.simulated_meter import telegram
 
-TELEGRAM = telegram(House(), '5.0', datetime(2024, 6, 21, 12, tzinfo=timezone.utc))
+TELEGRAM = telegram('5.0', datetime(2024, 6, 21, 12, tzinfo=timezone.utc))
 FROM_MEMORY = {'Cache-Control': 'max-age=3600'}
 HOST = 'Host: localhost\r\n'
 UNKNOWN = '/nothing'
@@ -80,7 +81,7 @@ def respond(settings: ServerSettings, header_section: str) -> Response:
     """The response to a request, without a server."""
     meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT)))
     request = parse_request(header_section.encode('latin-1'))
-    return Api(settings, meter).respond(request)
+    return Api(settings, meter, Places(1)).respond(request)
 
 
 def is_problem(response: ClientResponse, status: int, code: str) -> bool:
@@ -582,7 +583,7 @@ def test_a_client_over_the_limit_is_refused_at_once(start_server: StartServer, m
         for client in waiting:
             client.sendall(b'GET / HTTP/1.0\r\n\r\n')
         for _ in range(3):
-            response = server.only_response(f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}\r\n')
+            response = server.only_response(f'GET / HTTP/1.1\r\n{HOST}\r\n')
             assert is_problem(response, 503, 'too_many_connections')
             assert int(response.headers['Retry-After']) > 0
         meter.silent = False
@@ -706,6 +707,9 @@ class FailingApplication:
     @property
     def header_fields(self) -> Mapping[str, str]:
         return {}
+
+    def respond_at_once(self, request: Request) -> Response:
+        return self.respond(request)
 
     def respond(self, request: Request) -> Response:
         if request.path == '/fails':
