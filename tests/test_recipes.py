@@ -116,7 +116,7 @@ def subscriber(tmp_path: Path) -> Iterator[Subscriber]:
     port = free_port()
     folder = tmp_path / 'subscriber'
     folder.mkdir()
-    # It says on its output when the broker has accepted its subscription, after which no message is missed.
+    # Once it has received a message of a second topic, its subscriptions are active and no reading is missed.
     options = ['-h', '127.0.0.1', '-p', str(port), '-t', TOPIC]
     with (
         broker(tmp_path / 'broker', port),
@@ -287,6 +287,32 @@ def test_history_is_one_file_per_day(start_server: StartServer, meter: FaultyMet
         for line in lines(name):
             assert is_reading(line), line
     assert len(list(folder.glob('*.jsonl'))) == 2
+
+
+def test_curl_takes_the_password_from_a_file(start_server: StartServer, meter: FaultyMeter, tmp_path: Path) -> None:
+    """A recipe whose curl has the option and the file that the page names reads from a server with a password."""
+    program('curl', 'curl')
+    server = start_server(meter.port, server={'user': 'smart', 'password': 'meter'})
+    option, line = re.findall(r'add `(--netrc-file) FILE`.*?contains\n`(machine .*)`', RECIPES)[0]
+    credentials = tmp_path / 'netrc'
+    credentials.write_text(replaced(line, {'raspberrypi.local': '127.0.0.1', 'USER': 'smart', 'PASSWORD': 'meter'}))
+    with_password = {
+        'http://raspberrypi.local:8080/': server.url,
+        'curl ': f'curl {option} {credentials} ',
+    }
+    loop = replaced(block('History in files', 'sh'), with_password)
+    folder = tmp_path / 'history'
+    folder.mkdir()
+
+    def written() -> list[str]:
+        lines: list[str] = []
+        for file in folder.glob('readings-*.jsonl'):
+            lines += file.read_text().splitlines(keepends=True)
+        return lines
+
+    with running('sh', '-c', loop, folder=folder):
+        wait_for(lambda: len(written()) > 1, START_TIME)
+    assert is_reading(written()[0])
 
 
 @pytest.fixture
