@@ -32,6 +32,8 @@ README = (ROOT / 'README.md').read_text()
 MQTT_UNIT = ROOT / 'systemd' / 'dsmr-mqtt.service'
 TEMPLATE = ROOT / 'systemd' / 'dsmr-rest-server@.service'
 TOPIC = 'dsmr/reading'
+READY = 'ready'
+"""A message of the tests, and its topic: once the subscriber receives it, it misses nothing."""
 START_TIME = 30.0
 """Seconds in which a program starts, or connects again after its pause, on a busy machine."""
 
@@ -86,10 +88,14 @@ class Subscriber:
         self.broker_port = broker_port
 
     @property
-    def messages(self) -> list[str]:
-        text = self._file.read_text()
-        complete, _, _ = text.rpartition('\n')
+    def lines(self) -> list[str]:
+        complete, _, _ = self._file.read_text().rpartition('\n')
         return complete.splitlines()
+
+    @property
+    def messages(self) -> list[str]:
+        """Those that the recipe has published."""
+        return [line for line in self.lines if line != READY]
 
     def next_message(self) -> str:
         """The first message that arrives from now on."""
@@ -116,22 +122,19 @@ def subscriber(tmp_path: Path) -> Iterator[Subscriber]:
     port = free_port()
     folder = tmp_path / 'subscriber'
     folder.mkdir()
-    # Once it has received a message of a second topic, its subscriptions are active and no reading is missed.
-    options = ['-h', '127.0.0.1', '-p', str(port), '-t', TOPIC]
+    broker_options = ['-h', '127.0.0.1', '-p', str(port)]
+    publish = [program('mosquitto_pub', 'mosquitto-clients'), *broker_options, '-t', READY, '-m', READY]
     with (
         broker(tmp_path / 'broker', port),
-        running(mosquitto_sub, '-t', 'ready', *options, '-F', '%p', folder=folder),
+        running(mosquitto_sub, *broker_options, '-t', TOPIC, '-t', READY, folder=folder),
     ):
         received = Subscriber(folder / 'output', port)
 
         def is_ready() -> bool:
-            subprocess.run(
-                ['mosquitto_pub', *options[:4], '-t', 'ready', '-m', 'ready'], check=True, timeout=START_TIME
-            )
-            return 'ready' in received.messages
+            subprocess.run(publish, check=True, timeout=START_TIME)
+            return READY in received.lines
 
         wait_for(is_ready, START_TIME)
-        wait_for(lambda: received.messages[-1] == 'ready')
         yield received
 
 
@@ -142,8 +145,8 @@ def is_reading(line: str) -> bool:
 
 
 def readings(subscriber: Subscriber) -> list[str]:
-    """The messages that are not the subscriber's own; each must be one reading."""
-    published = [message for message in subscriber.messages if message != 'ready']
+    """The published messages; each must be one reading."""
+    published = subscriber.messages
     for message in published:
         assert is_reading(message), message
     return published
