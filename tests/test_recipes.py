@@ -25,7 +25,7 @@ from faulty_meter import FaultyMeter
 from system_packages import program
 from test_service import INSTALLED, MOST_EXPOSED, UNIT, analyze, values
 
-from dsmr_rest.simulated_meter import DUTCH, House, telegram
+from dsmr_rest.simulated_meter import DUTCH, telegram
 
 RECIPES = (ROOT / 'docs' / 'recipes.md').read_text()
 README = (ROOT / 'README.md').read_text()
@@ -321,7 +321,7 @@ def test_curl_takes_the_password_from_a_file(start_server: StartServer, meter: F
 @pytest.fixture
 def constant() -> Iterator[FaultyMeter]:
     """A meter that sends the same telegram, from a night without sun, again and again."""
-    sent = telegram(House(), '5.0', datetime(2024, 1, 15, 2, tzinfo=DUTCH))
+    sent = telegram('5.0', datetime(2024, 1, 15, 2, tzinfo=DUTCH))
     with new_meter(interval=0.2, source=lambda: sent) as simulated:
         yield simulated
 
