@@ -10,6 +10,7 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -142,10 +143,20 @@ def next_event(stream: BinaryIO) -> bytes:
     raise AssertionError('the stream has ended')
 
 
+def has_stopped(process: int) -> bool:
+    """Whether every thread of a process has stopped (proc_pid_stat(5))."""
+    states = set()
+    for file in Path(f'/proc/{process}/task').glob('*/stat'):
+        _, _, fields = file.read_text().rpartition(') ')
+        states.add(fields[0])
+    return states == {'T'}
+
+
 @contextmanager
 def stalled(process: int) -> Iterator[None]:
     """Stops a process for the block, and for longer than its reading loop may be away."""
     os.kill(process, signal.SIGSTOP)
+    wait_for(lambda: has_stopped(process))
     yield
     began = time.monotonic()
     wait_for(lambda: time.monotonic() - began > 2.5)
