@@ -10,7 +10,6 @@ The protocol has neither requests nor credentials. This module does not know HTT
 
 import logging
 import socket
-import struct
 import threading
 import time
 from contextlib import suppress
@@ -25,8 +24,8 @@ from dsmr_rest.reading import Reading
 log = logging.getLogger(__name__)
 
 
-SEND_TIME = 10
-"""Seconds without progress after which a client that does not take its telegram is disconnected."""
+SEND_TIME = 10.0
+"""Seconds after which a client that does not take its telegram is disconnected."""
 RETRY_PAUSE = 1.0
 """Seconds between attempts to open a lost port, and that the port is kept open for the next telegram."""
 DISCARD_SIZE = 65_536
@@ -72,7 +71,7 @@ class TelegramHandler(BaseRequestHandler):
         try:
             # OSError: the client has disconnected or does not take its telegrams, which needs no log line.
             with suppress(OSError, NotWantedError):
-                self._set_timeouts()
+                self._set_keep_alive()
                 self._send_telegrams()
         finally:
             self.server.places.leave(TELEGRAM_CLIENTS)
@@ -87,26 +86,28 @@ class TelegramHandler(BaseRequestHandler):
                     return
                 time.sleep(RETRY_PAUSE)
                 continue
-            self.request.sendall(latest.telegram)
+            self._send(latest.telegram)
 
     def _next_reading(self, latest: Reading | None) -> Reading:
         meter = self.server.meter
         return meter.read(max_age=0, after=latest, keep_open=self.server.keep_open, is_wanted=self._is_connected)
 
+    def _send(self, telegram: bytes) -> None:
+        self.request.settimeout(SEND_TIME)
+        self.request.sendall(telegram)
+
     def _is_connected(self) -> bool:
         """Discards what the client has sent. Does not wait."""
+        self.request.setblocking(False)
         try:
-            received = self.request.recv(DISCARD_SIZE, socket.MSG_DONTWAIT)
+            received = self.request.recv(DISCARD_SIZE)
         except BlockingIOError:
             return True
         except OSError:
             return False
         return bool(received)
 
-    def _set_timeouts(self) -> None:
-        """The socket stays blocking, with the kernel's own timeout: so recv() can be called without waiting."""
-        send_time = struct.pack('ll', SEND_TIME, 0)  # struct timeval
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, send_time)
+    def _set_keep_alive(self) -> None:
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_PAUSE)
