@@ -1,5 +1,6 @@
 """What the tests share: real meters on pseudo-terminals, real servers in their own processes, and leftover checks."""
 
+import fcntl
 import http.client
 import itertools
 import json
@@ -65,6 +66,18 @@ def meter() -> Iterator[FaultyMeter]:
 def hush(meter: FaultyMeter) -> None:
     """Silences a meter; returns when it sends nothing more, not even the end of a telegram."""
     meter.hush()
+
+
+def is_free(port: str) -> bool:
+    """Whether no reader has the serial port locked."""
+    descriptor = os.open(port, os.O_RDWR | os.O_NOCTTY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 # What a process holds
@@ -232,6 +245,7 @@ class Server:
         assert 'http' in first_line, self.log
         self.url = first_line.split()[-1]
         self.port = int(self.url.rstrip('/').rpartition(':')[2])
+        self.telegram_port = int(str(server.get('telegram_port', 0)))
 
     @property
     def log(self) -> str:

@@ -1,5 +1,6 @@
 """Builders of telegrams: from lines, from the library's patterns for a specification, with even parity, encrypted."""
 
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -38,6 +39,15 @@ def from_lines(*lines: str, header: str = HEADER, checksum: bool = True, end: st
     if checksum:
         return with_checksum(text)
     return f'{text}!{end}'.encode('latin-1')
+
+
+def numbered(*lines: str) -> Callable[[], bytes]:
+    """A source of telegrams with their number in a text message, and with these lines."""
+    numbers = iter(range(1, 10_000))
+    rest = ''.join(f'{line}\r\n' for line in lines)
+    return lambda: with_checksum(
+        f'/SIM5\\NUMBERED\r\n\r\n1-3:0.2.8(50)\r\n1-0:1.7.0(00.355*kW)\r\n0-0:96.13.0({next(numbers):08})\r\n{rest}'
+    )
 
 
 def of_version(version: str) -> bytes:

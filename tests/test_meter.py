@@ -2,7 +2,6 @@
 
 import fcntl
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MISSING_PORT, new_meter, wait_for
+from conftest import MISSING_PORT, is_free, new_meter, wait_for
 from faulty_meter import FaultyMeter
-from telegrams import framed, from_lines
+from telegrams import framed, from_lines, numbered
 
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
@@ -22,7 +21,7 @@ from dsmr_rest.meter import POLL_PAUSE, Meter
 from dsmr_rest.meter_log import CALM
 from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.reading import Reading, make_reading
-from dsmr_rest.simulated_meter import SimulatedMeter, with_checksum
+from dsmr_rest.simulated_meter import SimulatedMeter
 from dsmr_rest.specification import Chooser
 
 MANY = 64
@@ -81,18 +80,6 @@ def openings(shared: Meter) -> int:
     return shared.counters.port_openings
 
 
-def is_free(port: str) -> bool:
-    """Whether no reader has the port locked."""
-    descriptor = os.open(port, os.O_RDWR | os.O_NOCTTY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
 def has_thread() -> bool:
     """Whether the reading thread of a meter is running."""
     return 'meter' in {thread.name for thread in threading.enumerate()}
@@ -111,14 +98,6 @@ def fault(meter: FaultyMeter, **attributes: Any) -> None:
     for _ in range(2):  # the meter may have been about to send the first one as it was
         last = meter.last
         wait_for(lambda last=last: meter.last is not last)  # type: ignore[misc]
-
-
-def numbered() -> Callable[[], bytes]:
-    """A source of telegrams with their number in a text message."""
-    numbers = iter(range(1, 10_000))
-    return lambda: with_checksum(
-        f'/SIM5\\NUMBERED\r\n\r\n1-3:0.2.8(50)\r\n1-0:1.7.0(00.355*kW)\r\n0-0:96.13.0({next(numbers):08})\r\n'
-    )
 
 
 def number(reading: Reading) -> int:

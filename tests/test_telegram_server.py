@@ -1,0 +1,498 @@
+"""Telegrams over plain TCP, from outside: real servers on real ports, and sockets and the clients of dsmr_parser."""
+
+import asyncio
+import ctypes
+import http.client
+import itertools
+import os
+import re
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Server, StartServer, free_port, is_free, new_meter, wait_for
+from dsmr_parser.clients.protocol import create_tcp_dsmr_reader
+from dsmr_parser.clients.socket_ import SocketReader
+from dsmr_parser.telegram_specifications import V5
+from faulty_meter import FaultyMeter
+from telegrams import KEY, PUBLIC_KEY, cipher_frame, numbered, of_version
+
+INTERVAL = 0.25
+"""Seconds between the telegrams of most tests: so long that a client on a busy machine does not skip one."""
+PROMPTLY = 1.0
+"""Seconds within which a disconnect is noticed."""
+SEND_TIME = 10.0
+"""Seconds after which a client that does not take its telegram is disconnected."""
+SECONDS_TO_STOP = 2.0
+REFUSED = 'telegram clients are refused'
+END = re.compile(rb'!(?:[0-9A-F]{4})?\r\n')
+
+
+class Recorded:
+    """A source of telegrams that keeps those it has made."""
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self.make = make
+        self.telegrams: list[bytes] = []
+
+    def __call__(self) -> bytes:
+        self.telegrams.append(self.make())
+        return self.telegrams[-1]
+
+
+class Client:
+    """A program at a telegram port. A small one has little room for what it does not take, and so has the server."""
+
+    def __init__(self, port: int, *, is_small: bool = False) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(20)
+        if is_small:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 128)
+        self.socket.connect(('127.0.0.1', port))
+        self._received = b''
+
+    def __enter__(self) -> 'Client':  # noqa: PYI034 - typing.Self came with Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def telegram(self) -> bytes:
+        """The next telegram, with all that came before its end."""
+        while not END.search(self._received):
+            self._receive()
+        telegram, self._received = self._split()
+        return telegram
+
+    def telegrams(self, count: int) -> list[bytes]:
+        return [self.telegram() for _ in range(count)]
+
+    def rest(self) -> bytes:
+        """What has come after the end of the last whole telegram."""
+        while select.select([self.socket], [], [], 0)[0]:
+            self._receive()
+        while END.search(self._received):
+            _, self._received = self._split()
+        return self._received
+
+    def until_disconnected(self) -> bytes:
+        """All that comes until the server closes the connection."""
+        while chunk := self.socket.recv(65536):
+            self._received += chunk
+        return self._received
+
+    def _receive(self) -> None:
+        chunk = self.socket.recv(65536)
+        assert chunk, 'disconnected'
+        self._received += chunk
+
+    def _split(self) -> tuple[bytes, bytes]:
+        end = END.search(self._received)
+        assert end
+        return self._received[: end.end()], self._received[end.end() :]
+
+
+StartTelegrams = Callable[..., Server]
+
+
+@pytest.fixture
+def start(start_server: StartServer) -> StartTelegrams:
+    """Starts servers that have a telegram port, which Server.telegram_port names."""
+
+    def start_telegrams(port: str, /, *, meter: dict[str, Any] | None = None, **settings: Any) -> Server:
+        return start_server(port, meter=meter, server={'telegram_port': free_port()} | settings)
+
+    return start_telegrams
+
+
+def clients_of(server: Server) -> int:
+    return int(server.health['telegramClients'])
+
+
+def is_contiguous(part: list[bytes], whole: list[bytes]) -> bool:
+    """Whether these telegrams are successive ones of those, which all differ."""
+    first = whole.index(part[0])
+    return part == whole[first : first + len(part)]
+
+
+@contextmanager
+def stream_of(server: Server) -> Iterator[http.client.HTTPResponse]:
+    """An open /stream, or the refusal of one."""
+    connection = http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)
+    connection.request('GET', '/stream')
+    response = connection.getresponse()
+    try:
+        yield response
+    finally:
+        response.close()
+        connection.close()
+
+
+def of_dsmr_2_2() -> Callable[[], bytes]:
+    numbers = itertools.count(1000)
+    return lambda: of_version('2.2').replace(b'DEMO0022', b'DEMO%04d' % next(numbers))
+
+
+@pytest.mark.parametrize('kind', ['DSMR 5', 'DSMR 2.2', 'encrypted'])
+def test_clients_get_every_telegram_from_their_connection_on(start: StartTelegrams, kind: str) -> None:
+    """Each client gets each telegram whole and byte for byte as it came, or the plain text of an encrypted one."""
+    recorded = Recorded(numbered())
+    settings = {}
+    source: Callable[[], bytes] = recorded
+    if kind == 'DSMR 2.2':
+        recorded.make = of_dsmr_2_2()
+    if kind == 'encrypted':
+        counter = itertools.count(1)
+        settings = {'decryption_key': KEY.hex(), 'authentication_key': PUBLIC_KEY.hex()}
+        source = lambda: cipher_frame(recorded(), counter=next(counter))  # noqa: E731
+    with new_meter(interval=INTERVAL, source=source) as meter, ExitStack() as stack:
+        server = start(meter.port, meter={'line': '115200 8N1'} | settings)
+        early = stack.enter_context(Client(server.telegram_port))
+        received = early.telegrams(2)
+        begun = len(recorded.telegrams)
+        late = [stack.enter_context(Client(server.telegram_port)) for _ in range(3)]
+        received += early.telegrams(5)
+        assert is_contiguous(received, recorded.telegrams)
+        for client in late:
+            telegrams = client.telegrams(3)
+            assert is_contiguous(telegrams, recorded.telegrams)
+            assert recorded.telegrams.index(telegrams[0]) in range(begun - 1, begun + 2)
+
+
+def test_a_telegram_with_a_wrong_checksum_is_not_sent(start: StartTelegrams) -> None:
+    """Clients get the telegrams between damaged ones, and nothing of those."""
+    recorded = Recorded(numbered())
+    with new_meter(interval=INTERVAL, source=recorded) as meter:
+        meter.corrupt_every = 2
+        server = start(meter.port, meter={'line': '115200 8N1'})
+        with Client(server.telegram_port) as client:
+            telegrams = client.telegrams(4)
+            assert server.health['counters']['checksumFailures'] >= 3
+        first = recorded.telegrams.index(telegrams[0])
+        assert telegrams == recorded.telegrams[first : first + 7 : 2]
+
+
+@pytest.mark.parametrize('is_silent', [False, True], ids=['talking', 'silent'])
+def test_the_port_is_open_while_there_are_clients(
+    start: StartTelegrams, meter: FaultyMeter, *, is_silent: bool
+) -> None:
+    """The first client opens the serial port, which is closed soon after the last one, even if the meter is silent."""
+    server = start(meter.port)
+    assert is_free(meter.port)
+    with Client(server.telegram_port) as last:
+        last.telegram()
+        with Client(server.telegram_port) as first:
+            first.telegram()
+            if is_silent:
+                meter.hush()
+        wait_for(lambda: clients_of(server) == 1, PROMPTLY)
+        assert not is_free(meter.port)
+    wait_for(lambda: clients_of(server) == 0, PROMPTLY)
+    wait_for(lambda: is_free(meter.port), 3)
+    assert server.openings == 1
+
+
+def test_what_a_client_sends_is_discarded(start: StartTelegrams) -> None:
+    """A client may send megabytes: it gets its telegrams, and so do the others."""
+    recorded = Recorded(numbered())
+    with new_meter(interval=INTERVAL, source=recorded) as meter:
+        server = start(meter.port)
+        with Client(server.telegram_port) as talker, Client(server.telegram_port) as other:
+            received = other.telegrams(1)
+            sending = threading.Thread(target=talker.socket.sendall, args=(b'/ISK5\r\n\r\n!0000\r\n' * 125_000,))
+            sending.start()
+            talker.telegrams(2)
+            wait_for(lambda: not sending.is_alive(), 20)
+            sending.join()
+            talker.rest()
+            assert is_contiguous(talker.telegrams(3), recorded.telegrams)
+            received += other.telegrams(5)
+            assert is_contiguous(received, recorded.telegrams)
+
+
+def test_clients_and_streams_share_their_places(start: StartTelegrams, meter: FaultyMeter) -> None:
+    """One too many is disconnected at once without a byte, with one log line until somebody is admitted again."""
+    server = start(meter.port, max_streams=2)
+
+    def refuse(count: int) -> None:
+        for _ in range(count):
+            with Client(server.telegram_port) as refused:
+                assert refused.socket.recv(1) == b''
+        with stream_of(server) as response:
+            assert response.status == 503
+
+    with stream_of(server) as stream, Client(server.telegram_port) as client:
+        client.telegram()
+        assert stream.status == 200
+        refuse(5)
+        assert server.log.count(REFUSED) == 1
+        client.telegram()
+        client.socket.close()
+        wait_for(lambda: clients_of(server) == 0, PROMPTLY)
+        with Client(server.telegram_port) as admitted:
+            admitted.telegram()
+            refuse(5)
+        wait_for(lambda: clients_of(server) == 0, PROMPTLY)
+        with stream_of(server) as second:
+            assert second.status == 200
+    assert server.log.count(REFUSED) == 2
+
+
+def test_the_connection_outlives_a_lost_meter(start: StartTelegrams) -> None:
+    """While the meter is unplugged its clients stay connected and get nothing, and then its telegrams again."""
+    recorded = Recorded(numbered())
+    with new_meter(interval=INTERVAL, source=recorded) as meter:
+        server = start(meter.port)
+        with Client(server.telegram_port) as client:
+            client.telegram()
+            meter.unplug()
+            wait_for(lambda: 'meter lost: port_' in server.log)
+            assert client.rest() == b''
+            assert clients_of(server) == 1
+            meter.plug_in()
+            plugged_in = len(recorded.telegrams)
+            telegrams = client.telegrams(3)
+        assert is_contiguous(telegrams, recorded.telegrams)
+        assert recorded.telegrams.index(telegrams[0]) >= plugged_in - 1
+        assert server.log.count('\n') == 2, 'lost and back'
+
+
+def test_a_client_that_does_not_take_its_telegrams(start: StartTelegrams) -> None:
+    """A slow one skips to the newest, one that takes nothing is disconnected after 10 s, and nobody else is delayed."""
+    recorded = Recorded(numbered(f'0-0:96.13.1({"30" * 1000})'))
+    with new_meter(interval=INTERVAL, source=recorded) as meter, ExitStack() as stack:
+        server = start(meter.port)
+        other = stack.enter_context(Client(server.telegram_port))
+        taken = other.telegrams(1)
+        slow, stuck = (stack.enter_context(Client(server.telegram_port, is_small=True)) for _ in range(2))
+        connected = time.monotonic()
+        taken += other.telegrams(24)
+        places = [recorded.telegrams.index(telegram) for telegram in slow.telegrams(18)]
+        steps = [after - before for before, after in itertools.pairwise(places)]
+        assert min(steps) > 0 and max(steps) > 3
+        assert places[-1] >= recorded.telegrams.index(taken[-1])
+        slow.socket.close()
+        while clients_of(server) > 1:
+            taken += other.telegrams(1)
+            assert time.monotonic() < connected + 2 * SEND_TIME
+        assert time.monotonic() > connected + SEND_TIME
+        assert is_contiguous(taken, recorded.telegrams)
+        assert stuck.until_disconnected()
+
+
+def test_health_and_metrics_count_the_clients(start: StartTelegrams, meter: FaultyMeter) -> None:
+    """/health and /metrics say how many clients are connected to the telegram port; streams are not among them."""
+    server = start(meter.port)
+
+    def count() -> int:
+        (sample,) = re.findall(rb'^dsmr_telegram_clients (\d+)\.0$', server.get('/metrics').body, re.MULTILINE)
+        assert int(sample) == clients_of(server)
+        return int(sample)
+
+    assert count() == 0
+    with stream_of(server), Client(server.telegram_port) as first:
+        first.telegram()
+        assert count() == 1
+        with Client(server.telegram_port) as second:
+            second.telegram()
+            assert count() == 2
+        wait_for(lambda: clients_of(server) == 1)
+        assert count() == 1
+
+
+PIDFD_GETFD = 438
+"""The number of the system call: Python has no function for it."""
+
+
+@contextmanager
+def socket_of_server(server: Server, client: Client) -> Iterator[socket.socket]:
+    """The server's end of the connection to a client."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    process = os.pidfd_open(server.process.pid)
+    try:
+        for entry in Path(f'/proc/{server.process.pid}/fd').iterdir():
+            if not str(entry.readlink()).startswith('socket:'):
+                continue
+            descriptor = libc.syscall(PIDFD_GETFD, process, int(entry.name), 0)
+            if descriptor < 0:
+                pytest.skip(f'pidfd_getfd: {os.strerror(ctypes.get_errno())}')
+            with socket.socket(fileno=descriptor) as found, suppress(OSError):
+                if found.getpeername()[1] == client.socket.getsockname()[1]:
+                    yield found
+                    return
+    finally:
+        os.close(process)
+    pytest.fail('the server has no such connection')
+
+
+def test_a_client_that_vanished_is_disconnected_within_two_minutes(start: StartTelegrams, meter: FaultyMeter) -> None:
+    """The connection has keep-alive probes, and a limit for bytes that are not acknowledged, of at most two minutes."""
+    server = start(meter.port)
+    with Client(server.telegram_port) as client:
+        client.telegram()
+        with socket_of_server(server, client) as connection:
+
+            def option(name: str) -> int:
+                return connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            probing = option('TCP_KEEPINTVL') * option('TCP_KEEPCNT')
+            assert 0 < option('TCP_KEEPIDLE') + probing <= 120
+            assert 0 < option('TCP_USER_TIMEOUT') <= 120_000
+
+
+PAUSE = 0.2
+"""Seconds after which the users of the clients connect again."""
+
+
+class Users:
+    """Programs that follow a server with the clients of dsmr_parser, over HTTP too, and connect again when it is lost.
+
+    `readings` counts what each of them has got.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.port, self.telegram_port = server.port, server.telegram_port
+        self.readings: Counter[str] = Counter()
+        self._lock = threading.Lock()  # guards readings
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=('reader 1', self._read)),
+            threading.Thread(target=self._run, args=('reader 2', self._read)),
+            threading.Thread(target=self._run, args=('stream', self._stream)),
+            threading.Thread(target=self._run, args=('poll', self._poll)),
+            threading.Thread(target=asyncio.run, args=(self._run_protocols(),)),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def await_readings(self) -> None:
+        """Waits until each of them has got three more."""
+        names = ('reader 1', 'reader 2', 'protocol 1', 'protocol 2', 'stream', 'poll')
+        with self._lock:
+            before = self.readings.copy()
+        wait_for(lambda: all(self.readings[name] >= before[name] + 3 for name in names), 20)
+
+    def end(self) -> None:
+        """To be called before the server ends, and with it their connections."""
+        self._is_over.set()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(10)
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self.readings[name] += 1
+
+    def _run(self, name: str, follow: Callable[[str], None]) -> None:
+        while not self._is_over.wait(PAUSE):
+            with suppress(OSError, http.client.HTTPException):
+                follow(name)
+
+    def _read(self, name: str) -> None:
+        for _ in SocketReader('127.0.0.1', self.telegram_port, V5).read():
+            self._count(name)
+
+    def _request(self, path: str) -> Iterator[bytes]:
+        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=20)
+        try:
+            connection.request('GET', path)
+            response = connection.getresponse()
+            if response.status == 200:
+                yield from response
+        finally:
+            connection.close()
+
+    def _stream(self, name: str) -> None:
+        for line in self._request('/stream'):
+            if line.startswith(b'data: {"p1MessageHeader"'):
+                self._count(name)
+
+    def _poll(self, name: str) -> None:
+        for _ in self._request('/'):
+            self._count(name)
+
+    async def _run_protocols(self) -> None:
+        await asyncio.gather(self._run_protocol('protocol 1'), self._run_protocol('protocol 2'))
+
+    async def _run_protocol(self, name: str) -> None:
+        while not self._is_over.is_set():
+            with suppress(OSError):
+                _, protocol = await create_tcp_dsmr_reader(
+                    '127.0.0.1', self.telegram_port, '5', lambda _: self._count(name)
+                )
+                await protocol.wait_closed()
+            await asyncio.sleep(PAUSE)
+
+
+def test_the_clients_of_dsmr_parser(start: StartTelegrams, meter: FaultyMeter) -> None:
+    """Beside a stream and polls they all get readings, also after the meter was unplugged and the server restarted."""
+    server = start(meter.port)
+    users = Users(server)
+    try:
+        users.await_readings()
+        assert clients_of(server) == 4
+        assert server.openings == 1
+        meter.unplug()
+        wait_for(lambda: 'meter lost: port_' in server.log)
+        meter.plug_in()
+        users.await_readings()
+        assert clients_of(server) == 4
+        assert server.stop() == 0
+        server = start(meter.port, port=server.port, telegram_port=server.telegram_port)
+        users.await_readings()
+    finally:
+        users.end()
+        server.stop()
+        users.join()
+    assert not server.log
+
+
+def test_a_server_reads_another_one(start: StartTelegrams) -> None:
+    """A server at the telegram port of another one has the same telegrams, and each survives the other's restart."""
+    recorded = Recorded(numbered())
+    with new_meter(interval=INTERVAL, source=recorded) as meter:
+        first = start(meter.port)
+        second = start(f'socket://127.0.0.1:{first.telegram_port}')
+        with Client(second.telegram_port) as client:
+            assert is_contiguous(client.telegrams(3), recorded.telegrams)
+            assert first.stop() == 0
+            first = start(meter.port, telegram_port=first.telegram_port)
+            client.rest()
+            assert is_contiguous(client.telegrams(3), recorded.telegrams)
+        with Client(first.telegram_port) as client:
+            client.telegram()
+            assert second.stop() == 0
+            second = start(f'socket://127.0.0.1:{first.telegram_port}')
+            assert second.get('/telegram').body in recorded.telegrams
+            client.rest()
+            assert is_contiguous(client.telegrams(3), recorded.telegrams)
+
+
+@pytest.mark.parametrize('is_silent', [False, True], ids=['talking', 'silent'])
+def test_the_server_stops_while_clients_are_connected(
+    start: StartTelegrams, meter: FaultyMeter, *, is_silent: bool
+) -> None:
+    """It ends within 2 s with status 0 and nothing in its log, and clients are disconnected after a whole telegram."""
+    server = start(meter.port)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.telegram_port)) for _ in range(5)]
+        for client in clients:
+            client.telegram()
+        if is_silent:
+            meter.hush()
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() < began + SECONDS_TO_STOP
+        assert not server.log
+        for client in clients:
+            assert END.split(client.until_disconnected())[-1] == b''
