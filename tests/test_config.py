@@ -60,6 +60,8 @@ def test_a_file_without_settings_means_the_defaults(text: str) -> None:
         ('server', 'host', '::1', '::1'),
         ('server', 'port', '0', 0),
         ('server', 'port', '65535', 65535),
+        ('server', 'telegram_port', '', None),
+        ('server', 'telegram_port', '2001', 2001),
         ('server', 'hosts', '\n  a.example.org\n  b.example.org', ('a.example.org', 'b.example.org')),
         ('server', 'hosts', 'meter.example.org, P1.example.org', ('meter.example.org', 'p1.example.org')),
         ('server', 'cors_origin', '*', '*'),
@@ -104,6 +106,8 @@ def test_an_allowed_value_is_accepted(section: str, key: str, text: str, value: 
         ('server', 'port', '-1'),
         ('server', 'port', '65536'),
         ('server', 'port', '80.0'),
+        ('server', 'telegram_port', '-1'),
+        ('server', 'telegram_port', '65536'),
         pytest.param('server', 'port', '8' * 5000, id='server-port-more digits than int() takes'),
         ('server', 'port', '٨٠'),
         ('server', 'port', '8080 ; the usual one'),
@@ -244,6 +248,34 @@ def test_half_of_a_pair_is_refused(text: str, named: str) -> None:
     """A user without a password, or a certificate without its key, would protect nothing."""
     complaint = refusal(f'[server]\n{text}\n')
     assert f'{named}: must be set together' in complaint and 'geheim' not in complaint
+
+
+WITH_PASSWORD = 'user = me\npassword = geheim\n'  # noqa: S105 lines of config.ini
+
+
+@pytest.mark.parametrize('host', ['', '::', '192.0.2.1', 'meter.example.org'])
+def test_telegrams_without_a_password_are_refused_beside_one(host: str) -> None:
+    """Telegrams need no password, so a telegram port would make one useless: it is refused on any host but this."""
+    complaint = refusal(f'[server]\nhost = {host}\ntelegram_port = 2001\n{WITH_PASSWORD}')
+    assert '[server] telegram_port and user: ' in complaint and 'geheim' not in complaint
+    assert loaded(f'[server]\nhost = {host}\ntelegram_port = 2001\n').server.telegram_port == 2001
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', '127.0.0.2', '::1', 'localhost'])
+def test_a_telegram_port_is_allowed_beside_a_password_on_this_host(host: str) -> None:
+    """On loopback both may be set."""
+    settings = loaded(f'[server]\nhost = {host}\ntelegram_port = 2001\n{WITH_PASSWORD}').server
+    assert (settings.telegram_port, settings.user) == (2001, 'me')
+
+
+def test_more_clients_than_there_are_files_for_are_refused() -> None:
+    """max_connections and max_streams are limited together where telegram clients need files of their own."""
+    text = '[server]\nmax_connections = 600\nmax_streams = '
+    assert loaded(f'{text}301\n').server.max_streams == 301
+    assert loaded(f'{text}300\ntelegram_port = 2001\n').server.max_streams == 300
+    complaint = refusal(f'{text}301\ntelegram_port = 2001\n')
+    assert '[server] max_connections and max_streams: must be at most 900 together' in complaint
+    assert 'telegram_port' in complaint
 
 
 def test_an_unwise_configuration_has_warnings() -> None:

@@ -16,7 +16,7 @@ from faulty_meter import FaultyMeter
 from telegrams import framed, from_lines, numbered
 
 from dsmr_rest.config import MeterSettings
-from dsmr_rest.faults import MeterError
+from dsmr_rest.faults import MeterError, NotWantedError
 from dsmr_rest.meter import POLL_PAUSE, Meter
 from dsmr_rest.meter_log import CALM
 from dsmr_rest.p1_reader import P1Reader
@@ -544,3 +544,33 @@ def test_checksum_failures_are_logged_when_they_begin_and_when_they_are_over(
         wait_for(lambda: not has_thread())
     assert len(caplog.messages) == 2
     assert f'checksum trouble is over: {failures} telegrams were damaged' in caplog.messages[1]
+
+
+def test_a_wait_ends_when_its_reading_is_not_wanted_any_more(start_meter: StartMeter) -> None:
+    """Soon after is_wanted returns False, however silent the meter is; other waits go on and get their reading."""
+    with new_meter(interval=0.1) as meter:
+        meter.hush()
+        shared = start_meter(meter.port)
+        is_wanted = threading.Event()
+        is_wanted.set()
+        with ThreadPoolExecutor(2) as pool:
+            unwanted = pool.submit(shared.read, is_wanted=is_wanted.is_set)
+            wanted = pool.submit(shared.read, is_wanted=lambda: True)
+            wait_for(lambda: shared.waiters == 2)
+            is_wanted.clear()
+            with pytest.raises(NotWantedError):
+                unwanted.result(10)
+            wait_for(lambda: shared.waiters == 1)
+            assert not wanted.done()
+            meter.silent = False
+            assert isinstance(wanted.result(10), Reading)
+        assert not shared.errors.counts()
+        wait_for(lambda: is_free(meter.port))
+
+
+def test_a_wait_that_nobody_wants_does_not_open_the_port(start_meter: StartMeter, meter: FaultyMeter) -> None:
+    """A reading that is not wanted from the start is not waited for."""
+    shared = start_meter(meter.port)
+    with pytest.raises(NotWantedError):
+        shared.read(is_wanted=lambda: False)
+    assert openings(shared) == 0

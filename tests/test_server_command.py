@@ -93,6 +93,19 @@ def test_an_address_in_use_is_refused(start_server: StartServer, tmp_path: Path)
     assert str(port) in line
 
 
+@pytest.mark.parametrize('is_own', [True, False], ids=['its own port', 'of another server'])
+def test_a_telegram_port_in_use_is_refused(start_server: StartServer, tmp_path: Path, *, is_own: bool) -> None:
+    """A telegram port that is in use, also one that is the same as `port`, is named in one line."""
+    http_port = free_port()
+    telegram_port = http_port
+    if not is_own:
+        telegram_port = start_server(MISSING_PORT).port
+    config = write_config(tmp_path, {}, {'port': http_port, 'telegram_port': telegram_port})
+    line = complaint('--config', config)
+    assert f'telegram_port = {telegram_port}' in line
+    assert 'in use' in line
+
+
 def test_one_line_names_the_addresses(tmp_path: Path) -> None:
     """At the start there is one line on stdout, which names port and URL, and none on stderr."""
     config = write_config(tmp_path, {'port': MISSING_PORT, 'decryption_key': KEY}, {})
