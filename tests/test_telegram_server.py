@@ -1,6 +1,5 @@
-"""Telegrams over plain TCP, from outside: real servers on real ports, and sockets and the clients of dsmr_parser."""
+"""Telegrams over plain TCP, from outside: real servers, meters and sockets."""
 
-import asyncio
 import ctypes
 import http.client
 import itertools
@@ -10,7 +9,6 @@ import select
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,13 +16,10 @@ from typing import Any
 
 import pytest
 from conftest import Server, StartServer, free_port, is_free, new_meter, wait_for
-from dsmr_parser.clients.protocol import create_tcp_dsmr_reader
-from dsmr_parser.clients.socket_ import SocketReader
-from dsmr_parser.telegram_specifications import V5
 from faulty_meter import FaultyMeter
 from telegrams import KEY, PUBLIC_KEY, cipher_frame, numbered, of_version
 
-INTERVAL = 0.25
+INTERVAL = 0.2
 """Seconds between the telegrams of most tests: so long that a client on a busy machine does not skip one."""
 PROMPTLY = 1.0
 """Seconds within which a disconnect is noticed."""
@@ -162,10 +157,10 @@ def test_clients_get_every_telegram_from_their_connection_on(start: StartTelegra
         received = early.telegrams(2)
         begun = len(recorded.telegrams)
         late = [stack.enter_context(Client(server.telegram_port)) for _ in range(3)]
-        received += early.telegrams(5)
+        received += early.telegrams(4)
         assert is_contiguous(received, recorded.telegrams)
         for client in late:
-            telegrams = client.telegrams(3)
+            telegrams = client.telegrams(2)
             assert is_contiguous(telegrams, recorded.telegrams)
             assert recorded.telegrams.index(telegrams[0]) in range(begun - 1, begun + 2)
 
@@ -204,14 +199,14 @@ def test_the_port_is_open_while_there_are_clients(
 
 
 def test_what_a_client_sends_is_discarded(start: StartTelegrams) -> None:
-    """A client may send a megabyte: it gets its telegrams, and so do the others."""
+    """A client may send hundreds of kilobytes: it gets its telegrams, and so do the others."""
     recorded = Recorded(numbered())
     with new_meter(interval=INTERVAL, source=recorded) as meter:
         server = start(meter.port)
         with Client(server.telegram_port) as talker, Client(server.telegram_port) as other:
             received = other.telegrams(1)
             talker.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)  # the rest has to be received
-            sending = threading.Thread(target=talker.socket.sendall, args=(b'/ISK5\r\n\r\n!0000\r\n' * 60_000,))
+            sending = threading.Thread(target=talker.socket.sendall, args=(b'/ISK5\r\n\r\n!0000\r\n' * 40_000,))
             sending.start()
             talker.telegrams(2)
             wait_for(lambda: not sending.is_alive(), 20)
@@ -271,7 +266,7 @@ def test_the_connection_outlives_a_lost_meter(start: StartTelegrams) -> None:
 
 def test_a_client_that_does_not_take_its_telegrams(start: StartTelegrams) -> None:
     """A slow one skips to the newest, one that takes nothing is disconnected after 10 s, and nobody else is delayed."""
-    recorded = Recorded(numbered(f'0-0:96.13.1({"30" * 1000})'))
+    recorded = Recorded(numbered(f'0-0:96.13.1({"30" * 800})'))
     with new_meter(interval=INTERVAL, source=recorded) as meter, ExitStack() as stack:
         server = start(meter.port)
         other = stack.enter_context(Client(server.telegram_port))
@@ -351,114 +346,6 @@ def test_a_client_that_vanished_is_disconnected_within_two_minutes(start: StartT
             probing = option('TCP_KEEPINTVL') * option('TCP_KEEPCNT')
             assert 0 < option('TCP_KEEPIDLE') + probing <= 120
             assert 0 < option('TCP_USER_TIMEOUT') <= 120_000
-
-
-PAUSE = 0.2
-"""Seconds after which the users of the clients connect again."""
-
-
-class Users:
-    """Programs that follow a server with the clients of dsmr_parser, over HTTP too, and connect again when it is lost.
-
-    `readings` counts what each of them has got.
-    """
-
-    def __init__(self, server: Server) -> None:
-        self.port, self.telegram_port = server.port, server.telegram_port
-        self.readings: Counter[str] = Counter()
-        self._lock = threading.Lock()  # guards readings
-        self._is_over = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=('reader 1', self._read)),
-            threading.Thread(target=self._run, args=('reader 2', self._read)),
-            threading.Thread(target=self._run, args=('stream', self._stream)),
-            threading.Thread(target=self._run, args=('poll', self._poll)),
-            threading.Thread(target=asyncio.run, args=(self._run_protocols(),)),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def await_readings(self) -> None:
-        """Waits until each of them has got three more."""
-        names = ('reader 1', 'reader 2', 'protocol 1', 'protocol 2', 'stream', 'poll')
-        with self._lock:
-            before = self.readings.copy()
-        wait_for(lambda: all(self.readings[name] >= before[name] + 3 for name in names), 20)
-
-    def end(self) -> None:
-        """To be called before the server ends, and with it their connections."""
-        self._is_over.set()
-
-    def join(self) -> None:
-        for thread in self._threads:
-            thread.join(10)
-
-    def _count(self, name: str) -> None:
-        with self._lock:
-            self.readings[name] += 1
-
-    def _run(self, name: str, follow: Callable[[str], None]) -> None:
-        while not self._is_over.wait(PAUSE):
-            with suppress(OSError, http.client.HTTPException):
-                follow(name)
-
-    def _read(self, name: str) -> None:
-        for _ in SocketReader('127.0.0.1', self.telegram_port, V5).read():
-            self._count(name)
-
-    def _request(self, path: str) -> Iterator[bytes]:
-        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=20)
-        try:
-            connection.request('GET', path)
-            response = connection.getresponse()
-            if response.status == 200:
-                yield from response
-        finally:
-            connection.close()
-
-    def _stream(self, name: str) -> None:
-        for line in self._request('/stream'):
-            if line.startswith(b'data: {"p1MessageHeader"'):
-                self._count(name)
-
-    def _poll(self, name: str) -> None:
-        for _ in self._request('/'):
-            self._count(name)
-
-    async def _run_protocols(self) -> None:
-        await asyncio.gather(self._run_protocol('protocol 1'), self._run_protocol('protocol 2'))
-
-    async def _run_protocol(self, name: str) -> None:
-        while not self._is_over.is_set():
-            with suppress(OSError):
-                _, protocol = await create_tcp_dsmr_reader(
-                    '127.0.0.1', self.telegram_port, '5', lambda _: self._count(name)
-                )
-                await protocol.wait_closed()
-            await asyncio.sleep(PAUSE)
-
-
-def test_the_clients_of_dsmr_parser(start: StartTelegrams, meter: FaultyMeter) -> None:
-    """Beside a stream and polls they all get readings, also after the meter was unplugged and the server restarted."""
-    server = start(meter.port)
-    users = Users(server)
-    try:
-        users.await_readings()
-        assert clients_of(server) == 4
-        assert server.openings == 1
-        meter.unplug()
-        wait_for(lambda: 'meter lost: port_' in server.log)
-        meter.plug_in()
-        users.await_readings()
-        assert clients_of(server) == 4
-        assert server.stop() == 0
-        server = start(meter.port, port=server.port, telegram_port=server.telegram_port)
-        users.await_readings()
-    finally:
-        users.end()
-        server.stop()
-        users.join()
-    assert not server.log
 
 
 def test_a_server_reads_another_one(start: StartTelegrams) -> None:
