@@ -39,9 +39,14 @@ def common_arguments(description: str) -> argparse.ArgumentParser:
     """A parser of the options that both commands have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        '--config', type=Path, metavar='FILE', help='the settings (default: config.ini beside this script)'
+        '--config',
+        type=Path,
+        metavar='FILE',
+        help='the settings (default: config.ini beside this script)',
     )
-    parser.add_argument('--demo', action='store_true', help='read a simulated meter instead of [meter] port')
+    parser.add_argument(
+        '--demo', action='store_true', help='read a simulated meter instead of [meter] port'
+    )
     return parser
 
 
@@ -113,7 +118,9 @@ def _start(config: Config, stack: ExitStack, *, verbose: bool) -> tuple[Meter, H
     """
     settings = config.server
     meter = Meter(P1Reader(config.meter))
-    places = Places(min(settings.max_streams, settings.max_connections - 1))  # one connection is left for requests
+    places = Places(
+        min(settings.max_streams, settings.max_connections - 1)
+    )  # one connection is left for requests
     server = HttpServer(settings, Api(settings, meter, places), verbose=verbose)
     stack.callback(server.close)
     if settings.telegram_port is not None:

@@ -45,7 +45,11 @@ def main() -> int:
     parser = common_arguments(
         'Takes one reading: JSON on stdout; on stderr what was found, or what is wrong and what to do.'
     )
-    parser.add_argument('--mask', action='store_true', help='hide meter numbers and text messages, to post the output')
+    parser.add_argument(
+        '--mask',
+        action='store_true',
+        help='hide meter numbers and text messages, to post the output',
+    )
     options = parser.parse_args()
     # What the reader logs is part of the report below, so it is not shown twice.
     logging.getLogger('dsmr_rest').addHandler(logging.NullHandler())
@@ -140,7 +144,9 @@ def describe(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
         f'DSMR version   {_version(reading)}',
     ]
     if reading.unsure:
-        lines.append(f'specification  {reading.specification}, but unsure: it explains few of the lines')
+        lines.append(
+            f'specification  {reading.specification}, but unsure: it explains few of the lines'
+        )
     else:
         lines.append(f'specification  {reading.specification}')
     if reading.not_understood:
@@ -202,7 +208,9 @@ def explain(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str
     settings = reader.settings
     is_remote = '://' in settings.port
     if fault is Fault.PORT_MISSING and is_remote:
-        return ['Check that ser2net, or a similar program, is running on that machine, and that no firewall blocks it.']
+        return [
+            'Check that ser2net, or a similar program, is running on that machine, and that no firewall blocks it.'
+        ]
     lines: list[str] = []
     if fault is Fault.PORT_MISSING:
         ports = serial_ports() or ['none: Linux does not detect a cable']
@@ -274,7 +282,9 @@ def programs_using(port: str) -> list[str]:
         except OSError:  # the process has ended
             continue
     if some_are_hidden:
-        lines.append('Programs of other users cannot be examined: run this again with sudo to see which have it open.')
+        lines.append(
+            'Programs of other users cannot be examined: run this again with sudo to see which have it open.'
+        )
     return lines
 
 

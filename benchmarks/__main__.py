@@ -60,8 +60,14 @@ def plain_handler(device: str, port: int) -> AbstractContextManager[subprocess.P
 
 def responses_from_memory() -> Result:
     our_port = free_port()
-    with closing(Line(1)) as line, roomy_server(line.device, our_port), bare_server(get(our_port)) as bare_port:
-        runs = [(responses_per_second(our_port), responses_per_second(bare_port)) for _ in range(RUNS)]
+    with (
+        closing(Line(1)) as line,
+        roomy_server(line.device, our_port),
+        bare_server(get(our_port)) as bare_port,
+    ):
+        runs = [
+            (responses_per_second(our_port), responses_per_second(bare_port)) for _ in range(RUNS)
+        ]
     return compare(runs, '{:.0f} against {:.0f} responses/s')
 
 
@@ -84,7 +90,10 @@ def delay_of_one_client(chunk: int) -> Result:
         roomy_server(line.device, our_port),
         plain_handler(line.device, plain_port),
     ):
-        runs = [(median_delay_ms(line, our_port), median_delay_ms(line, plain_port)) for _ in range(RUNS)]
+        runs = [
+            (median_delay_ms(line, our_port), median_delay_ms(line, plain_port))
+            for _ in range(RUNS)
+        ]
     return compare(runs, '{:.1f} ms against {:.1f} ms')
 
 
@@ -172,7 +181,9 @@ def start() -> Result:
             with roomy_server(line.device, port):
                 ours = (time.monotonic() - began) * 1000
             began = time.monotonic()
-            subprocess.run([sys.executable, '-c', 'import dsmr_parser.clients, http.server'], check=True)
+            subprocess.run(
+                [sys.executable, '-c', 'import dsmr_parser.clients, http.server'], check=True
+            )
             theirs = (time.monotonic() - began) * 1000
         runs.append((ours, theirs))
     return compare(runs, '{:.0f} ms against {:.0f} ms')
@@ -218,21 +229,31 @@ class Row(NamedTuple):
 
 
 ROWS = {
-    'responses': Row('responses from memory, 16 connections, x bare server', 'at least 0.95', responses_from_memory),
+    'responses': Row(
+        'responses from memory, 16 connections, x bare server',
+        'at least 0.95',
+        responses_from_memory,
+    ),
     'delay': Row(
         'last byte in to last byte out, 16 bytes at a time, x plain handler',
         'at most 1.0',
         partial(delay_of_one_client, 16),
     ),
-    'delay-180': Row('the same, 180 bytes at a time', 'at most 1.0', partial(delay_of_one_client, 180)),
-    'delay-60': Row('the same with 60 clients, p95, x one client', 'under 20', delay_of_many_clients),
+    'delay-180': Row(
+        'the same, 180 bytes at a time', 'at most 1.0', partial(delay_of_one_client, 180)
+    ),
+    'delay-60': Row(
+        'the same with 60 clients, p95, x one client', 'under 20', delay_of_many_clients
+    ),
     'cpu': Row(
         'CPU time per telegram, one stream, 16 bytes at a time, x `SerialReader.read()`',
         'at most 0.5',
         cpu_of_one_stream,
     ),
     'idle': Row('wake-ups in 10 s without requests', '0', wake_ups_when_idle),
-    'memory': Row('memory after 10,000 requests, x plain handler', 'at most 1.10', memory_after_requests),
+    'memory': Row(
+        'memory after 10,000 requests, x plain handler', 'at most 1.10', memory_after_requests
+    ),
     'growth': Row('400 waiting clients, median, x one client (docs/cost.png)', '', growth),
     'start': Row('start to first connection, x importing its libraries', 'at most 1.15', start),
 }
@@ -244,8 +265,12 @@ def machine() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser('python -m benchmarks', description='Measures what the server costs.')
-    parser.add_argument('rows', nargs='*', metavar='ROW', help=f'which rows (default: all): {", ".join(ROWS)}')
+    parser = argparse.ArgumentParser(
+        'python -m benchmarks', description='Measures what the server costs.'
+    )
+    parser.add_argument(
+        'rows', nargs='*', metavar='ROW', help=f'which rows (default: all): {", ".join(ROWS)}'
+    )
     options = parser.parse_args()
     unknown = set(options.rows) - set(ROWS)
     if unknown:

@@ -73,7 +73,13 @@ def start_servers(stack: ExitStack, folder: Path, count: int) -> dict[str, subpr
     """Demo servers by their addresses, which the stack ends."""
     config = folder / 'config.ini'
     config.write_text(f'[server]\nhost = {LOOPBACK}\nport = 0\n')
-    command: list[str | Path] = [sys.executable, ROOT / 'dsmr_rest_server.py', '--demo', '--config', config]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / 'dsmr_rest_server.py',
+        '--demo',
+        '--config',
+        config,
+    ]
     logs = [folder / f'server{number}.log' for number in range(count)]
     servers = [stack.enter_context(running(command, log)) for log in logs]
     return {address_of(server, log): server for server, log in zip(servers, logs, strict=True)}
@@ -166,14 +172,20 @@ def report_scrapes(prometheus: Prometheus, servers: int, seconds: int) -> None:
     failed = up.count(0.0)
     without_reading = prometheus.values('dsmr_up', seconds).count(0.0)
     due = servers * seconds // SCRAPE_INTERVAL
-    print(f'scrapes             {len(up)} of {due} due: {servers} servers every {SCRAPE_INTERVAL} s for {seconds} s')
-    print(f'missed              {failed + without_reading} (up == 0: {failed}, dsmr_up == 0: {without_reading})')
+    print(
+        f'scrapes             {len(up)} of {due} due: {servers} servers every {SCRAPE_INTERVAL} s for {seconds} s'
+    )
+    print(
+        f'missed              {failed + without_reading} (up == 0: {failed}, dsmr_up == 0: {without_reading})'
+    )
     durations = prometheus.values('scrape_duration_seconds', seconds)
     percentiles = statistics.quantiles(durations, n=100, method='inclusive')
     p50_ms = percentiles[49] * 1000
     p95_ms = percentiles[94] * 1000
     longest_ms = max(durations) * 1000
-    print(f'scrape duration     p50 {p50_ms:.0f} ms, p95 {p95_ms:.0f} ms, longest {longest_ms:.0f} ms')
+    print(
+        f'scrape duration     p50 {p50_ms:.0f} ms, p95 {p95_ms:.0f} ms, longest {longest_ms:.0f} ms'
+    )
 
 
 def report_memory(prometheus: Prometheus, servers: Sequence[subprocess.Popen[str]]) -> None:
@@ -192,8 +204,12 @@ def report_capacity(prometheus: Prometheus, seconds: int) -> None:
     per_second = (scraped + OWN_SAMPLES) / USUAL_INTERVAL
     meters = CAPACITY / per_second
     print(f'samples per scrape  {scraped:.0f}, and {OWN_SAMPLES} that Prometheus adds')
-    print(f'extrapolated        scraped every {USUAL_INTERVAL} s, a meter makes {per_second:.2f} samples/s;')
-    print(f'                    a Prometheus that ingests {CAPACITY:,} samples/s can handle {meters:,.0f} meters')
+    print(
+        f'extrapolated        scraped every {USUAL_INTERVAL} s, a meter makes {per_second:.2f} samples/s;'
+    )
+    print(
+        f'                    a Prometheus that ingests {CAPACITY:,} samples/s can handle {meters:,.0f} meters'
+    )
 
 
 def number(most: int) -> Callable[[str], int]:

@@ -86,7 +86,9 @@ class PoliteClient:
 
     def _request_reading(self) -> int:
         try:
-            with closing(http.client.HTTPConnection('127.0.0.1', self._port, timeout=TIMEOUT)) as connection:
+            with closing(
+                http.client.HTTPConnection('127.0.0.1', self._port, timeout=TIMEOUT)
+            ) as connection:
                 connection.request('GET', '/', headers={'Cache-Control': 'max-age=60'})
                 return connection.getresponse().status
         except TimeoutError:
@@ -120,9 +122,13 @@ def withstands(mode: str, port: int, seconds: int) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser('python -m benchmarks.rude_clients', description='Slow clients, in four modes.')
+    parser = argparse.ArgumentParser(
+        'python -m benchmarks.rude_clients', description='Slow clients, in four modes.'
+    )
     parser.add_argument('--seconds', type=int, default=12, help='of each mode (default: 12)')
-    parser.add_argument('--mode', choices=MODES, action='append', help='may be repeated (default: all four)')
+    parser.add_argument(
+        '--mode', choices=MODES, action='append', help='may be repeated (default: all four)'
+    )
     options = parser.parse_args(arguments)
     port = free_port()
     with SimulatedMeter() as meter, our_server(f'port = {meter.port}', '', port):

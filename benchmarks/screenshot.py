@@ -43,7 +43,9 @@ OPTIONS = (
 )
 
 
-def chromium(profile: Path, browser: str = 'chromium', driver: str = 'chromedriver') -> webdriver.Chrome:
+def chromium(
+    profile: Path, browser: str = 'chromium', driver: str = 'chromedriver'
+) -> webdriver.Chrome:
     """A headless Chromium with its own profile and a log of its console. The caller ends it with quit()."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which(browser) or browser
@@ -55,7 +57,12 @@ def chromium(profile: Path, browser: str = 'chromium', driver: str = 'chromedriv
 
 def emulate(browser: webdriver.Chrome, width: int, height: int = 800, **features: str) -> None:
     """Emulate a screen of this size in CSS pixels, and media features, for example prefers_color_scheme='dark'."""
-    screen: dict[str, Any] = {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': True}
+    screen: dict[str, Any] = {
+        'width': width,
+        'height': height,
+        'deviceScaleFactor': 1,
+        'mobile': True,
+    }
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', screen)
     media = [{'name': name.replace('_', '-'), 'value': value} for name, value in features.items()]
     browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': media})
@@ -79,7 +86,9 @@ def take_picture(url: str, profile: Path) -> None:
         emulate(browser, WIDTH, prefers_color_scheme='light')
         browser.get(f'{url}dashboard')
         time.sleep(SECONDS)
-        height = browser.execute_script('return document.documentElement.getBoundingClientRect().height')
+        height = browser.execute_script(
+            'return document.documentElement.getBoundingClientRect().height'
+        )
         emulate(browser, WIDTH, int(height), prefers_color_scheme='light')
         time.sleep(1)  # until it is drawn again
         picture = ROOT / 'docs' / 'dashboard.png'
@@ -92,7 +101,10 @@ def take_picture(url: str, profile: Path) -> None:
 
 def main() -> None:
     source = accelerated_house()
-    with tempfile.TemporaryDirectory() as name, SimulatedMeter(interval=INTERVAL, source=source) as meter:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        SimulatedMeter(interval=INTERVAL, source=source) as meter,
+    ):
         folder = Path(name)
         config = folder / 'config.ini'
         config.write_text(f'[meter]\nport = {meter.port}\n[server]\nhost = 127.0.0.1\nport = 0\n')

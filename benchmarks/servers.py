@@ -32,7 +32,9 @@ def is_listening(port: int) -> bool:
 def running(*arguments: object, port: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A Python process with these arguments. When it has a port, the block begins as soon as it listens there."""
     command = [sys.executable, *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         if port is not None:
             _wait_until_listening(process, port)
@@ -55,7 +57,9 @@ def our_server(meter: str, server: str, port: int) -> Iterator[subprocess.Popen[
     """dsmr_rest_server.py on a port of loopback; `meter` and `server` are the other lines of their sections."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, 'config.ini')
-        config.write_text(f'[meter]\n{meter}\n[server]\nhost = 127.0.0.1\nport = {port}\n{server}\n')
+        config.write_text(
+            f'[meter]\n{meter}\n[server]\nhost = 127.0.0.1\nport = {port}\n{server}\n'
+        )
         with running('dsmr_rest_server.py', '--config', config, port=port) as process:
             yield process
 

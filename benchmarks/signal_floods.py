@@ -73,7 +73,9 @@ class Flood:
 def server_in_main(config: Path) -> Iterator[subprocess.Popen[str]]:
     """A server that has run the first line of main(). It is killed if it outlives the block."""
     command = [sys.executable, '-c', MAIN_WITH_REPORT, str(ROOT), '--config', str(config)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         try:
             line = process.stdout.readline()
@@ -111,7 +113,10 @@ def flood_all(config: Path, count: int) -> list[Flood]:
     # Measured with as many servers at once as there will be: their starts delay each other.
     with ThreadPoolExecutor(AT_ONCE) as pool:
         longest = SPREAD * max(pool.map(time_to_serve, [config] * AT_ONCE))
-        print(f'{count} floods, from 0 to {longest * 1000:.0f} ms after the first line of main()', flush=True)
+        print(
+            f'{count} floods, from 0 to {longest * 1000:.0f} ms after the first line of main()',
+            flush=True,
+        )
         delays = [longest * number / count for number in range(count)]
         return list(pool.map(flood, [config] * count, delays))
 
@@ -119,7 +124,9 @@ def flood_all(config: Path, count: int) -> list[Flood]:
 def main() -> int:
     description = 'Floods the server with signals while it starts, and checks that it ends cleanly.'
     parser = argparse.ArgumentParser('python -m benchmarks.signal_floods', description=description)
-    parser.add_argument('--floods', type=int, default=300, help='how many servers are flooded (default: 300)')
+    parser.add_argument(
+        '--floods', type=int, default=300, help='how many servers are flooded (default: 300)'
+    )
     options = parser.parse_args()
     if options.floods < 1:
         parser.error('argument --floods: must be at least 1')

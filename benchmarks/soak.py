@@ -104,7 +104,9 @@ class Clients:
         self._threads = [
             threading.Thread(target=self._listen, name='stream'),
             threading.Thread(target=self._send_requests, args=({},), name='new-readings'),
-            threading.Thread(target=self._send_requests, args=(FROM_MEMORY,), name='readings-from-memory'),
+            threading.Thread(
+                target=self._send_requests, args=(FROM_MEMORY,), name='readings-from-memory'
+            ),
         ]
         for thread in self._threads:
             thread.start()
@@ -115,7 +117,9 @@ class Clients:
             thread.join()
 
     def _listen(self) -> None:
-        with closing(http.client.HTTPConnection('127.0.0.1', self._port, timeout=TIMEOUT)) as connection:
+        with closing(
+            http.client.HTTPConnection('127.0.0.1', self._port, timeout=TIMEOUT)
+        ) as connection:
             connection.request('GET', '/stream')
             response = connection.getresponse()
             for line in response:
@@ -125,7 +129,9 @@ class Clients:
                     self.telegrams += 1
 
     def _send_requests(self, headers: dict[str, str]) -> None:
-        with closing(http.client.HTTPConnection('127.0.0.1', self._port, timeout=TIMEOUT)) as connection:
+        with closing(
+            http.client.HTTPConnection('127.0.0.1', self._port, timeout=TIMEOUT)
+        ) as connection:
             while not self._closed.is_set() and self.requests < self._wanted:
                 connection.request('GET', '/', headers=headers)
                 response = connection.getresponse()
@@ -155,8 +161,12 @@ def soak(process_id: int, port: int, meter: SimulatedMeter, wanted: int, request
     first = ROWS_IN_FIRST_TENTH - 1
     kilobytes = rss[-1] - rss[first]
     per_million = kilobytes * 1_000_000 / (sent[-1] - sent[first])
-    print(f'{clients.telegrams} readings on the stream, {clients.failures} of {clients.requests} requests failed')
-    print(f'after the first tenth memory grew by {kilobytes} kB, {per_million:.0f} kB per million telegrams')
+    print(
+        f'{clients.telegrams} readings on the stream, {clients.failures} of {clients.requests} requests failed'
+    )
+    print(
+        f'after the first tenth memory grew by {kilobytes} kB, {per_million:.0f} kB per million telegrams'
+    )
     return Growth(kilobytes, clients.failures)
 
 
@@ -189,7 +199,9 @@ def load(process_id: int, port: int, seconds: int) -> int:
             time.sleep(max(0.0, next_second - time.monotonic()))
     clients = seconds * CLIENTS_PER_SECOND
     took = time.monotonic() - began
-    print(f'load: {served} of {clients} clients got a reading in {took:.0f} s; now {Usage.of(process_id)}')
+    print(
+        f'load: {served} of {clients} clients got a reading in {took:.0f} s; now {Usage.of(process_id)}'
+    )
     return clients - served
 
 
@@ -206,14 +218,19 @@ def settles(process_id: int, at_rest: Usage) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser('python -m benchmarks.soak', description='What grows in the server?')
+    parser = argparse.ArgumentParser(
+        'python -m benchmarks.soak', description='What grows in the server?'
+    )
     parser.add_argument('--telegrams', type=int, default=1_000_000)
     parser.add_argument('--requests', type=int, default=100_000)
     parser.add_argument('--load', type=int, default=60, metavar='SECONDS')
     options = parser.parse_args()
     port = free_port()
     source = telegrams().__next__
-    with SimulatedMeter(interval=0, source=source) as meter, roomy_server(meter.port, port) as server:
+    with (
+        SimulatedMeter(interval=0, source=source) as meter,
+        roomy_server(meter.port, port) as server,
+    ):
         at_rest = Usage.of(server.pid)
         growth = soak(server.pid, port, meter, options.telegrams, options.requests)
         failures = growth.failures

@@ -51,7 +51,9 @@ class BaudRateSearch:
         self._baud_rates = baud_rates
         self._longest_silence = longest_silence
         self._confidence = Confidence.NONE
-        self._without_telegram = 0.0  # seconds at this baud rate since anything of a telegram arrived
+        self._without_telegram = (
+            0.0  # seconds at this baud rate since anything of a telegram arrived
+        )
 
     def telegram_found(self) -> None:
         """A whole telegram arrived."""
@@ -59,7 +61,9 @@ class BaudRateSearch:
         self._without_telegram = 0.0
         self.tried = [self.baud_rate]
 
-    def bytes_arrived(self, seconds: float, unexplained: int, unprintable: int, *, inside_telegram: bool) -> bool:
+    def bytes_arrived(
+        self, seconds: float, unexplained: int, unprintable: int, *, inside_telegram: bool
+    ) -> bool:
         """Bytes arrived after `seconds`; so many since the last line of a telegram, so many of those are not text."""
         if unexplained == 0:
             self._without_telegram = 0.0

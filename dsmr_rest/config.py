@@ -105,7 +105,9 @@ def _seconds(least: float) -> Callable[[str], float]:
         except ValueError:
             seconds = math.nan  # which is not in any range
         if not least <= seconds <= LONGEST_WAIT:
-            raise _NotAllowedError(f'must be a number of seconds from {least:g} to {LONGEST_WAIT:g}')
+            raise _NotAllowedError(
+                f'must be a number of seconds from {least:g} to {LONGEST_WAIT:g}'
+            )
         return seconds
 
     return parse
@@ -124,7 +126,9 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
 def _serial_port(text: str) -> str:
     is_device = re.fullmatch(r'/\S{1,254}', text)
     if not is_device and not _is_network_port(text):
-        raise _NotAllowedError('must be a device such as /dev/ttyUSB0, socket://host:port or rfc2217://host:port')
+        raise _NotAllowedError(
+            'must be a device such as /dev/ttyUSB0, socket://host:port or rfc2217://host:port'
+        )
     return text
 
 
@@ -250,9 +254,13 @@ def _parse(path: Path) -> configparser.ConfigParser:
         raise ConfigError(f'{path}: [{error.section}] is in the file twice') from error
     except configparser.DuplicateOptionError as error:
         raise ConfigError(f'{path}: [{error.section}] {error.option} is set twice') from error
-    except configparser.ParsingError as error:  # the line itself is not shown, because it may contain a secret
+    except (
+        configparser.ParsingError
+    ) as error:  # the line itself is not shown, because it may contain a secret
         number = _line_number(error)
-        raise ConfigError(f'{path}: line {number} must be a [section], a setting (key = value) or a comment') from error
+        raise ConfigError(
+            f'{path}: line {number} must be a [section], a setting (key = value) or a comment'
+        ) from error
     return parser
 
 
@@ -300,7 +308,9 @@ def _warnings(path: Path, secrets_in_file: list[str], server: ServerSettings) ->
     permissions = path.stat().st_mode
     if secrets_in_file and permissions & stat.S_IROTH:
         names = ' and '.join(secrets_in_file)
-        warnings.append(f'{path} contains {names} and can be read by every user of this machine: chmod o-r {path}')
+        warnings.append(
+            f'{path} contains {names} and can be read by every user of this machine: chmod o-r {path}'
+        )
     if server.user and not server.certificate and not server.is_local:
         warnings.append(_PLAIN_TEXT)
     return warnings

@@ -39,7 +39,9 @@ class Announcement:
     the IPv4 addresses to announce it on; by default those that the server listens on.
     """
 
-    def __init__(self, settings: ServerSettings, port: int, *, addresses: Sequence[str] = ()) -> None:
+    def __init__(
+        self, settings: ServerSettings, port: int, *, addresses: Sequence[str] = ()
+    ) -> None:
         listens_on_every_address = settings.host in _EVERY_ADDRESS
         has_address = listens_on_every_address or _is_ipv4(settings.host)
         self.is_wanted = has_address and not settings.is_local
@@ -107,7 +109,9 @@ class Announcement:
         # To ask the network whether the name is free takes a second, for which the caller must not wait: the blocking
         # register_service() is replaced by its coroutine, which runs in zeroconf's thread.
         coroutine = _register(self._zeroconf, service, may_rename=not self.describes_meter)
-        loop = cast('asyncio.AbstractEventLoop', self._zeroconf.loop)  # set by the constructor, which started it
+        loop = cast(
+            'asyncio.AbstractEventLoop', self._zeroconf.loop
+        )  # set by the constructor, which started it
         self._registration = asyncio.run_coroutine_threadsafe(coroutine, loop)
         self._registration.add_done_callback(_log_failure)
 
@@ -203,7 +207,9 @@ def _announced_addresses(addresses: Sequence[str]) -> list[str]:
 
     adapters = ifaddr.get_adapters()
     all_addresses = [str(ip.ip) for adapter in adapters for ip in adapter.ips if ip.is_IPv4]
-    reachable = [address for address in all_addresses if not ipaddress.IPv4Address(address).is_loopback]
+    reachable = [
+        address for address in all_addresses if not ipaddress.IPv4Address(address).is_loopback
+    ]
     if not reachable:
         raise ValueError('there is no network')
     return reachable

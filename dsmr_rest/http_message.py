@@ -124,7 +124,12 @@ class Response:
 def problem(fault: Fault, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The response that reports a fault: a problem detail (RFC 9457), with Retry-After when trying again may help."""
     status = fault.status
-    document = {'title': status.phrase, 'status': status.value, 'detail': detail, 'code': fault.code}
+    document = {
+        'title': status.phrase,
+        'status': status.value,
+        'detail': detail,
+        'code': fault.code,
+    }
     fields = {'Cache-Control': 'no-store'}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         fields['Retry-After'] = str(RETRY_AFTER)
@@ -266,5 +271,7 @@ def _line_too_long() -> HttpError:
 
 
 def _section_too_long() -> HttpError:
-    detail = f'a header section may have at most {HEADER_SECTION_LIMIT} bytes and {FIELD_LIMIT} fields'
+    detail = (
+        f'a header section may have at most {HEADER_SECTION_LIMIT} bytes and {FIELD_LIMIT} fields'
+    )
     return HttpError(Fault.HEADERS_TOO_LARGE, detail)

@@ -150,7 +150,9 @@ class ConnectionPlaces:
 class HttpServer(Listener, ThreadingHTTPServer):
     """The server. It listens when it is made, accepts after start(), and is gone after close()."""
 
-    def __init__(self, settings: ServerSettings, application: Application, *, verbose: bool = False) -> None:
+    def __init__(
+        self, settings: ServerSettings, application: Application, *, verbose: bool = False
+    ) -> None:
         self.application = application
         self.verbose = verbose
         self.tls = _tls_context(settings)
@@ -194,7 +196,9 @@ class HttpServer(Listener, ThreadingHTTPServer):
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()
         if self.tls is not None:  # the handshake follows in the connection's own thread
-            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            connection = self.tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
         return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -283,7 +287,9 @@ class RequestHandler(BaseRequestHandler):
             raise  # the client has disconnected
         except Exception:
             log.exception('a request failed')
-            response = problem(Fault.INTERNAL_ERROR, 'an error of this server: its log has the details')
+            response = problem(
+                Fault.INTERNAL_ERROR, 'an error of this server: its log has the details'
+            )
         with closing(response):
             return self._send(request, response)
 
@@ -331,7 +337,9 @@ class RequestHandler(BaseRequestHandler):
     def _is_connected(self) -> bool:
         """Whether the client is still there. One that has only closed its sending side is waiting for its response."""
         poll = select.poll()
-        poll.register(self.request, 0)  # reports POLLERR and POLLHUP: a reset, or both sides are closed
+        poll.register(
+            self.request, 0
+        )  # reports POLLERR and POLLHUP: a reset, or both sides are closed
         return not poll.poll(0)
 
     def _send(self, request: Request | None, response: Response) -> bool:
@@ -387,7 +395,9 @@ class RefusalHandler(RequestHandler):
 
 def _disconnect(connection: socket.socket) -> None:
     with suppress(OSError):
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # a TLS socket's own shutdown would disturb its thread
+        socket.socket.shutdown(
+            connection, socket.SHUT_RDWR
+        )  # a TLS socket's own shutdown would disturb its thread
 
 
 def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:

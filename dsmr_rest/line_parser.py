@@ -22,7 +22,13 @@ from decimal import Decimal
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
-from dsmr_parser.parsers import CosemParser, MaxDemandParser, MBusParser, ProfileGenericParser, ValueParser
+from dsmr_parser.parsers import (
+    CosemParser,
+    MaxDemandParser,
+    MBusParser,
+    ProfileGenericParser,
+    ValueParser,
+)
 from dsmr_parser.value_types import timestamp as utc_timestamp
 
 Groups = list[str]
@@ -312,7 +318,9 @@ class _UnknownKind:
     """A kind of line that a newer dsmr_parser knows: its lines are reported as not understood."""
 
     def parse(self, groups: Groups) -> Item:
-        raise UnreadableLineError(f'a kind of line that this version does not know, with {len(groups)} groups')
+        raise UnreadableLineError(
+            f'a kind of line that this version does not know, with {len(groups)} groups'
+        )
 
 
 def line_parser(library_parser: Any) -> LineParser:

@@ -29,9 +29,13 @@ class Listener(TCPServer):
     """
 
     daemon_threads = True
-    request_queue_size = 1024  # a burst waits here instead of being lost; the limit of the system may be lower
+    request_queue_size = (
+        1024  # a burst waits here instead of being lost; the limit of the system may be lower
+    )
 
-    def __init__(self, host: str, port: int, setting: str, handler: type[BaseRequestHandler]) -> None:
+    def __init__(
+        self, host: str, port: int, setting: str, handler: type[BaseRequestHandler]
+    ) -> None:
         self.host = host
         self._accepting = threading.Thread(
             target=self.serve_forever, args=(IDLE_POLL,), name=f'accept {setting}', daemon=True
@@ -74,7 +78,9 @@ class Listener(TCPServer):
             return self.socket.accept()
         except OSError as error:
             is_out_of_files = error.errno in (errno.EMFILE, errno.ENFILE)
-            if is_out_of_files:  # the client stays in the queue, and accept() would fail again at once
+            if (
+                is_out_of_files
+            ):  # the client stays in the queue, and accept() would fail again at once
                 time.sleep(OUT_OF_FILES_PAUSE)
             raise
 
@@ -87,7 +93,9 @@ class Listener(TCPServer):
         if not self.host and socket.has_dualstack_ipv6():
             self.address_family = socket.AF_INET6
             return '::', port
-        addresses = socket.getaddrinfo(self.host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(
+            self.host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         family, _, _, _, address = addresses[0]
         self.address_family = family
         return str(address[0]), port

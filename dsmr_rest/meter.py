@@ -178,7 +178,9 @@ class Meter:
             return latest
         return None
 
-    def _wait(self, began: float, deadline: float, is_wanted: Callable[[], bool] | None) -> Reading | MeterError | None:
+    def _wait(
+        self, began: float, deadline: float, is_wanted: Callable[[], bool] | None
+    ) -> Reading | MeterError | None:
         """The first reading that arrived after `began`, or a fault of the port; None at the deadline."""
         while not self._stopping:
             seconds = deadline - time.monotonic()
@@ -242,7 +244,9 @@ class Meter:
                     if self._is_idle():
                         break
         except MeterError as error:
-            return MeterError(error.fault, error.detail)  # without the traceback, whose frames hold the port
+            return MeterError(
+                error.fault, error.detail
+            )  # without the traceback, whose frames hold the port
         except Exception as error:
             with self._changed:
                 is_repeated = self._fault is not None

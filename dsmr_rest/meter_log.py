@@ -39,7 +39,9 @@ class MeterLog:
         self._waited = 0.0  # seconds, since the last reading, in which at least one request waited
         self._waited_until = 0.0
         self._counters_at_last_reading = LineCounters()
-        self._counters_before_trouble: LineCounters | None = None  # set while there are checksum failures
+        self._counters_before_trouble: LineCounters | None = (
+            None  # set while there are checksum failures
+        )
         self._last_checksum_failure = 0.0
 
     def port_failed(self, error: MeterError) -> None:
@@ -87,7 +89,9 @@ class MeterLog:
             self._lines.append(f'meter lost: {error.fault.code}: {error.detail}')
 
     def _note_checksum_failures(self, now: float, counters: LineCounters) -> None:
-        has_new_failures = counters.checksum_failures > self._counters_at_last_reading.checksum_failures
+        has_new_failures = (
+            counters.checksum_failures > self._counters_at_last_reading.checksum_failures
+        )
         before_trouble = self._counters_before_trouble
         if has_new_failures:
             self._last_checksum_failure = now

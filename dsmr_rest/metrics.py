@@ -90,7 +90,9 @@ _DEFINITIONS = (
         'counter',
     ),
     _Definition('dsmr_voltage_sags', 'Voltage sags.', quantities.VOLTAGE_SAGS, 'phase', 'counter'),
-    _Definition('dsmr_voltage_swells', 'Voltage swells.', quantities.VOLTAGE_SWELLS, 'phase', 'counter'),
+    _Definition(
+        'dsmr_voltage_swells', 'Voltage swells.', quantities.VOLTAGE_SWELLS, 'phase', 'counter'
+    ),
     _Definition(
         'dsmr_demand_average_watts',
         'Average demand of this quarter-hour so far (Belgium).',
@@ -134,7 +136,9 @@ def exposition(
     families = [*_server(reading, age), *_line(counters)]
     families.append(_counts('dsmr_errors', 'Requests that got no reading.', 'code', errors))
     families.append(_counts('dsmr_http_requests', 'HTTP responses sent.', 'status', responses))
-    families.append(_single('dsmr_telegram_clients', 'Clients connected to telegram_port.', telegram_clients))
+    families.append(
+        _single('dsmr_telegram_clients', 'Clients connected to telegram_port.', telegram_clients)
+    )
     if reading:
         families.append(_info(reading, identifiers=identifiers))
         families.extend(_meter(reading))
@@ -143,7 +147,10 @@ def exposition(
     registry.register(_Collected(families))
     try:
         encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # from the library, which compares a version in `accept` that is not a number
+    except (
+        TypeError,
+        ValueError,
+    ):  # from the library, which compares a version in `accept` that is not a number
         encode, content_type = choose_encoder('')
     return encode(registry), content_type
 
@@ -190,7 +197,9 @@ def _info(reading: Reading, *, identifiers: bool) -> Metric:
     if identifiers:  # the header line ends in the serial number of some meters
         labels['identification'] = reading.identification
         labels['equipment_identifier'] = reading.identifier or ''
-    family = Metric('dsmr_meter', 'What the meter states about itself, and how its telegrams are read.', 'info')
+    family = Metric(
+        'dsmr_meter', 'What the meter states about itself, and how its telegrams are read.', 'info'
+    )
     _add(family, labels, 1)
     return family
 
@@ -261,8 +270,12 @@ def _add_object(family: Metric, key: str, item: Any, labels: dict[str, str]) -> 
 
 
 def _devices(devices: Iterable[MbusDevice], *, identifiers: bool) -> list[Metric]:
-    values = Metric('dsmr_mbus_reading', 'Last reading of an M-Bus device, in its own unit.', 'gauge')
-    times = Metric('dsmr_mbus_reading_timestamp_seconds', 'When the M-Bus device was read.', 'gauge')
+    values = Metric(
+        'dsmr_mbus_reading', 'Last reading of an M-Bus device, in its own unit.', 'gauge'
+    )
+    times = Metric(
+        'dsmr_mbus_reading_timestamp_seconds', 'When the M-Bus device was read.', 'gauge'
+    )
     infos = Metric('dsmr_mbus', 'The M-Bus devices by their identifiers.', 'info')
     for device in devices:
         labels = {
@@ -275,7 +288,9 @@ def _devices(devices: Iterable[MbusDevice], *, identifiers: bool) -> list[Metric
     return [values, times, infos]
 
 
-def _add_reading(measured: Item | None, labels: dict[str, str], values: Metric, times: Metric) -> None:
+def _add_reading(
+    measured: Item | None, labels: dict[str, str], values: Metric, times: Metric
+) -> None:
     value = number(measured)
     moment = time_of(measured)
     if measured is None or value is None or moment is None:

@@ -71,7 +71,9 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
     """
 
     def __init__(self, settings: MeterSettings, longest_silence: float = LONGEST_SILENCE) -> None:
-        super().__init__(_url(settings.port), _serial_settings(settings.line), telegram_specifications.V5)
+        super().__init__(
+            _url(settings.port), _serial_settings(settings.line), telegram_specifications.V5
+        )
         self.settings = settings
         self.counters = LineCounters()
         self.sample = b''
@@ -116,7 +118,9 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
 
     def read_as_object(self) -> NoReturn:
         """Not supported: the base would open the port a second time, through another serial package."""
-        raise NotImplementedError('P1Reader generates its readings with read(); read_as_object() is not supported')
+        raise NotImplementedError(
+            'P1Reader generates its readings with read(); read_as_object() is not supported'
+        )
 
     def nothing_usable(self, before: LineCounters, waited: float) -> MeterError:
         """Why there was no reading for `waited` seconds, by what was counted since `before`."""
@@ -128,9 +132,8 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             remedy = 'check the cable, and [meter] decryption_key and authentication_key'
             return MeterError(Fault.DECRYPTION_FAILED, f'{detail}: {remedy}')
         if counted.checksum_failures:
-            detail = (
-                f'{counted.checksum_failures} telegrams had a wrong or missing checksum {where}, none had a right one'
-            )
+            failures = f'{counted.checksum_failures} telegrams had a wrong or missing checksum'
+            detail = f'{failures} {where}, none had a right one'
             remedy = 'check the cable, and that no other program reads the port'
             return MeterError(Fault.CHECKSUM_FAILED, f'{detail}: {remedy}')
         is_incomplete = counted.received_bytes and self._framer.inside
@@ -138,7 +141,9 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             detail = f'{received}, but no telegram ended: check the cable, and that [meter] timeout is long enough'
             return MeterError(Fault.TELEGRAM_INCOMPLETE, detail)
         if counted.received_bytes:
-            remedy = f'check [meter] line (now {self.line}) and whether the cable inverts the signal'
+            remedy = (
+                f'check [meter] line (now {self.line}) and whether the cable inverts the signal'
+            )
             return MeterError(Fault.LINE_GARBLED, f'{received}, but no telegram: {remedy}')
         remedy = 'check the cable, and that the P1 port is switched on'
         return MeterError(Fault.METER_SILENT, f'no byte was received {where}: {remedy}')
@@ -165,7 +170,9 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self.serial_settings['baudrate'] = self._search.baud_rate
         try:
             return serial.serial_for_url(**self.serial_settings)
-        except termios.error:  # a pseudo-terminal may refuse 7E1, which can be read at 8N1: see restore_parity()
+        except (
+            termios.error
+        ):  # a pseudo-terminal may refuse 7E1, which can be read at 8N1: see restore_parity()
             settings_without_parity = self.serial_settings | EIGHT_BITS
         return serial.serial_for_url(**settings_without_parity)
 
@@ -267,7 +274,9 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self._count(received_bytes=len(data), incomplete_telegrams=incomplete)
         return found
 
-    def _make_reading(self, telegram: Telegram, received: float, arrived: float, *, encrypted: bool) -> Reading | None:
+    def _make_reading(
+        self, telegram: Telegram, received: float, arrived: float, *, encrypted: bool
+    ) -> Reading | None:
         """The boundary of a telegram: whatever is wrong with it costs its reading, and nothing else."""
         try:
             reading = make_reading(telegram, self._chooser, received, arrived, encrypted=encrypted)
@@ -293,10 +302,14 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             raise MeterError(Fault.DECRYPTION_FAILED, f'{detail}: {remedy}')
         try:
             plain = _decrypt(found, self.settings)
-        except Exception as error:  # the library raises many kinds, and damaged frames raise any of them
+        except (
+            Exception
+        ) as error:  # the library raises many kinds, and damaged frames raise any of them
             self._count(decryption_failures=1)
             is_first_failure = self.counters.decryption_failures == 1
-            if self._has_decrypted or is_first_failure:  # the frame may have been damaged on its way
+            if (
+                self._has_decrypted or is_first_failure
+            ):  # the frame may have been damaged on its way
                 return []
             detail = (
                 f'the telegrams of the meter at {self.settings.port} cannot be decrypted with [meter] decryption_key'
@@ -385,7 +398,9 @@ def cannot_open(port: str, error: Exception) -> MeterError:
     fault = _FAULT_OF_ERRNO.get(number, Fault.PORT_MISSING)
     if fault is Fault.PORT_DENIED:
         user, group = _user_and_group(port)
-        reason = f'may not be opened by {user}: sudo usermod -a -G {group} {user}, then log in again'
+        reason = (
+            f'may not be opened by {user}: sudo usermod -a -G {group} {user}, then log in again'
+        )
     elif fault is Fault.PORT_BUSY:
         reason = 'is in use by another program: stop that program'
     elif '://' in port:

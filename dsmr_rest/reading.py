@@ -18,7 +18,15 @@ from functools import cache, cached_property
 from typing import Any
 
 from dsmr_rest.faults import Fault
-from dsmr_rest.line_parser import Item, Object, UnreadableLineError, code_of, device_channel, groups_of, object_lines
+from dsmr_rest.line_parser import (
+    Item,
+    Object,
+    UnreadableLineError,
+    code_of,
+    device_channel,
+    groups_of,
+    object_lines,
+)
 from dsmr_rest.mbus import GAS_METER, MbusDevice, mbus_device
 from dsmr_rest.specification import Chooser, Plan, PlannedLine, Specification, value_names
 from dsmr_rest.telegram import Telegram
@@ -126,7 +134,12 @@ def possible_keys() -> frozenset[str]:
 
 
 def make_reading(
-    telegram: Telegram, chooser: Chooser, received: float, arrived: float, *, encrypted: bool = False
+    telegram: Telegram,
+    chooser: Chooser,
+    received: float,
+    arrived: float,
+    *,
+    encrypted: bool = False,
 ) -> Reading:
     """The reading of a whole telegram.
 

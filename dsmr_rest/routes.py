@@ -68,7 +68,9 @@ class Service:
         """The reading that a request asks for; `max_age` in seconds if it does not say. Raises MeterError."""
         if request.max_age is not None:
             max_age = request.max_age
-        return self.meter.read(_deadline(request, self.timeout), max_age, is_wanted=request.is_wanted)
+        return self.meter.read(
+            _deadline(request, self.timeout), max_age, is_wanted=request.is_wanted
+        )
 
     def polled_reading(self, request: Request, patience: float = POLL_TIME) -> Reading:
         """The reading for a client that polls and waits for at most `patience` seconds. Raises MeterError."""
@@ -207,7 +209,9 @@ def _counters(service: Service) -> dict[str, Any]:
 def stream(service: Service, request: Request) -> Response:
     """GET /stream returns server-sent events, one per reading, and `event: problem` when the meter is lost."""
     if not service.places.take(STREAMS):
-        detail = 'as many streams as [server] max_streams allows are open: try again, or set it higher'
+        detail = (
+            'as many streams as [server] max_streams allows are open: try again, or set it higher'
+        )
         return problem(Fault.TOO_MANY_CONNECTIONS, detail)
     events = ReadingStream(service, request)
     return Response(b': readings follow\n\n', 'text/event-stream', headers=_NO_STORE, events=events)
@@ -354,7 +358,9 @@ ROUTES: dict[str, Route] = {
     '/metrics': metrics,
     '/health': health,
     '/dashboard': _static(dashboard_page(), 'text/html; charset=utf-8', DASHBOARD_POLICY),
-    '/openapi.json': _static(Path(__file__).with_name('openapi.json').read_bytes(), 'application/json'),
+    '/openapi.json': _static(
+        Path(__file__).with_name('openapi.json').read_bytes(), 'application/json'
+    ),
 }
 _AT_ONCE = ('/health', '/dashboard', '/openapi.json')
 HOMEWIZARD_ROUTES: dict[str, Route] = {

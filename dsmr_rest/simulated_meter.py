@@ -199,7 +199,9 @@ def _fields(now: datetime) -> dict[str, Any]:
     net_kw = sum(watts) / 1000
     volts = [GRID_VOLTS - phase / WATTS_PER_VOLT for phase in watts]
     tariff = tariff_at(now)
-    peaks = [f'({_stamp(end)})({peak.stamp})({peak.value:06.3f}*kW)' for end, peak in past_peaks(now)]
+    peaks = [
+        f'({_stamp(end)})({peak.stamp})({peak.value:06.3f}*kW)' for end, peak in past_peaks(now)
+    ]
     return {
         'time': _stamp(now),
         'tariff': tariff,

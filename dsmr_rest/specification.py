@@ -14,14 +14,23 @@ from typing import Any
 
 from dsmr_parser import telegram_specifications
 
-from dsmr_rest.line_parser import BYTE, POSITIVE_BYTE, LineParser, code_of, device_channel, line_parser
+from dsmr_rest.line_parser import (
+    BYTE,
+    POSITIVE_BYTE,
+    LineParser,
+    code_of,
+    device_channel,
+    line_parser,
+)
 
 
 def _is_table(candidate: object) -> bool:
     return isinstance(candidate, dict) and 'objects' in candidate
 
 
-NAMES = tuple(name for name, candidate in vars(telegram_specifications).items() if _is_table(candidate))
+NAMES = tuple(
+    name for name, candidate in vars(telegram_specifications).items() if _is_table(candidate)
+)
 """All of dsmr_parser's. V3 is another name for V2_2, AUSTRIA_ENERGIENETZE_STEIERMARK for SAGEMCOM_T210_D_R."""
 
 # The first of them is chosen when several know equally many lines.

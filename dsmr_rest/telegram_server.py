@@ -54,7 +54,9 @@ class TelegramServer(Listener, ThreadingTCPServer):
             is_news = is_full and not self._is_full
             self._is_full = is_full
         if is_news:
-            log.warning('telegram clients are refused: as many streams as [server] max_streams allows are open')
+            log.warning(
+                'telegram clients are refused: as many streams as [server] max_streams allows are open'
+            )
 
 
 class TelegramHandler(BaseRequestHandler):
@@ -90,7 +92,9 @@ class TelegramHandler(BaseRequestHandler):
 
     def _next_reading(self, latest: Reading | None) -> Reading:
         meter = self.server.meter
-        return meter.read(max_age=0, after=latest, keep_open=self.server.keep_open, is_wanted=self._is_connected)
+        return meter.read(
+            max_age=0, after=latest, keep_open=self.server.keep_open, is_wanted=self._is_connected
+        )
 
     def _send(self, telegram: bytes) -> None:
         self.request.settimeout(SEND_TIME)
@@ -112,4 +116,6 @@ class TelegramHandler(BaseRequestHandler):
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_PAUSE)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_TIME * 1000)
+        self.request.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_TIME * 1000
+        )

@@ -113,7 +113,9 @@ def _targets_of_descriptors(process: int) -> list[str]:
 
 def processes_files(process: int) -> list[str]:
     """The open files of a process, without its sockets."""
-    return sorted(target for target in _targets_of_descriptors(process) if not target.startswith('socket:'))
+    return sorted(
+        target for target in _targets_of_descriptors(process) if not target.startswith('socket:')
+    )
 
 
 def sockets(process: int) -> int:
@@ -233,10 +235,18 @@ class Server:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.log_file = folder / 'log'
-        command = [*prefix, *SERVER_COMMAND, '--config', write_config(folder, meter, server), *options]
+        command = [
+            *prefix,
+            *SERVER_COMMAND,
+            '--config',
+            write_config(folder, meter, server),
+            *options,
+        ]
         surroundings = {'PYTHONWARNINGS': 'error', **os.environ, **(environment or {})}
         with self.log_file.open('w') as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=surroundings)
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=surroundings
+            )
         assert self.process.stdout
         first_line = self.process.stdout.readline()
         if 'http' not in first_line:
@@ -267,7 +277,12 @@ class Server:
         return int(self.health['waitingRequests'])
 
     def get(
-        self, path: str = '/', headers: Mapping[str, str] | None = None, *, method: str = 'GET', timeout: float = 40
+        self,
+        path: str = '/',
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = 'GET',
+        timeout: float = 40,
     ) -> ClientResponse:
         """Sends one request on a new connection."""
         connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
@@ -309,7 +324,9 @@ def wait_together(
 
     def are_waiting() -> bool:
         health = server.health
-        if 'waitingRequests' not in health:  # 503: the connection of the last look still has its place
+        if (
+            'waitingRequests' not in health
+        ):  # 503: the connection of the last look still has its place
             return False
         openings: int = health['counters']['portOpenings']
         waiters: int = health['waitingRequests']
@@ -340,7 +357,12 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
         folder.mkdir()
         meter_settings = {'port': port, **(meter or {})}
         started = Server(
-            folder, *options, meter=meter_settings, server=server or {}, prefix=prefix, environment=environment
+            folder,
+            *options,
+            meter=meter_settings,
+            server=server or {},
+            prefix=prefix,
+            environment=environment,
         )
         servers.append(started)
         return started

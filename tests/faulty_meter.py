@@ -10,7 +10,10 @@ from dsmr_rest.simulated_meter import RETRY, PseudoTerminal, SimulatedMeter
 
 PATIENCE = 10.0
 """Seconds that hush() waits for the end of a telegram."""
-BAUD_RATES = {getattr(termios, f'B{rate}'): rate for rate in (300, 1200, 2400, 4800, 9600, 19200, 57600, 115200)}
+BAUD_RATES = {
+    getattr(termios, f'B{rate}'): rate
+    for rate in (300, 1200, 2400, 4800, 9600, 19200, 57600, 115200)
+}
 """By the constants of termios. B38400 is left out: a pseudo-terminal has it until a reader opens it."""
 
 

@@ -21,5 +21,9 @@ def read_until(reader: P1Reader, enough: Callable[[list[Reading]], object]) -> l
                 readings.append(reading)
             if enough(readings):
                 return readings
-            assert time.monotonic() < deadline, (len(readings), reader.counters, reader.baud_rates_tried)
+            assert time.monotonic() < deadline, (
+                len(readings),
+                reader.counters,
+                reader.baud_rates_tried,
+            )
     raise AssertionError

@@ -33,7 +33,9 @@ _ON_CHANNEL_1 = {
 }
 
 
-def from_lines(*lines: str, header: str = HEADER, checksum: bool = True, end: str = '\r\n') -> bytes:
+def from_lines(
+    *lines: str, header: str = HEADER, checksum: bool = True, end: str = '\r\n'
+) -> bytes:
     """The telegram of these lines."""
     text = ''.join(line + end for line in (header, '', *lines))
     if checksum:
@@ -83,12 +85,19 @@ def at_8n1(data: bytes) -> bytes:
 
 
 def cipher_frame(
-    plain: bytes, key: bytes = KEY, authentication_key: bytes = PUBLIC_KEY, counter: int = 1, *, control: int = 0x30
+    plain: bytes,
+    key: bytes = KEY,
+    authentication_key: bytes = PUBLIC_KEY,
+    counter: int = 1,
+    *,
+    control: int = 0x30,
 ) -> bytes:
     """A DLMS general-global-cipher frame of security suite 0 (IEC 62056-5-3)."""
     count = counter.to_bytes(4, 'big')
     sealed = AESGCM(key).encrypt(TITLE + count, plain, bytes([control]) + authentication_key)
-    content = bytes([control]) + count + sealed[: len(plain) + 12]  # of the tag, twelve bytes are sent
+    content = (
+        bytes([control]) + count + sealed[: len(plain) + 12]
+    )  # of the tag, twelve bytes are sent
     return b'\xdb\x08' + TITLE + b'\x82' + len(content).to_bytes(2, 'big') + content
 
 
@@ -157,7 +166,9 @@ def of_specification(name: str) -> tuple[bytes, dict[str, Any]]:
         if code.startswith('0-1'):
             owner = device
         owner[camel_case(row['value_name'])] = item
-    if name == 'MSN':  # the line of a device's switch fits a pattern of the meter's too: the last line has the value
+    if (
+        name == 'MSN'
+    ):  # the line of a device's switch fits a pattern of the meter's too: the last line has the value
         device['actualSwitchPosition'] = device['msnMbusSwitchPosition']
     if device:
         document['mbusDevices'] = [{'channelId': 1} | device]
@@ -181,7 +192,9 @@ def _gas(device: dict[str, Any]) -> dict[str, Any]:
         return {}
     return {
         'deviceType': {'value': 3, 'unit': None},
-        'equipmentIdentifierGas': _first_of(device, 'mbusEquipmentIdentifier', 'equipmentIdentifierGas'),
+        'equipmentIdentifierGas': _first_of(
+            device, 'mbusEquipmentIdentifier', 'equipmentIdentifierGas'
+        ),
         'hourlyGasMeterReading': reading,
     }
 

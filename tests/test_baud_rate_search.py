@@ -21,7 +21,9 @@ def arrival(data: bytes, before: bytes = b'') -> Event:
     framer.feed(data)
 
     def report(search: BaudRateSearch, seconds: float) -> bool:
-        return search.bytes_arrived(seconds, framer.unexplained, framer.unprintable, inside_telegram=framer.inside)
+        return search.bytes_arrived(
+            seconds, framer.unexplained, framer.unprintable, inside_telegram=framer.inside
+        )
 
     return report
 
@@ -69,7 +71,11 @@ SEARCHES: dict[str, list[tuple[Event, float, int]]] = {
     'a few bytes': [(few_bytes, 0, 115200), (after_few_bytes, 0, 115200)],
     'noise after a change': [(noise, 0, 9600), (noise, 1, 9600), (after_noise, 1, 115200)],
     'noise for long after a change': [(noise, 0, 9600), (noise, SHORT, 9600), (noise, 2, 115200)],
-    'noise soon after a telegram': [(found, 0, 115200), (noise, SHORT, 115200), (after_noise, 0, 115200)],
+    'noise soon after a telegram': [
+        (found, 0, 115200),
+        (noise, SHORT, 115200),
+        (after_noise, 0, 115200),
+    ],
     'noise long after a telegram': [(found, 0, 115200), (noise, LONG, 9600)],
     'silence long after a telegram, with noise': [(found, 0, 115200), (after_text, LONG, 9600)],
     'lines of a telegram between noise': [
@@ -81,12 +87,25 @@ SEARCHES: dict[str, list[tuple[Event, float, int]]] = {
     'short silence': [(silence, SHORT, 115200)],
     'long silence': [(silence, LONG, 9600)],
     'silence in parts': [(silence, SHORT, 115200), (silence, 2.5, 9600)],
-    'silence with a telegram between': [(silence, SHORT, 115200), (telegram, 0, 115200), (silence, SHORT, 115200)],
-    'silence again and again': [(silence, LONG, 9600), (silence, LONG, 115200), (silence, LONG, 9600)],
+    'silence with a telegram between': [
+        (silence, SHORT, 115200),
+        (telegram, 0, 115200),
+        (silence, SHORT, 115200),
+    ],
+    'silence again and again': [
+        (silence, LONG, 9600),
+        (silence, LONG, 115200),
+        (silence, LONG, 9600),
+    ],
     'noise soon after a change for silence': [(silence, LONG, 9600), (noise, 0.5, 115200)],
     'long silence after a telegram': [(found, 0, 115200), (silence, LONG, 9600)],
     'noise after a baud rate that was refused': [(refused, 0, 9600), (noise, 0, 115200)],
-    'a telegram after a change': [(noise, 0, 9600), (found, 0, 9600), (noise, SHORT, 9600), (after_noise, 0, 9600)],
+    'a telegram after a change': [
+        (noise, 0, 9600),
+        (found, 0, 9600),
+        (noise, SHORT, 9600),
+        (after_noise, 0, 9600),
+    ],
 }
 
 

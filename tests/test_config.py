@@ -62,8 +62,18 @@ def test_a_file_without_settings_means_the_defaults(text: str) -> None:
         ('server', 'port', '65535', 65535),
         ('server', 'telegram_port', '', None),
         ('server', 'telegram_port', '2001', 2001),
-        ('server', 'hosts', '\n  a.example.org\n  b.example.org', ('a.example.org', 'b.example.org')),
-        ('server', 'hosts', 'meter.example.org, P1.example.org', ('meter.example.org', 'p1.example.org')),
+        (
+            'server',
+            'hosts',
+            '\n  a.example.org\n  b.example.org',
+            ('a.example.org', 'b.example.org'),
+        ),
+        (
+            'server',
+            'hosts',
+            'meter.example.org, P1.example.org',
+            ('meter.example.org', 'p1.example.org'),
+        ),
         ('server', 'cors_origin', '*', '*'),
         ('server', 'cors_origin', 'https://example.org:8443', 'https://example.org:8443'),
         ('server', 'max_connections', '1', 1),
@@ -138,7 +148,10 @@ def test_a_wrong_value_is_refused(section: str, key: str, text: str) -> None:
         ('[metre]\n', '[metre]'),
         ('[DEFAULT]\nport = /dev/ttyUSB0\n', '[DEFAULT]'),
         ('[Meter]\n', '[Meter]'),
-        ('[meter]\nprot = /dev/ttyUSB0\n', '[meter] prot: unknown setting; the settings are: port, '),
+        (
+            '[meter]\nprot = /dev/ttyUSB0\n',
+            '[meter] prot: unknown setting; the settings are: port, ',
+        ),
         ('[server]\ntimeout = 30\n', '[server] timeout: unknown setting; the settings are: host, '),
         ('[meter]\nport = /dev/ttyUSB0\nport = /dev/ttyUSB1\n', '[meter] port is set twice'),
         ('[meter]\n[server]\n[meter]\n', '[meter] is in the file twice'),
@@ -168,14 +181,29 @@ def test_a_file_that_cannot_be_read_is_refused(path: str) -> None:
 
 @pytest.mark.parametrize('key', ['decryption_key', 'authentication_key'])
 @pytest.mark.parametrize(
-    'text', [KEY[1:], KEY + '0', KEY + KEY, 'x' + KEY[1:], '0x' + KEY[2:], ' '.join(KEY), KEY[:-1] + '٣', '0']
+    'text',
+    [
+        KEY[1:],
+        KEY + '0',
+        KEY + KEY,
+        'x' + KEY[1:],
+        '0x' + KEY[2:],
+        ' '.join(KEY),
+        KEY[:-1] + '٣',
+        '0',
+    ],
 )
 def test_a_wrong_key_is_refused_and_not_shown(key: str, text: str) -> None:
     """A key is 32 hexadecimal digits; the error says so without the key."""
-    assert refusal(f'[meter]\n{key} = {text}\n') == f'{FILE}: [meter] {key} = …: must be 32 hexadecimal digits'
+    assert (
+        refusal(f'[meter]\n{key} = {text}\n')
+        == f'{FILE}: [meter] {key} = …: must be 32 hexadecimal digits'
+    )
 
 
-@pytest.mark.parametrize('line', [f'decryption_key {KEY}', f'  {KEY}', f'[meter]\ndecryption_key {KEY}'])
+@pytest.mark.parametrize(
+    'line', [f'decryption_key {KEY}', f'  {KEY}', f'[meter]\ndecryption_key {KEY}']
+)
 def test_a_line_that_is_not_a_setting_is_not_shown(line: str) -> None:
     """A secret is not shown when its line has no '='."""
     assert KEY not in refusal(f'{line}\n')
@@ -189,11 +217,17 @@ def test_a_password_is_read_character_by_character() -> None:
 
 def test_secrets_are_not_in_the_representation() -> None:
     """A traceback or a log that shows a configuration does not show its secrets."""
-    shown = repr(loaded(f'[meter]\ndecryption_key = {KEY}\n[server]\nuser = me\npassword = geheim\n'))
+    shown = repr(
+        loaded(f'[meter]\ndecryption_key = {KEY}\n[server]\nuser = me\npassword = geheim\n')
+    )
     assert KEY not in shown and 'geheim' not in shown and "user='me'" in shown
 
 
-SECRETS = [('meter', 'decryption_key', KEY), ('meter', 'authentication_key', KEY), ('server', 'password', 'geheim')]
+SECRETS = [
+    ('meter', 'decryption_key', KEY),
+    ('meter', 'authentication_key', KEY),
+    ('server', 'password', 'geheim'),
+]
 
 
 def with_user(section: str, settings: str) -> str:
@@ -203,7 +237,9 @@ def with_user(section: str, settings: str) -> str:
 
 
 @pytest.mark.parametrize(('section', 'key', 'secret'), SECRETS)
-def test_a_secret_may_be_in_a_separate_file(section: str, key: str, secret: str, tmp_path: Path) -> None:
+def test_a_secret_may_be_in_a_separate_file(
+    section: str, key: str, secret: str, tmp_path: Path
+) -> None:
     """The file's name is relative to the folder of config.ini; its line end is not part of the secret."""
     Path('secret').write_text(f'{secret}\n')
     FILE.write_text(with_user(section, f'{key}_file = secret\n'))
@@ -212,7 +248,9 @@ def test_a_secret_may_be_in_a_separate_file(section: str, key: str, secret: str,
 
 
 @pytest.mark.parametrize(('section', 'key', 'secret'), SECRETS)
-def test_a_secret_may_be_a_credential_of_the_service(section: str, key: str, secret: str, tmp_path: Path) -> None:
+def test_a_secret_may_be_a_credential_of_the_service(
+    section: str, key: str, secret: str, tmp_path: Path
+) -> None:
     """A secret that config.ini does not set is read from the file of that name in systemd's folder of credentials."""
     credentials = tmp_path / 'credentials'
     credentials.mkdir()
@@ -225,14 +263,19 @@ def test_a_secret_may_be_a_credential_of_the_service(section: str, key: str, sec
 
 @pytest.mark.parametrize(('section', 'key', 'secret'), SECRETS)
 @pytest.mark.parametrize('content', [None, b'\xff\xfe'])
-def test_a_wrong_file_for_a_secret_is_refused(section: str, key: str, secret: str, content: bytes | None) -> None:
+def test_a_wrong_file_for_a_secret_is_refused(
+    section: str, key: str, secret: str, content: bytes | None
+) -> None:
     """A secret's file that is missing or not text is named with its setting; a secret cannot be set twice."""
     if content:
         Path('secret').write_bytes(content)
     complaint = refusal(with_user(section, f'{key}_file = secret\n'))
     assert f'[{section}] {key}: secret: ' in complaint
     complaint = refusal(with_user(section, f'{key} = {secret}\n{key}_file = secret\n'))
-    assert f'{key} and {key}_file: only one of them may be set' in complaint and secret not in complaint
+    assert (
+        f'{key} and {key}_file: only one of them may be set' in complaint
+        and secret not in complaint
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from dsmr_rest.mbus import KINDS
 if sys.platform != 'linux':
     pytest.skip('Chromium is driven as Debian has it', allow_module_level=True)
 
-pytest.importorskip('selenium', reason='selenium drives the browser: pip install -r requirements-dev.txt')
+pytest.importorskip(
+    'selenium', reason='selenium drives the browser: pip install -r requirements-dev.txt'
+)
 
 from selenium import webdriver
 
@@ -129,21 +131,27 @@ def sending(*lines: str, checksum: bool = True) -> Callable[[], bytes]:
     return lambda: data
 
 
-def test_the_page_is_small_and_self_contained(start_server: StartServer, meter: FaultyMeter) -> None:
+def test_the_page_is_small_and_self_contained(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
     """The dashboard is one file under 40 kB without external references, and cannot turn text into markup."""
     reply = start_server(meter.port).get('/dashboard')
     page = reply.body.decode()
     assert len(reply.body) < 40_000
     assert "default-src 'none'" in reply.headers['Content-Security-Policy']
     assert re.findall(r'https?:[^\'" ]*', page) == ['http://www.w3.org/2000/svg']
-    assert not re.search(r'\bsrc\s*=|@import|url\((?!#)|innerHTML|outerHTML|insertAdjacentHTML|document\.write', page)
+    assert not re.search(
+        r'\bsrc\s*=|@import|url\((?!#)|innerHTML|outerHTML|insertAdjacentHTML|document\.write', page
+    )
     assert set(re.findall(r'href="([^"]*)"', page)) == {'data:,', './', 'telegram', 'health'}
 
 
 def test_the_page_knows_the_kinds_of_mbus_devices() -> None:
     """The names of M-Bus device types in the page are those of the package."""
     (kinds,) = re.findall(r'^const KINDS = (.*);', dashboard_page().decode(), re.MULTILINE)
-    assert json.loads(kinds) == {str(number): kind.name.capitalize() for number, kind in KINDS.items()}
+    assert json.loads(kinds) == {
+        str(number): kind.name.capitalize() for number, kind in KINDS.items()
+    }
 
 
 def test_values_change_and_the_plot_grows(start_server: StartServer, open_page: OpenPage) -> None:
@@ -168,12 +176,17 @@ def test_values_change_and_the_plot_grows(start_server: StartServer, open_page: 
         wait_for(lambda: re.fullmatch(r'Delivering 0\.6\d\d kW', page.text('headline')))
         assert re.match(r'Net \u22120\.6\d\d kW', page.text('signed'))
         wait_for(lambda: page.points > few + 40)
-        assert re.search(r'Lowest \u22120\.6\d\d kW, highest 1\.2\d\d kW in the last minute', page.text('plot-text'))
+        assert re.search(
+            r'Lowest \u22120\.6\d\d kW, highest 1\.2\d\d kW in the last minute',
+            page.text('plot-text'),
+        )
         assert page.text('state') == 'Live'
         assert page.complaints == []
 
 
-def test_a_lost_meter_is_reported_until_it_is_back(start_server: StartServer, open_page: OpenPage) -> None:
+def test_a_lost_meter_is_reported_until_it_is_back(
+    start_server: StartServer, open_page: OpenPage
+) -> None:
     """Without its meter the page reports why, and dims old values and states their age, until the meter is back."""
     with new_meter(interval=0.2) as meter:
         page = open_page(start_server(meter.port))
@@ -223,7 +236,9 @@ def test_a_refused_stream_is_reported_and_requested_again(
     page.await_text('state', 'Live')
 
 
-def test_the_age_counts_up(start_server: StartServer, open_page: OpenPage, meter: FaultyMeter) -> None:
+def test_the_age_counts_up(
+    start_server: StartServer, open_page: OpenPage, meter: FaultyMeter
+) -> None:
     """The age of the reading increases until the next telegram."""
     page = open_page(start_server(meter.port))
     page.await_text('age', 'Received 0 s ago')
@@ -243,17 +258,40 @@ def test_the_age_does_not_need_clocks_that_agree(
     assert page.run(ages) == [*['Received 0 s ago'] * 3, 'Received 10 s ago']
 
 
-BARE = ('1-0:1.8.1(000123.456*kWh)', '1-0:1.8.2(000234.567*kWh)', '1-0:1.7.0(0001.19*kW)', '1-0:2.7.0(0000.00*kW)')
+BARE = (
+    '1-0:1.8.1(000123.456*kWh)',
+    '1-0:1.8.2(000234.567*kWh)',
+    '1-0:1.7.0(0001.19*kW)',
+    '1-0:2.7.0(0000.00*kW)',
+)
 SWEDISH = (
-    *('1-0:1.8.0(00006619.795*kWh)', '1-0:2.8.0(00000012.000*kWh)', '1-0:3.8.0(00003137.803*kVArh)'),
+    *(
+        '1-0:1.8.0(00006619.795*kWh)',
+        '1-0:2.8.0(00000012.000*kWh)',
+        '1-0:3.8.0(00003137.803*kVArh)',
+    ),
     *('1-0:4.8.0(00000269.488*kVArh)', '1-0:1.7.0(0000.000*kW)', '1-0:2.7.0(0000.345*kW)'),
-    *('1-0:21.7.0(0000.000*kW)', '1-0:22.7.0(0000.345*kW)', '1-0:23.7.0(0000.000*kVAr)', '1-0:32.7.0(231.5*V)'),
+    *(
+        '1-0:21.7.0(0000.000*kW)',
+        '1-0:22.7.0(0000.345*kW)',
+        '1-0:23.7.0(0000.000*kVAr)',
+        '1-0:32.7.0(231.5*V)',
+    ),
 )
 IN_WATTS = (
-    *('1-0:0.0.0*255(0272031312565)', '1-0:1.8.0*255(00052185.7825309*kWh)', '1-0:2.8.0*255(00019949.3221493*kWh)'),
+    *(
+        '1-0:0.0.0*255(0272031312565)',
+        '1-0:1.8.0*255(00052185.7825309*kWh)',
+        '1-0:2.8.0*255(00019949.3221493*kWh)',
+    ),
     *('1-0:21.7.0*255(000747.85*W)', '1-0:1.7.0*255(002124.86*W)', '1-0:96.5.5*255(80)'),
 )
-HEAT = ('1-3:0.2.8(50)', '0-0:1.0.0(220208231051W)', '0-1:24.1.0(004)', '0-1:24.2.1(220208231051W)(46.720*GJ)')
+HEAT = (
+    '1-3:0.2.8(50)',
+    '0-0:1.0.0(220208231051W)',
+    '0-1:24.1.0(004)',
+    '0-1:24.2.1(220208231051W)(46.720*GJ)',
+)
 NULLS = (
     *(
         '1-3:0.2.8(50)',
@@ -267,7 +305,12 @@ NULLS = (
 )
 ODD = {
     'bare': (BARE, {'plot', 'totals'}, 'Using 1.190 kW', 'Tariff 2 234.567'),
-    'swedish': (SWEDISH, {'plot', 'totals', 'phases'}, 'Delivering 0.345 kW', 'Total 6619.795 12.000'),
+    'swedish': (
+        SWEDISH,
+        {'plot', 'totals', 'phases'},
+        'Delivering 0.345 kW',
+        'Total 6619.795 12.000',
+    ),
     'watts': (IN_WATTS, {'plot', 'totals', 'phases'}, 'Using 2.125 kW', 'L1 0.748 kW'),
     'heat': (HEAT, {'devices'}, 'No power in the reading', 'Heat 46.720 GJ 2022-02-08 23:10'),
     'nulls': (NULLS, {'totals', 'devices'}, 'No power in the reading', 'Unknown device 1.500 m³'),
@@ -275,7 +318,9 @@ ODD = {
 
 
 @pytest.mark.parametrize('name', ODD)
-def test_an_odd_meter_shows_what_it_has(name: str, start_server: StartServer, open_page: OpenPage) -> None:
+def test_an_odd_meter_shows_what_it_has(
+    name: str, start_server: StartServer, open_page: OpenPage
+) -> None:
     """The page shows what the meter sends, and no section, number or name for anything else."""
     lines, sections, headline, among = ODD[name]
     with new_meter(interval=0.2, source=sending(*lines, checksum=name != 'watts')) as meter:
@@ -298,14 +343,22 @@ def test_a_belgian_meter_shows_its_peaks(start_server: StartServer, open_page: O
         page.await_text('state', 'Live')
         reading = server.get('/').json
         assert page.shown == set(SECTIONS)
-        assert f'Peak this month {reading["belgiumMaximumDemandMonth"]["value"]:.3f} kW' in page.text('demand')
+        assert (
+            f'Peak this month {reading["belgiumMaximumDemandMonth"]["value"]:.3f} kW'
+            in page.text('demand')
+        )
         page.browser.find_element('css selector', 'summary').click()
         assert len(page.browser.find_elements('css selector', 'details tbody tr')) == 13
         peak = reading['belgiumMaximumDemand13Months'][0]
-        assert f'{peak["occurred"][:7]} {peak["value"]:.3f} kW {peak["occurred"][:10]}' in page.text('demand')
+        assert (
+            f'{peak["occurred"][:7]} {peak["value"]:.3f} kW {peak["occurred"][:10]}'
+            in page.text('demand')
+        )
         gas, water = (device['mbusMeterReading']['value'] for device in reading['mbusDevices'])
         assert re.search(f'Gas {gas:.3f} m³ .* Water {water:.3f} m³', page.text('devices'))
-        assert f'Tariff {int(reading["electricityActiveTariff"]["value"])}, active' in page.text('totals')
+        assert f'Tariff {int(reading["electricityActiveTariff"]["value"])}, active' in page.text(
+            'totals'
+        )
         assert re.search(r'L3 \u2212?\d\.\d{3} kW 2\d\d\.\d V \d+\.\d\d A', page.text('phases'))
 
 
@@ -320,14 +373,19 @@ def test_text_stays_text(start_server: StartServer, open_page: OpenPage) -> None
 
 
 @pytest.mark.parametrize('theme', ['light', 'dark'])
-def test_it_fits_a_phone_and_is_legible(theme: str, start_server: StartServer, open_page: OpenPage) -> None:
+def test_it_fits_a_phone_and_is_legible(
+    theme: str, start_server: StartServer, open_page: OpenPage
+) -> None:
     """In both themes, live and lost, 360 px are wide enough and all text has a contrast of at least 4.5."""
     with new_meter('belgium', interval=0.2) as meter:
         page = open_page(start_server(meter.port))
         emulate(page.browser, PHONE, prefers_color_scheme=theme, prefers_reduced_motion='reduce')
         page.await_text('state', 'Live')
         assert page.run(f"return matchMedia('(prefers-color-scheme: {theme})').matches")
-        assert page.run("return getComputedStyle(document.getElementById('power')).transitionDuration") == '0s'
+        assert (
+            page.run("return getComputedStyle(document.getElementById('power')).transitionDuration")
+            == '0s'
+        )
         page.browser.find_element('css selector', 'summary').click()
         check_width_and_contrast(page)
         meter.unplug()
@@ -336,7 +394,9 @@ def test_it_fits_a_phone_and_is_legible(theme: str, start_server: StartServer, o
 
 
 def check_width_and_contrast(page: Page) -> None:
-    wide, room = page.run('const e = document.documentElement; return [e.scrollWidth, e.clientWidth]')
+    wide, room = page.run(
+        'const e = document.documentElement; return [e.scrollWidth, e.clientWidth]'
+    )
     assert wide <= room == PHONE
     contrasts = page.run(CONTRASTS)
     assert len(contrasts) > 50
@@ -353,10 +413,16 @@ def test_a_screen_reader_finds_everything(start_server: StartServer, open_page: 
         page = open_page(start_server(meter.port))
         page.await_text('state', 'Live')
         tree = page.browser.execute_cdp_cmd('Accessibility.getFullAXTree', {})['nodes']
-    nodes = [(node['role']['value'], property_of(node, 'name'), node) for node in tree if not node['ignored']]
+    nodes = [
+        (node['role']['value'], property_of(node, 'name'), node)
+        for node in tree
+        if not node['ignored']
+    ]
     roles = [role for role, *_ in nodes]
     landmarks = ('banner', 'main', 'contentinfo', 'navigation', 'status')
-    assert {landmark: roles.count(landmark) for landmark in landmarks} == dict.fromkeys(landmarks, 1)
+    assert {landmark: roles.count(landmark) for landmark in landmarks} == dict.fromkeys(
+        landmarks, 1
+    )
     assert roles.count('heading') == 1 + roles.count('region') == 7
     assert (roles.count('table'), roles.count('rowheader')) == (4, 3 + 2 + 2 + 3)
     named = {'region', 'table', 'navigation', 'link', 'DisclosureTriangle'}
@@ -366,7 +432,9 @@ def test_a_screen_reader_finds_everything(start_server: StartServer, open_page: 
     assert property_of(plot, 'description').startswith('Lowest')
 
 
-def test_announcements_are_rare(start_server: StartServer, open_page: OpenPage, meter: FaultyMeter) -> None:
+def test_announcements_are_rare(
+    start_server: StartServer, open_page: OpenPage, meter: FaultyMeter
+) -> None:
     """A screen reader announces the first reading, and none that follows within half a minute."""
     page = open_page(start_server(meter.port))
     wait_for(lambda: re.fullmatch(r'(Using|Delivering) \d+\.\d{3} kW', page.text('spoken')))

@@ -52,7 +52,9 @@ def seen() -> Iterator[Seen]:
 
 def announced(port: int, *, homewizard_api: bool = False) -> Announcement:
     """A server's announcement on loopback, which has been started."""
-    announcement = Announcement(ServerSettings(homewizard_api=homewizard_api), port, addresses=LOOPBACK)
+    announcement = Announcement(
+        ServerSettings(homewizard_api=homewizard_api), port, addresses=LOOPBACK
+    )
     announcement.start(READING)
     return announcement
 
@@ -104,7 +106,9 @@ def test_a_meter_is_not_announced_twice(seen: Seen, caplog: pytest.LogCaptureFix
         found(seen, first)
         with closing(announced(8081, homewizard_api=True)):
             wait_for(lambda: caplog.records)
-    assert [record.message.count(NonUniqueNameException.__name__) for record in caplog.records] == [1]
+    assert [record.message.count(NonUniqueNameException.__name__) for record in caplog.records] == [
+        1
+    ]
 
 
 @pytest.mark.parametrize('homewizard_api', [True, False])
@@ -139,7 +143,9 @@ def test_a_meter_is_not_announced_without_a_reading() -> None:
 
 
 @pytest.mark.parametrize(
-    ('settings', 'addresses'), [({'host': '192.0.2.1'}, ()), ({}, ['::1']), ({}, ['localhost'])], ids=str
+    ('settings', 'addresses'),
+    [({'host': '192.0.2.1'}, ()), ({}, ['::1']), ({}, ['localhost'])],
+    ids=str,
 )
 def test_an_impossible_address_costs_the_announcement_only(
     settings: dict[str, Any], addresses: Sequence[str], caplog: pytest.LogCaptureFixture
@@ -154,7 +160,11 @@ def test_an_impossible_address_costs_the_announcement_only(
 
 @pytest.mark.parametrize(('homewizard_api', 'level'), [(True, 'WARNING'), (False, 'INFO')])
 def test_without_the_library_there_is_one_log_line(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, homewizard_api: bool, level: str
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    homewizard_api: bool,
+    level: str,
 ) -> None:
     """The library is optional: its absence is a warning when the API is switched on, otherwise only information."""
     monkeypatch.setitem(sys.modules, 'zeroconf', None)
@@ -165,9 +175,16 @@ def test_without_the_library_there_is_one_log_line(
     ]
 
 
-def test_a_server_on_every_address_is_announced_on_the_network(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_on_every_address_is_announced_on_the_network(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Without a host it is announced on the computer's own addresses; closed at once, so that no packet is sent."""
-    if all(ip.ip == '127.0.0.1' for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4):
+    if all(
+        ip.ip == '127.0.0.1'
+        for adapter in ifaddr.get_adapters()
+        for ip in adapter.ips
+        if ip.is_IPv4
+    ):
         pytest.skip('this computer has no network')
     with closing(Announcement(ServerSettings(), 8080)) as announcement:
         announcement.start(None)
@@ -179,16 +196,22 @@ def test_a_computer_without_a_network_is_one_log_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With loopback as the only interface nothing is announced."""
-    loopback = ifaddr.Adapter('lo', 'lo', [ifaddr.IP('127.0.0.1', 8, 'lo'), ifaddr.IP(('::1', 0, 0), 128, 'lo')])
+    loopback = ifaddr.Adapter(
+        'lo', 'lo', [ifaddr.IP('127.0.0.1', 8, 'lo'), ifaddr.IP(('::1', 0, 0), 128, 'lo')]
+    )
     monkeypatch.setattr(ifaddr, 'get_adapters', lambda: [loopback])
     Announcement(ServerSettings(), 8080).start(None)
-    assert [record.message for record in caplog.records] == ['not announced on the network: there is no network']
+    assert [record.message for record in caplog.records] == [
+        'not announced on the network: there is no network'
+    ]
 
 
 def test_the_library_is_imported_only_for_an_announcement() -> None:
     """A server that is not announced imports neither zeroconf nor asyncio: together they take 6 MB."""
     program = 'import sys, dsmr_rest.discovery; print({"zeroconf", "ifaddr", "asyncio"} & set(sys.modules))'
-    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout == 'set()\n'
 
 
@@ -208,7 +231,9 @@ def test_the_library_is_imported_only_for_an_announcement() -> None:
     ],
     ids=str,
 )
-def test_what_is_announced(settings: dict[str, Any], *, is_wanted: bool, describes_meter: bool) -> None:
+def test_what_is_announced(
+    settings: dict[str, Any], *, is_wanted: bool, describes_meter: bool
+) -> None:
     """A server that others can reach is announced; as a meter when clients of the API can use it without a login."""
     announcement = Announcement(ServerSettings(**settings), 8080, addresses=LOOPBACK)
     assert (announcement.is_wanted, announcement.describes_meter) == (is_wanted, describes_meter)

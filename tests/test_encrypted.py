@@ -41,7 +41,11 @@ def meter(frames: Iterator[bytes], interval: float = INTERVAL) -> Iterator[Simul
 
 
 def reader(
-    port: str, key: bytes = KEY, authentication_key: bytes = b'', specification: str = 'auto', line: str = '115200 8N1'
+    port: str,
+    key: bytes = KEY,
+    authentication_key: bytes = b'',
+    specification: str = 'auto',
+    line: str = '115200 8N1',
 ) -> P1Reader:
     return P1Reader(
         MeterSettings(
@@ -64,7 +68,9 @@ def reader(
     ],
 )
 @pytest.mark.parametrize('by_name', [True, False])
-def test_the_right_keys_give_readings(name: str, authentication_key: bytes, chosen: str, by_name: bool) -> None:
+def test_the_right_keys_give_readings(
+    name: str, authentication_key: bytes, chosen: str, by_name: bool
+) -> None:
     """The plain telegram is read by the specification that is set, or found between MSN and the Austrian ones."""
     plain, _ = of_specification(name)
     frame = cipher_frame(plain, KEY, authentication_key or PUBLIC_KEY)
@@ -151,7 +157,10 @@ def test_a_damaged_frame_is_counted() -> None:
     """Once the keys have worked, a frame that cannot be decrypted is counted and is not a fault."""
     with meter(cycle([FIRST, damaged(SECOND, 60)])) as simulated:
         source = reader(simulated.port)
-        read_until(source, lambda _: source.counters.decryption_failures > 1 and source.counters.telegrams > 2)
+        read_until(
+            source,
+            lambda _: source.counters.decryption_failures > 1 and source.counters.telegrams > 2,
+        )
         error = source.nothing_usable(LineCounters(), 1.0)
     assert error.fault.code == 'decryption_failed'
 
@@ -161,7 +170,9 @@ def test_the_checksum_within_counts_too() -> None:
     wrong = counting(2).replace(b'000002', b'000003')
     with meter(cycle([cipher_frame(wrong, counter=2), FIRST])) as simulated:
         source = reader(simulated.port)
-        found = read_until(source, lambda found: len(found) > 2 and source.counters.checksum_failures > 1)
+        found = read_until(
+            source, lambda found: len(found) > 2 and source.counters.checksum_failures > 1
+        )
     assert telegrams_of(found) == {counting(1)}
 
 

@@ -48,7 +48,9 @@ def data(*lines: str, specification: str = 'V5') -> dict[str, Any]:
 
 def last_number(telegram: bytes, code: str) -> float | None:
     """The number in the last brackets of the code's line."""
-    match = re.search(rf'^{re.escape(code)}(?:\([^)]*\))*?\(([\d.]+)[^)]*\)\r$', telegram.decode(), re.MULTILINE)
+    match = re.search(
+        rf'^{re.escape(code)}(?:\([^)]*\))*?\(([\d.]+)[^)]*\)\r$', telegram.decode(), re.MULTILINE
+    )
     return float(match[1]) if match else None
 
 
@@ -205,7 +207,9 @@ def test_a_whole_telegram() -> None:
         ),
     ],
 )  # fmt: skip
-def test_meters_of_other_countries(specification: str, lines: tuple[str, ...], expected: dict[str, Any]) -> None:
+def test_meters_of_other_countries(
+    specification: str, lines: tuple[str, ...], expected: dict[str, Any]
+) -> None:
     """The names and units of every country become the same fields, in W and kWh."""
     fields = data(*lines, specification=specification)
     assert {field: fields.get(field) for field in expected} == expected
@@ -228,14 +232,17 @@ def test_the_model_is_the_header_line(header: str, model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ('version', 'expected'), [('50', 50), ('50217', 50217), ('9' * 10, None), ('5x', None), ('\xb2', None), ('', None)]
+    ('version', 'expected'),
+    [('50', 50), ('50217', 50217), ('9' * 10, None), ('5x', None), ('\xb2', None), ('', None)],
 )
 def test_the_version_is_a_number_of_few_digits(version: str, expected: int | None) -> None:
     """A version that is not a number of at most nine ASCII digits is left out."""
     assert data(f'1-3:0.2.8({version})').get('smr_version') == expected
 
 
-@pytest.mark.parametrize(('text', 'tariff'), [('0001', 1), ('0004', 4), ('0000', None), ('0005', None), ('', None)])
+@pytest.mark.parametrize(
+    ('text', 'tariff'), [('0001', 1), ('0004', 4), ('0000', None), ('0005', None), ('', None)]
+)
 def test_a_tariff_is_one_to_four(text: str, tariff: int | None) -> None:
     """A tariff other than 1 to 4 is left out."""
     assert data(f'0-0:96.14.0({text})').get('active_tariff') == tariff
@@ -251,7 +258,11 @@ def test_an_unreadable_tariff_leaves_no_sum() -> None:
 
 
 def mbus(channel: int, kind: str, reading: str, identifier: str = '4730') -> list[str]:
-    return [f'0-{channel}:24.1.0({kind})', f'0-{channel}:96.1.0({identifier})', f'0-{channel}:24.2.1{reading}']
+    return [
+        f'0-{channel}:24.1.0({kind})',
+        f'0-{channel}:96.1.0({identifier})',
+        f'0-{channel}:24.2.1{reading}',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +278,13 @@ def mbus(channel: int, kind: str, reading: str, identifier: str = '4730') -> lis
 def test_every_kind_of_device_has_its_type(kind: str, name: str, unit: str) -> None:
     """An M-Bus device is listed with type, unit, value and the meter's own local time as a number."""
     (device,) = data(*mbus(2, kind, f'(240715103000S)(00046.720*{unit})'))['external']
-    assert device == {'unique_id': '4730', 'type': name, 'timestamp': 240715103000, 'value': 46.72, 'unit': unit}
+    assert device == {
+        'unique_id': '4730',
+        'type': name,
+        'timestamp': 240715103000,
+        'value': 46.72,
+        'unit': unit,
+    }
     assert type(device['timestamp']) is int
 
 
@@ -344,14 +361,20 @@ def constant() -> Iterator[FaultyMeter]:
         yield simulated
 
 
-def test_without_the_setting_the_paths_do_not_exist(start_server: StartServer, constant: FaultyMeter) -> None:
+def test_without_the_setting_the_paths_do_not_exist(
+    start_server: StartServer, constant: FaultyMeter
+) -> None:
     """Without the setting all its paths are 404, and the meter is not read."""
     server = start_server(constant.port)
     assert {server.get(path).status for path in PATHS} == {404}
-    assert server.get('/health', {'Cache-Control': 'no-cache'}).json['counters']['portOpenings'] == 1
+    assert (
+        server.get('/health', {'Cache-Control': 'no-cache'}).json['counters']['portOpenings'] == 1
+    )
 
 
-def test_with_the_setting_they_are_a_device(start_server: StartServer, constant: FaultyMeter) -> None:
+def test_with_the_setting_they_are_a_device(
+    start_server: StartServer, constant: FaultyMeter
+) -> None:
     """The three paths return JSON, JSON with its age, and the telegram's own bytes."""
     server = start_server(constant.port, server=ON)
     device, fields, telegram = (server.get(path) for path in PATHS)
@@ -365,8 +388,12 @@ def test_with_the_setting_they_are_a_device(start_server: StartServer, constant:
     assert int(fields.headers['Age']) <= 1
 
 
-@pytest.mark.parametrize('path', ['/api/v1/state', '/api/v1/system', '/api/v1/', '/api/v1', '/api/', '/api/v2'])
-def test_other_paths_of_the_api_are_404(start_server: StartServer, constant: FaultyMeter, path: str) -> None:
+@pytest.mark.parametrize(
+    'path', ['/api/v1/state', '/api/v1/system', '/api/v1/', '/api/v1', '/api/', '/api/v2']
+)
+def test_other_paths_of_the_api_are_404(
+    start_server: StartServer, constant: FaultyMeter, path: str
+) -> None:
     """A P1 meter has no state, and this server no system: a status other than 404 fails the client's whole update."""
     assert start_server(constant.port, server=ON).get(path).status == 404
 
@@ -429,7 +456,11 @@ def newer_python() -> str | None:
     of_pyenv = Path.home().glob('.pyenv/versions/3.1[2-9]*/bin/python')
     check = 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 12))'
     for python in [sys.executable, *on_path, *map(str, of_pyenv)]:
-        if python and subprocess.run([python, '-c', check], capture_output=True, check=False).returncode == 0:
+        if (
+            python
+            and subprocess.run([python, '-c', check], capture_output=True, check=False).returncode
+            == 0
+        ):
             return python
     return None
 
@@ -466,12 +497,16 @@ def seen_by(client: str, port: int) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_real_client_reads_a_constant_meter(client: str, start_server: StartServer, constant: FaultyMeter) -> None:
+def test_the_real_client_reads_a_constant_meter(
+    client: str, start_server: StartServer, constant: FaultyMeter
+) -> None:
     """Home Assistant's library accepts the responses as a device of version 1, and every value arrives."""
     seen = seen_by(client, start_server(constant.port, server=ON).port)
     reading = read(of_version('belgium'))
     device, fields = homewizard.device(reading), homewizard.data(reading)
-    assert {key: seen['device'][key] for key in device} == device | {'api_version': '1.0.0'}  # its word for v1
+    assert {key: seen['device'][key] for key in device} == device | {
+        'api_version': '1.0.0'
+    }  # its word for v1
     measurement = seen['measurement']
     for ours, theirs in (
         ('total_power_import_kwh', 'energy_import_kwh'),
@@ -490,13 +525,21 @@ def test_the_real_client_reads_a_constant_meter(client: str, start_server: Start
     ):
         assert measurement[theirs] == fields[ours]
     assert measurement['unique_id'] == '1SIM0000000001'
-    assert re.fullmatch(r'20\d\d-\d\d-\d\d \d\d:\d\d:\d\d', measurement['monthly_power_peak_timestamp'])
+    assert re.fullmatch(
+        r'20\d\d-\d\d-\d\d \d\d:\d\d:\d\d', measurement['monthly_power_peak_timestamp']
+    )
     gas, water = fields['external']
-    assert [(device['unique_id'], device['unit'], device['value']) for device in seen['devices'].values()] == [
+    assert [
+        (device['unique_id'], device['unit'], device['value'])
+        for device in seen['devices'].values()
+    ] == [
         ('7SIM0000000001', 'm3', gas['value']),
         ('8SIM0000000001', 'm3', water['value']),
     ]
-    assert [key.partition('_7')[0].partition('_8')[0] for key in seen['devices']] == ['gas_meter', 'water_meter']
+    assert [key.partition('_7')[0].partition('_8')[0] for key in seen['devices']] == [
+        'gas_meter',
+        'water_meter',
+    ]
     assert (seen['state'], seen['v2']) == (None, False)
     assert seen['system']['wifi_ssid'] == 'dsmr-rest-server'
     assert seen['telegram'].encode() == of_version('belgium')

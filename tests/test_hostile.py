@@ -73,8 +73,12 @@ def test_endless_empty_lines_are_refused(part: bytes, start_server: StartServer)
     assert exchange(server.port, *[part] * 20).startswith(b'HTTP/1.1 400')
 
 
-@pytest.mark.parametrize('request_', [b'GET / HTTP/1.1\nHost: localhost\n\n', b'GET / HTTP/1.1\r\n' + HOST + b'\n'])
-def test_lines_that_end_in_a_bare_line_feed_get_an_explanation(request_: bytes, start_server: StartServer) -> None:
+@pytest.mark.parametrize(
+    'request_', [b'GET / HTTP/1.1\nHost: localhost\n\n', b'GET / HTTP/1.1\r\n' + HOST + b'\n']
+)
+def test_lines_that_end_in_a_bare_line_feed_get_an_explanation(
+    request_: bytes, start_server: StartServer
+) -> None:
     """A header section without CR LF is answered at once with 400 and what is wrong."""
     server = start_server('/dev/serial/none')
     reply = exchange(server.port, request_)
@@ -88,7 +92,9 @@ def test_clients_that_reset_free_their_places(start_server: StartServer) -> None
         server = start_server(meter.port, meter={'timeout': 3600}, server={'max_connections': 8})
         with ExitStack() as stack:
             for _ in range(8):
-                client = stack.enter_context(socket.create_connection(('127.0.0.1', server.port), 15))
+                client = stack.enter_context(
+                    socket.create_connection(('127.0.0.1', server.port), 15)
+                )
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
                 client.sendall(b'GET / HTTP/1.1\r\n' + HOST + b'\r\n')
             wait_for(lambda: server.get('/', {'Prefer': 'wait=0'}).status == 503)
@@ -102,12 +108,17 @@ def test_a_full_server_still_says_why(start_server: StartServer) -> None:
         server = start_server(meter.port, meter={'timeout': 3600}, server={'max_connections': 4})
         with ExitStack() as stack:
             for _ in range(4):
-                client = stack.enter_context(socket.create_connection(('127.0.0.1', server.port), 15))
+                client = stack.enter_context(
+                    socket.create_connection(('127.0.0.1', server.port), 15)
+                )
                 client.sendall(b'GET / HTTP/1.1\r\n' + HOST + b'\r\n')
             wait_for(lambda: server.get('/health').json['waitingRequests'] == 4)
             health = server.get('/health')
             assert (health.status, health.json['code']) == (503, 'meter_silent')
-            statuses = {path: server.get(path).status for path in ('/dashboard', '/openapi.json', '/nothing')}
+            statuses = {
+                path: server.get(path).status
+                for path in ('/dashboard', '/openapi.json', '/nothing')
+            }
             assert statuses == {'/dashboard': 200, '/openapi.json': 200, '/nothing': 404}
             for path in '/', '/telegram', '/stream', '/metrics', '/currentElectricityUsage/value':
                 reply = server.get(path)
@@ -115,7 +126,9 @@ def test_a_full_server_still_says_why(start_server: StartServer) -> None:
                 assert reply.headers['Connection'] == 'close'
 
 
-def test_a_client_that_only_closed_its_sending_side_is_waited_for(start_server: StartServer) -> None:
+def test_a_client_that_only_closed_its_sending_side_is_waited_for(
+    start_server: StartServer,
+) -> None:
     """A half-closed connection (printf … | nc -N) still gets its response, however long that takes."""
     telegram = from_lines('1-0:1.7.0(00.355*kW)')
     with new_meter(interval=0.2, source=lambda: telegram) as meter:
@@ -126,7 +139,9 @@ def test_a_client_that_only_closed_its_sending_side_is_waited_for(start_server: 
             client.shutdown(socket.SHUT_WR)
             wait_for(lambda: server.health['waitingRequests'] == 1)
             began = time.monotonic()
-            wait_for(lambda: time.monotonic() - began > 1)  # several checks whether the client is there
+            wait_for(
+                lambda: time.monotonic() - began > 1
+            )  # several checks whether the client is there
             assert server.health['waitingRequests'] == 1
             meter.silent = False
             received = b''
@@ -163,7 +178,9 @@ def stalled(process: int) -> Iterator[None]:
     os.kill(process, signal.SIGCONT)
 
 
-def test_a_telegram_from_before_a_stall_is_not_served_as_a_new_one(start_server: StartServer) -> None:
+def test_a_telegram_from_before_a_stall_is_not_served_as_a_new_one(
+    start_server: StartServer,
+) -> None:
     """What waited in the kernel while the process was stopped is discarded; the next telegram is served."""
     before, meanwhile, after = (from_lines(f'1-0:1.7.0({number:06.3f}*kW)') for number in (1, 2, 3))
     master, port = pty.openpty()

@@ -56,8 +56,12 @@ def fault_of(text: str, step: int = AT_ONCE) -> tuple[int, str]:
 @pytest.mark.parametrize('step', [1, 7, AT_ONCE])
 def test_a_request_is_the_same_however_its_bytes_arrive(step: int) -> None:
     """Method, path, host and header fields do not depend on how the request was cut into pieces."""
-    request = receive('GET /a%20b?c=d/e HTTP/1.1\r\nHost: Pi.LOCAL.:8080\r\nAccept: \t x y \r\n\r\n', step)
-    assert request == Request('GET', '/a%20b', 'pi.local', {'host': 'Pi.LOCAL.:8080', 'accept': 'x y'}, keep_alive=True)
+    request = receive(
+        'GET /a%20b?c=d/e HTTP/1.1\r\nHost: Pi.LOCAL.:8080\r\nAccept: \t x y \r\n\r\n', step
+    )
+    assert request == Request(
+        'GET', '/a%20b', 'pi.local', {'host': 'Pi.LOCAL.:8080', 'accept': 'x y'}, keep_alive=True
+    )
 
 
 def test_repeated_fields_are_one_list() -> None:
@@ -140,7 +144,9 @@ def test_a_malformed_request_is_400(request_: str, step: int) -> None:
     ],
     ids=range(6),
 )
-def test_a_request_over_a_limit_is_refused_before_its_end(text: str, status: int, code: str, step: int) -> None:
+def test_a_request_over_a_limit_is_refused_before_its_end(
+    text: str, status: int, code: str, step: int
+) -> None:
     """A request line or header section over its limit is refused, also when its end never comes."""
     assert fault_of(text, step) == (status, code)
 
@@ -151,7 +157,10 @@ def requests_at_limits(excess: int) -> Iterator[tuple[str, tuple[int, str]]]:
     long_path = 'a' * (LINE_LIMIT + excess - len(line))
     yield f'GET /{long_path} HTTP/1.0\r\n\r\n', (414, 'uri_too_long')
     section = f'{line}\r\nA: '
-    yield section + 'b' * (HEADER_SECTION_LIMIT + excess - len(section)) + '\r\n\r\n', (431, 'headers_too_large')
+    yield (
+        section + 'b' * (HEADER_SECTION_LIMIT + excess - len(section)) + '\r\n\r\n',
+        (431, 'headers_too_large'),
+    )
     yield f'{line}\r\n' + 'A: b\r\n' * (FIELD_LIMIT + excess) + '\r\n', (431, 'headers_too_large')
 
 
@@ -170,7 +179,9 @@ def test_what_clients_send_is_below_the_limits() -> None:
     assert receive(f'GET /?{"a" * 3_900} HTTP/1.0\r\n{fields}\r\n').path == '/'
 
 
-@pytest.mark.parametrize('received', [b'', b'G', b'GET / HTTP/1.1\r\n\r', b'GET / HTTP/1.1\r\nHost: a'])
+@pytest.mark.parametrize(
+    'received', [b'', b'G', b'GET / HTTP/1.1\r\n\r', b'GET / HTTP/1.1\r\nHost: a']
+)
 def test_an_incomplete_request_has_no_end_yet(received: bytes) -> None:
     """As long as a valid request may follow, there is neither an end nor an error."""
     assert end_of_header_section(received) is None
@@ -211,7 +222,10 @@ def test_which_requests_keep_the_connection(version_and_fields: str, *, keep_ali
 )  # fmt: skip
 def test_the_age_that_a_client_accepts(cache_control: str, max_age: float | None) -> None:
     """Cache-Control states the accepted age in seconds: none with no-cache, unknown without max-age."""
-    assert receive(f'GET / HTTP/1.1\r\n{HOST}Cache-Control: {cache_control}\r\n\r\n').max_age == max_age
+    assert (
+        receive(f'GET / HTTP/1.1\r\n{HOST}Cache-Control: {cache_control}\r\n\r\n').max_age
+        == max_age
+    )
 
 
 @pytest.mark.parametrize(

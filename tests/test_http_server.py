@@ -71,7 +71,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that requires a user and a password, and that one origin may read."""
     settings = {'user': 'José', 'password': 'pass:wörd', 'cors_origin': 'https://example.org'}
-    server = Server(tmp_path_factory.mktemp('locked'), meter={'port': MISSING_PORT}, server=settings)
+    server = Server(
+        tmp_path_factory.mktemp('locked'), meter={'port': MISSING_PORT}, server=settings
+    )
     yield server
     assert server.stop() == 0
     assert 'Traceback' not in server.log
@@ -185,7 +187,9 @@ def test_an_unknown_path_is_404_without_the_meter(start_server: StartServer) -> 
         response = server.only_response(f'GET {path} HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n')
         assert is_problem(response, 404, 'not_found'), path
     counters = server.get('/health').json['counters']
-    assert counters['errorsByCode'] == {'port_missing': 1}, 'only the request for /health may have read the meter'
+    assert counters['errorsByCode'] == {'port_missing': 1}, (
+        'only the request for /health may have read the meter'
+    )
 
 
 def test_health_counts_what_happened(served: Server) -> None:
@@ -204,7 +208,9 @@ def test_health_counts_what_happened(served: Server) -> None:
     assert after['counters']['requestsByStatus']['200'] == successes_before + 2
 
 
-@pytest.mark.parametrize('path', ['/', '/telegram', '/health', '/currentElectricityUsage/value', UNKNOWN])
+@pytest.mark.parametrize(
+    'path', ['/', '/telegram', '/health', '/currentElectricityUsage/value', UNKNOWN]
+)
 def test_head_is_get_without_the_body(path: str, served: Server) -> None:
     """HEAD has the status and header fields of GET, including the length, and no body."""
     get = served.get(path, FROM_MEMORY)
@@ -227,11 +233,15 @@ def test_options_lists_the_allowed_methods(target: str, served: Server) -> None:
     assert 'Content-Length' not in response.headers
 
 
-@pytest.mark.parametrize('method', ['POST', 'PUT', 'DELETE', 'PATCH', 'TRACE', 'CONNECT', 'get', 'BREW'])
+@pytest.mark.parametrize(
+    'method', ['POST', 'PUT', 'DELETE', 'PATCH', 'TRACE', 'CONNECT', 'get', 'BREW']
+)
 @pytest.mark.parametrize('path', ['/', UNKNOWN])
 def test_only_reading_is_allowed(method: str, path: str, served: Server) -> None:
     """Any other method is 405 with Allow, on every path."""
-    response = served.only_response(f'{method} {path} HTTP/1.1\r\n{HOST}Content-Length: 4\r\n\r\nabcd')
+    response = served.only_response(
+        f'{method} {path} HTTP/1.1\r\n{HOST}Content-Length: 4\r\n\r\nabcd'
+    )
     assert is_problem(response, 405, 'method_not_allowed')
     assert response.headers['Allow'] == 'GET, HEAD, OPTIONS'
 
@@ -239,14 +249,21 @@ def test_only_reading_is_allowed(method: str, path: str, served: Server) -> None
 # How fresh a reading is
 
 
-def test_a_client_states_how_old_a_reading_may_be(start_server: StartServer, meter: FaultyMeter) -> None:
+def test_a_client_states_how_old_a_reading_may_be(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
     """max-age in a request accepts a reading from memory; no-cache, max-age=0 and other directives do not."""
     server = start_server(meter.port)
     first = server.get('/')
     kept = server.get('/', {'Cache-Control': 'no-transform, MAX-AGE=60'})
-    assert (kept.body, kept.headers['Last-Modified']) == (first.body, first.headers['Last-Modified'])
+    assert (kept.body, kept.headers['Last-Modified']) == (
+        first.body,
+        first.headers['Last-Modified'],
+    )
     assert server.openings == 1
-    for number, cache_control in enumerate(('no-cache, max-age=60', 'max-age=0', 'only-if-cached'), 2):
+    for number, cache_control in enumerate(
+        ('no-cache, max-age=60', 'max-age=0', 'only-if-cached'), 2
+    ):
         server.get('/', {'Cache-Control': cache_control})
         assert server.openings == number
 
@@ -266,7 +283,9 @@ def test_64_simultaneous_clients_share_a_telegram(start_server: StartServer) -> 
     """As many clients as are allowed get the same 200 from one opening of the port."""
     with new_meter(interval=2) as meter, ThreadPoolExecutor(64) as pool:
         meter.hush()
-        server = start_server(meter.port, server={'max_connections': 66})  # two for /health: one may be closing
+        server = start_server(
+            meter.port, server={'max_connections': 66}
+        )  # two for /health: one may be closing
         waiting = wait_together(server, pool, 64, '/telegram')
         meter.silent = False
         responses = [future.result() for future in waiting]
@@ -302,8 +321,12 @@ def test_a_busy_port_is_503_until_it_is_free(start_server: StartServer, meter: F
     assert server.get('/').status == 200
 
 
-@pytest.mark.parametrize(('timeout', 'prefer'), [(0.5, ''), (3600, 'respond-async, WAIT=1; x=y'), (0.5, 'wait=3600')])
-def test_a_silent_meter_is_504_after_the_wait(timeout: float, prefer: str, start_server: StartServer) -> None:
+@pytest.mark.parametrize(
+    ('timeout', 'prefer'), [(0.5, ''), (3600, 'respond-async, WAIT=1; x=y'), (0.5, 'wait=3600')]
+)
+def test_a_silent_meter_is_504_after_the_wait(
+    timeout: float, prefer: str, start_server: StartServer
+) -> None:
     """The wait ends with the timeout or, with Prefer: wait, before it, and never after it."""
     with new_meter(source=lambda: b'') as meter:
         server = start_server(meter.port, meter={'timeout': timeout})
@@ -350,7 +373,17 @@ def test_pipelined_requests_get_responses_in_order(served: Server) -> None:
     data += f'GET /last HTTP/1.1\r\n{HOST}Connection: close\r\n\r\nGET / HTTP/1.1\r\n{HOST}\r\n'
     methods = 'HEAD GET ' * len(paths) + 'GET'
     at_once = split_responses(served.raw(data.encode()), methods)
-    assert [response.status for response in at_once] == [200, 200, 200, 200, 404, 404, 200, 200, 404]
+    assert [response.status for response in at_once] == [
+        200,
+        200,
+        200,
+        200,
+        404,
+        404,
+        200,
+        200,
+        404,
+    ]
     assert at_once[1].body == TELEGRAM
     with served.connect() as connection:
         for start in range(0, len(data), 7):
@@ -388,7 +421,8 @@ SECOND = f'GET /telegram HTTP/1.0\r\n{HOST}\r\n'
 
 
 @pytest.mark.parametrize(
-    'request_', ['\0', 'GET /', 'GET / HTTP/1.1', 'GÉT / HTTP/1.1', f'GET / HTTP/1.1\r\n{HOST}A: b\nC: d']
+    'request_',
+    ['\0', 'GET /', 'GET / HTTP/1.1', 'GÉT / HTTP/1.1', f'GET / HTTP/1.1\r\n{HOST}A: b\nC: d'],
 )
 def test_a_malformed_request_ends_the_connection(request_: str, served: Server) -> None:
     """A malformed request is 400 and the connection is closed: nothing after it is read."""
@@ -406,7 +440,9 @@ def test_a_malformed_request_ends_the_connection(request_: str, served: Server) 
     ],
     ids=range(4),
 )
-def test_an_endless_request_is_refused(request_: str, status: int, code: str, served: Server) -> None:
+def test_an_endless_request_is_refused(
+    request_: str, status: int, code: str, served: Server
+) -> None:
     """A request over a limit gets its response although it never ends, and although the client sends more."""
     assert is_problem(served.only_response(request_), status, code)
 
@@ -419,10 +455,15 @@ def test_the_limit_of_a_header_section_is_exact(excess: int, status: int, served
     assert served.only_response(f'{begin}{value}\r\n\r\n').status == status
 
 
-@pytest.mark.parametrize('framing', [f'Content-Length: {len(SECOND)}', 'Transfer-Encoding: chunked'])
+@pytest.mark.parametrize(
+    'framing', [f'Content-Length: {len(SECOND)}', 'Transfer-Encoding: chunked']
+)
 def test_a_body_is_not_a_second_request(framing: str, served: Server) -> None:
     """After the response to a request with a body the connection is closed: the body is never taken for a request."""
-    assert served.only_response(f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}{framing}\r\n\r\n{SECOND}').status == 404
+    assert (
+        served.only_response(f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}{framing}\r\n\r\n{SECOND}').status
+        == 404
+    )
 
 
 def test_empty_lines_between_pipelined_requests_are_skipped(served: Server) -> None:
@@ -485,7 +526,9 @@ def test_a_name_of_this_server_is_accepted(host: str) -> None:
         '0x7f.0.0.1', '256.1.1.1', '[evil.com]', 'x.home.arpa.evil.com', 'evil.com.', 'a.onhome',
     ],
 )  # fmt: skip
-@pytest.mark.parametrize('form', ['GET / HTTP/1.1\r\nHost: {}', 'GET http://{}/ HTTP/1.1\r\nHost: localhost'])
+@pytest.mark.parametrize(
+    'form', ['GET / HTTP/1.1\r\nHost: {}', 'GET http://{}/ HTTP/1.1\r\nHost: localhost']
+)
 @pytest.mark.parametrize('method', ['GET', 'OPTIONS'])
 def test_a_foreign_name_is_421(host: str, form: str, method: str) -> None:
     """A name that somebody else may have pointed at this server is misdirected, in the target and in Host."""
@@ -511,7 +554,9 @@ def basic(text: str | bytes) -> str:
     return 'Basic ' + b64encode(text).decode()
 
 
-@pytest.mark.parametrize('authorization', [basic('José:pass:wörd'), basic('José:pass:wörd').replace('Basic', 'bAsIC')])
+@pytest.mark.parametrize(
+    'authorization', [basic('José:pass:wörd'), basic('José:pass:wörd').replace('Basic', 'bAsIC')]
+)
 def test_the_right_credentials_are_accepted(authorization: str, locked: Server) -> None:
     """User and password in UTF-8 (RFC 7617) open every path."""
     assert locked.get(UNKNOWN, {'Authorization': authorization}).status == 404
@@ -536,10 +581,14 @@ def test_other_credentials_are_401(authorization: str | None) -> None:
     response = respond(LOCKED, f'GET {UNKNOWN} HTTP/1.0{field}')
     assert (response.status, json.loads(response.body)['code']) == (401, 'unauthorized')
     assert response.headers['WWW-Authenticate'].startswith('Basic realm=')
-    assert is_let_in(respond(LOCKED, f'GET {UNKNOWN} HTTP/1.0\r\nAuthorization: {basic("José:pass:wörd")}'))
+    assert is_let_in(
+        respond(LOCKED, f'GET {UNKNOWN} HTTP/1.0\r\nAuthorization: {basic("José:pass:wörd")}')
+    )
 
 
-@pytest.mark.parametrize('path', ['/', '/telegram', '/health', '/p1MessageHeader', UNKNOWN, '/stream', '/metrics'])
+@pytest.mark.parametrize(
+    'path', ['/', '/telegram', '/health', '/p1MessageHeader', UNKNOWN, '/stream', '/metrics']
+)
 @pytest.mark.parametrize('method', ['GET', 'HEAD', 'POST'])
 def test_every_path_is_locked(path: str, method: str, locked: Server) -> None:
     """401 comes before anything else that a path or method would return."""
@@ -567,19 +616,25 @@ def test_a_website_of_the_origin_may_read(locked: Server) -> None:
 def test_other_websites_may_not_read(served: Server) -> None:
     """Without cors_origin responses do not have any CORS header."""
     for method, path in ('OPTIONS', '/'), ('GET', '/'), ('GET', UNKNOWN):
-        headers = served.get(path, {'Origin': 'https://example.org', **FROM_MEMORY}, method=method).headers
+        headers = served.get(
+            path, {'Origin': 'https://example.org', **FROM_MEMORY}, method=method
+        ).headers
         assert not [name for name in headers if name.lower().startswith('access-control')]
 
 
 # Load and misbehaving clients
 
 
-def test_a_client_over_the_limit_is_refused_at_once(start_server: StartServer, meter: FaultyMeter) -> None:
+def test_a_client_over_the_limit_is_refused_at_once(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
     """Above max_connections: 503 too_many_connections while the others wait, and all of those get their response."""
     meter.hush()
     server = start_server(meter.port, server={'max_connections': 4})
     with ExitStack() as stack:
-        waiting = [stack.enter_context(server.connect()) for _ in range(4)]  # accepted in this order, before any other
+        waiting = [
+            stack.enter_context(server.connect()) for _ in range(4)
+        ]  # accepted in this order, before any other
         for client in waiting:
             client.sendall(b'GET / HTTP/1.0\r\n\r\n')
         for _ in range(3):
@@ -603,7 +658,9 @@ def test_silent_connections_make_room(start_server: StartServer, meter: FaultyMe
         assert silent[2].recv(12) == b'HTTP/1.1 404'
 
 
-def test_a_thousand_silent_connections_lock_nobody_out(start_server: StartServer, meter: FaultyMeter) -> None:
+def test_a_thousand_silent_connections_lock_nobody_out(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
     """While 1,000 clients that connect at once stay silent another client is served, and no thread is left over."""
     server = start_server(meter.port)
     with ExitStack() as stack:
@@ -618,7 +675,9 @@ def test_a_thousand_silent_connections_lock_nobody_out(start_server: StartServer
             return False
 
         wait_for(is_served, 30)
-        assert threads(server.process.pid) <= 140, 'one per max_connections, as many for refusals, and a few'
+        assert threads(server.process.pid) <= 140, (
+            'one per max_connections, as many for refusals, and a few'
+        )
     wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST, 15)
     assert server.get('/').status == 200
 
@@ -648,7 +707,9 @@ def send_without_receiving(server: Server, over: threading.Event) -> float:
         return time.monotonic() - began
 
 
-def test_slow_clients_delay_nobody_and_are_disconnected(start_server: StartServer, meter: FaultyMeter) -> None:
+def test_slow_clients_delay_nobody_and_are_disconnected(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
     """A header section byte by byte is 408 after ten seconds, a client that receives nothing is disconnected, and the
     others are served."""
     server = start_server(meter.port)
@@ -789,7 +850,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """A self-signed certificate for loopback and its key, as settings."""
     folder = tmp_path_factory.mktemp('certificate')
     files = {'certificate': folder / 'certificate.pem', 'private_key': folder / 'key.pem'}
-    command = ['openssl', 'req', '-x509', '-nodes', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1']
+    command = [
+        'openssl',
+        'req',
+        '-x509',
+        '-nodes',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:prime256v1',
+    ]
     command += ['-days', '2', '-subj', '/CN=meter', '-addext', 'subjectAltName=IP:127.0.0.1']
     command += ['-out', str(files['certificate']), '-keyout', str(files['private_key'])]
     subprocess.run(command, check=True, capture_output=True)
@@ -799,11 +869,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def accepts_tls(server: Server, version: str) -> bool:
     """Whether a server accepts this version of TLS."""
     command = ['openssl', 's_client', '-connect', f'127.0.0.1:{server.port}', f'-{version}']
-    command += ['-cipher', 'DEFAULT@SECLEVEL=0', '-brief']  # the client's own security would refuse the old ones
+    command += [
+        '-cipher',
+        'DEFAULT@SECLEVEL=0',
+        '-brief',
+    ]  # the client's own security would refuse the old ones
     return subprocess.run(command, input=b'', capture_output=True, check=False).returncode == 0
 
 
-def test_tls(start_server: StartServer, meter: FaultyMeter, certificate: Mapping[str, Path]) -> None:
+def test_tls(
+    start_server: StartServer, meter: FaultyMeter, certificate: Mapping[str, Path]
+) -> None:
     """With certificate and key the server uses HTTPS, TLS 1.2 or later; silent and foreign clients delay nobody."""
     server = start_server(meter.port, server=certificate)
     assert server.url.startswith('https://')
@@ -812,15 +888,23 @@ def test_tls(start_server: StartServer, meter: FaultyMeter, certificate: Mapping
         plain.sendall(f'GET / HTTP/1.1\r\n{HOST}\r\n'.encode())
         garbled.sendall(b'\x16\x03\x01\xff\xff' + bytes(99))
         for _ in range(2):
-            connection = http.client.HTTPSConnection('127.0.0.1', server.port, timeout=8, context=context)
+            connection = http.client.HTTPSConnection(
+                '127.0.0.1', server.port, timeout=8, context=context
+            )
             with closing(connection):
                 connection.request('GET', '/telegram')
                 response = connection.getresponse()
                 assert (response.status, response.read()[:1]) == (200, b'/')
-        accepted = [version for version in ('tls1', 'tls1_1', 'tls1_2', 'tls1_3') if accepts_tls(server, version)]
+        accepted = [
+            version
+            for version in ('tls1', 'tls1_1', 'tls1_2', 'tls1_3')
+            if accepts_tls(server, version)
+        ]
         assert accepted == ['tls1_2', 'tls1_3']
     # A close_notify alert must end the connection: without it, receiving would raise an error here.
-    raw = context.wrap_socket(server.connect(), server_hostname='127.0.0.1', suppress_ragged_eofs=False)
+    raw = context.wrap_socket(
+        server.connect(), server_hostname='127.0.0.1', suppress_ragged_eofs=False
+    )
     with raw:
         raw.sendall(f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n'.encode())
         receive_all(raw)
@@ -837,19 +921,40 @@ def test_tls(start_server: StartServer, meter: FaultyMeter, certificate: Mapping
         {'certificate': 'certificate.pem', 'private_key': 'encrypted.pem'},
     ],
 )
-def test_a_wrong_file_for_tls_is_refused(files: Mapping[str, str], certificate: Mapping[str, Path]) -> None:
+def test_a_wrong_file_for_tls_is_refused(
+    files: Mapping[str, str], certificate: Mapping[str, Path]
+) -> None:
     """A certificate or key that is missing, not a key, of another pair or encrypted ends the start with one line."""
     folder = certificate['certificate'].parent
     key = certificate['private_key']
     for command in (
-        ['genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-out', str(folder / 'other.pem')],
-        ['pkey', '-in', str(key), '-aes256', '-passout', 'pass:geheim', '-out', str(folder / 'encrypted.pem')],
+        [
+            'genpkey',
+            '-algorithm',
+            'EC',
+            '-pkeyopt',
+            'ec_paramgen_curve:prime256v1',
+            '-out',
+            str(folder / 'other.pem'),
+        ],
+        [
+            'pkey',
+            '-in',
+            str(key),
+            '-aes256',
+            '-passout',
+            'pass:geheim',
+            '-out',
+            str(folder / 'encrypted.pem'),
+        ],
     ):
         subprocess.run(['openssl', *command], check=True, capture_output=True)
     paths = {setting: folder / name for setting, name in files.items()}
     config = write_config(folder, {}, paths)
     command = [*SERVER_COMMAND, '--config', config]
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    ended = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False
+    )
     assert ended.returncode == 2
     assert ended.stderr.count('\n') == 1
     assert any(str(path) in ended.stderr for path in paths.values())

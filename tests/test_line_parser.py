@@ -84,7 +84,9 @@ def test_the_groups_of_a_line_are_what_its_brackets_hold() -> None:
     assert groups_of('1-0:1.8.1(1') == []
 
 
-@pytest.mark.parametrize('line', ['0-0:96.13.0(Tel (06) 1/23)', '1-0:1.8.1(0.1)*kW)', '1-0:1.8.1(1))'])
+@pytest.mark.parametrize(
+    'line', ['0-0:96.13.0(Tel (06) 1/23)', '1-0:1.8.1(0.1)*kW)', '1-0:1.8.1(1))']
+)
 def test_brackets_within_a_group_are_unreadable(line: str) -> None:
     """No part of such a line is taken for its value."""
     with pytest.raises(UnreadableLineError):
@@ -123,7 +125,9 @@ def test_the_patterns_of_a_byte_match_each_byte_and_no_other_number() -> None:
     numbers = range(1200)
     assert [number for number in numbers if re.fullmatch(BYTE, str(number))] == [*range(256)]
     assert [number for number in numbers if re.fullmatch(BYTE, f'{number:03}')] == [*range(256)]
-    assert [number for number in numbers if re.fullmatch(POSITIVE_BYTE, str(number))] == [*range(1, 256)]
+    assert [number for number in numbers if re.fullmatch(POSITIVE_BYTE, str(number))] == [
+        *range(1, 256)
+    ]
     assert not re.fullmatch(POSITIVE_BYTE, '01')
 
 
@@ -150,9 +154,28 @@ def test_a_number_is_that_of_its_decimal_digits(text: str) -> None:
     assert item == {'value': float(Decimal(text)), 'unit': 'kWh'}
 
 
-LIBRARY_PARSERS = [row['value_parser'] for name in NAMES for row in getattr(telegram_specifications, name)['objects']]
-GROUP = st.text(st.characters(max_codepoint=255, exclude_characters='()'), max_size=12) | st.sampled_from(
-    ['', '1', '-1', '9' * 5000, '-', '*', '1*2*3', '1' * 5000 + '*m3', '\xb2', '240115103000W', '0-0:96.7.19', '1E999']
+LIBRARY_PARSERS = [
+    row['value_parser']
+    for name in NAMES
+    for row in getattr(telegram_specifications, name)['objects']
+]
+GROUP = st.text(
+    st.characters(max_codepoint=255, exclude_characters='()'), max_size=12
+) | st.sampled_from(
+    [
+        '',
+        '1',
+        '-1',
+        '9' * 5000,
+        '-',
+        '*',
+        '1*2*3',
+        '1' * 5000 + '*m3',
+        '\xb2',
+        '240115103000W',
+        '0-0:96.7.19',
+        '1E999',
+    ]
 )
 
 

@@ -19,7 +19,9 @@ import pytest
 from conftest import ROOT, StartServer, free_port, hush, new_meter, wait_for
 from faulty_meter import FaultyMeter
 from prometheus_client.core import Metric
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families as text_families
 from system_packages import program
 from telegrams import from_lines, of_specification, of_version, read, read_lines
@@ -54,7 +56,14 @@ def text(reading: Reading | None, accept: str = '', *, identifiers: bool = False
     age = 0.25 if reading else None
     errors, responses = {'meter_silent': 4}, {'200': 5, '404': 1}
     body, _ = exposition(
-        reading, age, COUNTERS, errors, responses, telegram_clients=3, accept=accept, identifiers=identifiers
+        reading,
+        age,
+        COUNTERS,
+        errors,
+        responses,
+        telegram_clients=3,
+        accept=accept,
+        identifiers=identifiers,
     )
     return body.decode()
 
@@ -67,7 +76,9 @@ def samples(exposed: str) -> dict[str, float]:
 
 
 def of_the_meter(exposed: str) -> dict[str, float]:
-    return {name: value for name, value in samples(exposed).items() if not OF_THE_SERVER.match(name)}
+    return {
+        name: value for name, value in samples(exposed).items() if not OF_THE_SERVER.match(name)
+    }
 
 
 def shown(*lines: str, specification: str = 'V5') -> dict[str, float]:
@@ -132,7 +143,9 @@ DSMR_2 = {
         ('belgium', WHOLE | PER_PHASE | VOLTS | GAS | BELGIUM),
     ],
 )
-def test_every_version_shows_its_values_in_base_units(version: str, expected: dict[str, float]) -> None:
+def test_every_version_shows_its_values_in_base_units(
+    version: str, expected: dict[str, float]
+) -> None:
     """Everything that a meter of this version measures is shown, by its name and in its unit, and nothing else."""
     values = of_the_meter(text(read(of_version(version))))
     (info,) = (name for name in values if name.startswith('dsmr_meter_info'))
@@ -146,22 +159,38 @@ def test_each_number_is_shown_once(name: str) -> None:
     data, _ = of_specification(name)
     reading = read(data, name, encrypted=name in ENCRYPTED)
     again = {'deviceType', 'hourlyGasMeterReading'}
-    items = [item for key, item in reading.document.items() if key not in again and isinstance(item, dict)]
+    items = [
+        item
+        for key, item in reading.document.items()
+        if key not in again and isinstance(item, dict)
+    ]
     for device in reading.document.get('mbusDevices', []):
-        items += [item for key, item in device.items() if isinstance(item, dict) and not key.endswith('eviceType')]
+        items += [
+            item
+            for key, item in device.items()
+            if isinstance(item, dict) and not key.endswith('eviceType')
+        ]
     numbers = [item['value'] for item in items if isinstance(item.get('value'), int | float)]
     values = of_the_meter(text(reading))
     assert len(numbers) > 3 or name == 'Q3D'
-    assert sorted(numbers) == sorted(v for k, v in values.items() if 'timestamp' not in k and '_info' not in k)
+    assert sorted(numbers) == sorted(
+        v for k, v in values.items() if 'timestamp' not in k and '_info' not in k
+    )
 
 
 def names_and_labels(families: Iterable[Metric]) -> set[tuple[Any, ...]]:
-    return {(sample.name, *sorted(sample.labels.items())) for family in families for sample in family.samples}
+    return {
+        (sample.name, *sorted(sample.labels.items()))
+        for family in families
+        for sample in family.samples
+    }
 
 
 @pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize('identifiers', [False, True])
-def test_both_formats_can_be_parsed_and_have_the_same_samples(version: str, identifiers: bool) -> None:
+def test_both_formats_can_be_parsed_and_have_the_same_samples(
+    version: str, identifiers: bool
+) -> None:
     """The text format and OpenMetrics are accepted by prometheus_client's own parsers and hold the same samples."""
     reading = read(of_version(version))
     plain = text(reading, identifiers=identifiers)
@@ -178,7 +207,12 @@ def test_promtool_has_no_complaint(version: str, identifiers: bool) -> None:
     promtool = program('promtool', 'prometheus')
     exposed = text(read(of_version(version)), identifiers=identifiers)
     checked = subprocess.run(
-        [promtool, 'check', 'metrics'], input=exposed, capture_output=True, text=True, check=False, timeout=60
+        [promtool, 'check', 'metrics'],
+        input=exposed,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, '', '')
 
@@ -195,7 +229,9 @@ def test_promtool_has_no_complaint(version: str, identifiers: bool) -> None:
 )
 def test_the_format_is_the_one_asked_for(accept: str, begins: str) -> None:
     """The format is one that the client accepts, and the text format 0.0.4 when Accept is missing or nonsense."""
-    _, content_type = exposition(None, None, COUNTERS, {}, {}, telegram_clients=0, accept=accept, identifiers=False)
+    _, content_type = exposition(
+        None, None, COUNTERS, {}, {}, telegram_clients=0, accept=accept, identifiers=False
+    )
     assert content_type.startswith(begins)
 
 
@@ -226,7 +262,9 @@ def test_a_reading_is_up_and_has_an_age() -> None:
 
 def test_a_meter_without_tariffs_counts_under_all() -> None:
     """Energy is under tariff "all" where the meter sends its total only."""
-    assert shown('1-0:1.8.0(00006619.795*kWh)', '1-0:2.8.0(00000001.500*kWh)', specification='SWEDEN') == {
+    assert shown(
+        '1-0:1.8.0(00006619.795*kWh)', '1-0:2.8.0(00000001.500*kWh)', specification='SWEDEN'
+    ) == {
         'dsmr_electricity_used_kwh_total{tariff="all"}': 6619.795,
         'dsmr_electricity_delivered_kwh_total{tariff="all"}': 1.5,
     }
@@ -256,7 +294,9 @@ def test_a_total_beside_tariffs_is_not_counted_again() -> None:
         ('0-0:96.13.0(313233)', {}),
     ],
 )
-def test_values_are_converted_from_the_telegrams_units(line: str, expected: dict[str, float]) -> None:
+def test_values_are_converted_from_the_telegrams_units(
+    line: str, expected: dict[str, float]
+) -> None:
     """A value comes in the base unit whatever unit was sent; with a unit that does not fit it is a dsmr_object."""
     assert shown(line) == expected
 
@@ -295,11 +335,24 @@ def test_an_mbus_device_is_called_by_its_kind(kind: str, word: str, value: str, 
 )
 def test_an_mbus_device_without_a_reading_shows_none(lines: tuple[str, ...], kind: str) -> None:
     """A channel that was never read, or whose meter was taken away, has no value."""
-    assert shown(*(line.format(kind='003', time=kind, value='00000.000*m3') for line in lines)) == {}
+    assert (
+        shown(*(line.format(kind='003', time=kind, value='00000.000*m3') for line in lines)) == {}
+    )
 
 
 NOT_NUMBERS = (math.nan, math.inf, -math.inf, 1e308, -1e308, 10**400, None)
-STRANGE = ('9' * 30, '-' + '9' * 30 + '*kWh', 'NaN*kWh', '1E999*W', 'Infinity', '', '\xb2', '-0*A', '1*', '1*"\\')
+STRANGE = (
+    '9' * 30,
+    '-' + '9' * 30 + '*kWh',
+    'NaN*kWh',
+    '1E999*W',
+    'Infinity',
+    '',
+    '\xb2',
+    '-0*A',
+    '1*',
+    '1*"\\',
+)
 
 
 def replaced(document: Any, value: Any) -> Any:
@@ -328,7 +381,11 @@ def test_a_number_that_is_not_one_breaks_no_output(value: Any) -> None:
     odd = replace(reading, document=replaced(reading.document, value))
     check_outputs(odd)
     assert 'active_power_w' not in homewizard.data(odd)
-    assert not [name for name in of_the_meter(text(odd)) if 'dsmr_meter_info' not in name and 'timestamp' not in name]
+    assert not [
+        name
+        for name in of_the_meter(text(odd))
+        if 'dsmr_meter_info' not in name and 'timestamp' not in name
+    ]
 
 
 def with_last_value(version: str, value: str) -> list[str]:
@@ -379,10 +436,20 @@ def test_no_identifier_is_shown_unless_asked_for(start_server: StartServer, vers
     with new_meter(version, interval=0.2) as meter:
         by_default = start_server(meter.port).get('/metrics').body.decode()
         assert samples(by_default)['dsmr_up'] == 1.0
-        assert not [identifier for identifier in identifiers_of(version) if identifier in by_default]
+        assert not [
+            identifier for identifier in identifiers_of(version) if identifier in by_default
+        ]
     with new_meter(version, interval=0.2) as meter:
-        asked_for = start_server(meter.port, server={'metrics_identifiers': 'yes'}).get('/metrics').body.decode()
-        in_hex = {identifier for identifier in identifiers_of(version) if re.fullmatch('[0-9A-F]{26,}', identifier)}
+        asked_for = (
+            start_server(meter.port, server={'metrics_identifiers': 'yes'})
+            .get('/metrics')
+            .body.decode()
+        )
+        in_hex = {
+            identifier
+            for identifier in identifiers_of(version)
+            if re.fullmatch('[0-9A-F]{26,}', identifier)
+        }
         assert not [identifier for identifier in in_hex if identifier not in asked_for]
         assert 'identification="SIM5' in asked_for
         assert 'dsmr_mbus_info{channel="1",identifier="' in asked_for
@@ -410,7 +477,9 @@ def test_values_disappear_with_the_meter(start_server: StartServer, meter: Fault
     assert of_the_meter(reply.body.decode()) == {}
 
 
-def test_a_scrape_ends_within_the_timeout_of_prometheus(start_server: StartServer, meter: FaultyMeter) -> None:
+def test_a_scrape_ends_within_the_timeout_of_prometheus(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
     """The scrape of a silent meter ends within the time that Prometheus says it waits."""
     hush(meter)
     server = start_server(meter.port)
@@ -482,7 +551,10 @@ def prometheus(folder: Path, scrape_configuration: str) -> Iterator[Prometheus]:
         f'--storage.tsdb.path={folder / "data"}',
         f'--web.listen-address=127.0.0.1:{port}',
     ]
-    with (folder / 'prometheus.log').open('w') as log, subprocess.Popen([command, *options], stderr=log) as process:
+    with (
+        (folder / 'prometheus.log').open('w') as log,
+        subprocess.Popen([command, *options], stderr=log) as process,
+    ):
         try:
             started = Prometheus(port)
             wait_for(started.is_ready, 60)
@@ -495,7 +567,9 @@ def test_prometheus_scrapes_as_the_readme_says(start_server: StartServer, tmp_pa
     """With the README's scrape configuration `up`, `dsmr_up` and the rate of a counter come from Prometheus."""
     minutes = itertools.count()
     night = datetime(2024, 1, 15, 2, tzinfo=DUTCH)
-    with new_meter(interval=0.2, source=lambda: telegram('5.0', night + next(minutes) * MINUTE)) as meter:
+    with new_meter(
+        interval=0.2, source=lambda: telegram('5.0', night + next(minutes) * MINUTE)
+    ) as meter:
         server = start_server(meter.port)
         configuration, replaced = re.subn(
             r'(targets: \[)[^\]]*\]', rf"\1'127.0.0.1:{server.port}']", scrape_configuration()

@@ -41,7 +41,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with all routes for many tests: its meter sends ten telegrams per second."""
     with new_meter(interval=0.1) as fast:
         meter_settings = {'port': fast.port, 'max_age': 5}
-        started = Server(tmp_path_factory.mktemp('server'), meter=meter_settings, server={'homewizard_api': 'yes'})
+        started = Server(
+            tmp_path_factory.mktemp('server'),
+            meter=meter_settings,
+            server={'homewizard_api': 'yes'},
+        )
         yield started
         assert started.stop() == 0, started.log
         assert 'Traceback' not in started.log, started.log
@@ -59,7 +63,9 @@ def errors(name: str, document: Any) -> list[str]:
     return [f'{error.json_path}: {error.message}' for error in found]
 
 
-def fields(server: Server, path: str, headers: Mapping[str, str] | None = None, method: str = 'GET') -> Fields:
+def fields(
+    server: Server, path: str, headers: Mapping[str, str] | None = None, method: str = 'GET'
+) -> Fields:
     """The header fields of a response, in order and with repetitions."""
     with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:
         connection.request(method, path, headers=dict(headers or {}))
@@ -86,7 +92,13 @@ def described_codes(response: Mapping[str, Any]) -> set[tuple[int, str]]:
 def test_the_readme_names_every_code() -> None:
     """Its table of errors has every code except those of bad requests, which share one row."""
     codes = {code for status, code in ALL_CODES if status >= HTTPStatus.INTERNAL_SERVER_ERROR}
-    assert {'port_missing', 'meter_silent', 'decryption_failed', 'too_many_connections', 'stopping'} <= codes
+    assert {
+        'port_missing',
+        'meter_silent',
+        'decryption_failed',
+        'too_many_connections',
+        'stopping',
+    } <= codes
     readme = (ROOT / 'README.md').read_text()
     assert {code for code in codes if f'`{code}`' not in readme} == set()
 
@@ -183,9 +195,19 @@ def test_schemathesis_finds_no_fault(server: Server, tmp_path: Path) -> None:
     """
     command = [sys.executable, '-m', 'schemathesis.cli', 'run', f'{server.url}openapi.json']
     command += ['--exclude-path', '/stream']
-    command += ['--checks', 'all', '--phases', 'examples,coverage,fuzzing', '--max-examples', '5', '--no-color']
+    command += [
+        '--checks',
+        'all',
+        '--phases',
+        'examples,coverage,fuzzing',
+        '--max-examples',
+        '5',
+        '--no-color',
+    ]
     command += ['--generation-deterministic', '--request-timeout', '30']
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r'(\d+) generated, \1 passed', done.stdout), done.stdout
 
@@ -226,7 +248,9 @@ def check_refusal(server: Server, name: str, request: bytes) -> None:
             found = response.getheaders()
     described = RESPONSES[name]
     assert ('Content-Type', PROBLEM) in found
-    assert not list(validator(described['content'][PROBLEM]['schema']).iter_errors(json.loads(body)))
+    assert not list(
+        validator(described['content'][PROBLEM]['schema']).iter_errors(json.loads(body))
+    )
     assert response.status == json.loads(body)['status']
     assert {field for field, _ in found} >= set(described['headers'])
 
@@ -244,7 +268,9 @@ def test_the_stream_is_as_described(start_server: StartServer) -> None:
     with new_meter(interval=0.1) as fast:
         server = start_server(fast.port)
         assert ('Content-Type', 'text/event-stream') in fields(server, '/stream', method='HEAD')
-        with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:
+        with closing(
+            http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)
+        ) as connection:
             connection.request('GET', '/stream')
             with connection.getresponse() as response:
                 assert response.getheader('Content-Type') in RESPONSES['Stream']['content']
@@ -257,7 +283,9 @@ def test_the_stream_is_as_described(start_server: StartServer) -> None:
                 assert not errors('Problem', json.loads(event['data']))
 
 
-def next_event(response: http.client.HTTPResponse, is_wanted: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+def next_event(
+    response: http.client.HTTPResponse, is_wanted: Callable[[dict[str, str]], bool]
+) -> dict[str, str]:
     """The fields of the next event for which `is_wanted` is true; comments are skipped."""
     event: dict[str, str] = {}
     while line := response.readline():
@@ -275,7 +303,9 @@ def next_event(response: http.client.HTTPResponse, is_wanted: Callable[[dict[str
 def test_header_fields_of_every_response(path: str, server: Server) -> None:
     """No field is repeated, Date and Cache-Control are present, text has its charset, and keep-alive is implied."""
     with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:
-        for _ in range(2):  # the second response is only found when the first one had the stated length
+        for _ in range(
+            2
+        ):  # the second response is only found when the first one had the stated length
             connection.request('GET', path)
             response = connection.getresponse()
             body = response.read()
@@ -286,13 +316,17 @@ def test_header_fields_of_every_response(path: str, server: Server) -> None:
             assert response.getheader('Cache-Control')
             kind = response.getheader('Content-Type', '')
             assert kind == 'application/json' or kind.lower().endswith('charset=utf-8')
-            assert not {'connection', 'keep-alive', 'transfer-encoding', 'pragma', 'expires'} & set(names)
+            assert not {'connection', 'keep-alive', 'transfer-encoding', 'pragma', 'expires'} & set(
+                names
+            )
 
 
 @pytest.mark.parametrize('path', FINITE)
 def test_a_client_may_ask_for_the_end(path: str, server: Server) -> None:
     """Connection: close gets the same field in the response, and the connection ends after the stated length."""
-    received = server.raw(f'GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode())
+    received = server.raw(
+        f'GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode()
+    )
     header_section, _, body = received.partition(b'\r\n\r\n')
     assert header_section.count(b'\r\nConnection: close') == 1
     assert b'\r\nContent-Length: %d\r\n' % len(body) in header_section + b'\r\n'
@@ -311,7 +345,9 @@ def test_head_is_get_without_a_body(path: str, server: Server) -> None:
         changing.add('Content-Length')
     for get_field, head_field in zip(of_get, of_head, strict=True):
         assert get_field == head_field or get_field[0] in changing
-    received = server.raw(f'HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode())
+    received = server.raw(
+        f'HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode()
+    )
     assert received.endswith(b'\r\n\r\n')
     assert received.count(b'\r\n\r\n') == 1
 

@@ -28,9 +28,15 @@ from dsmr_rest.simulated_meter import SimulatedMeter, with_checksum
 
 
 def reader(
-    port: str, line: str = 'auto', *, longest_silence: float = LONGEST_SILENCE, specification: str = 'auto'
+    port: str,
+    line: str = 'auto',
+    *,
+    longest_silence: float = LONGEST_SILENCE,
+    specification: str = 'auto',
 ) -> P1Reader:
-    return P1Reader(MeterSettings(port=port, line=line, specification=specification), longest_silence)
+    return P1Reader(
+        MeterSettings(port=port, line=line, specification=specification), longest_silence
+    )
 
 
 def telegrams_of(readings: list[Reading]) -> set[bytes]:
@@ -186,7 +192,11 @@ def served_by_rfc2217(port: serial.Serial) -> Iterator[str]:
 
     def serve() -> None:
         while not over.is_set():
-            with suppress(OSError), listening.accept()[0] as client, client.makefile('wb', buffering=0) as out:
+            with (
+                suppress(OSError),
+                listening.accept()[0] as client,
+                client.makefile('wb', buffering=0) as out,
+            ):
                 manager: Any = PortManager(port, out)  # type: ignore[arg-type] # its types do not say what it takes
                 client.settimeout(0.01)
                 while not over.is_set():
@@ -209,7 +219,9 @@ def served_by_rfc2217(port: serial.Serial) -> Iterator[str]:
             thread.join()
 
 
-rfc2217 = pytest.mark.filterwarnings('ignore:set:DeprecationWarning')  # setDaemon(), setName() in pyserial
+rfc2217 = pytest.mark.filterwarnings(
+    'ignore:set:DeprecationWarning'
+)  # setDaemon(), setName() in pyserial
 
 
 @rfc2217
@@ -242,7 +254,9 @@ def test_a_remote_port_with_one_baud_rate_is_read_at_that(version: str, baud_rat
         ('9600 7E1', (9600, 7, 'E', 1)),
     ],
 )
-def test_a_port_is_opened_with_the_settings_of_its_line(line: str, expected: tuple[int, int, str, int]) -> None:
+def test_a_port_is_opened_with_the_settings_of_its_line(
+    line: str, expected: tuple[int, int, str, int]
+) -> None:
     """The other end of rfc2217 is asked for the baud rate, bits and parity of the line; auto begins with 115200 8N1."""
     port = serial.serial_for_url('loop://')  # a pseudo-terminal has no parity
     with port, served_by_rfc2217(port) as url:
@@ -263,7 +277,9 @@ def test_options_in_the_url_of_a_remote_port_are_kept() -> None:
             assert next(readings) is None
 
 
-@pytest.mark.parametrize(('line', 'baud_rate'), [('115200 8N1', 115200), ('115200 7E1', 115200), ('9600 7E1', 9600)])
+@pytest.mark.parametrize(
+    ('line', 'baud_rate'), [('115200 8N1', 115200), ('115200 7E1', 115200), ('9600 7E1', 9600)]
+)
 def test_a_line_that_is_set_is_kept(line: str, baud_rate: int) -> None:
     """However long the line is silent, only the baud rate of [meter] line is used."""
     with new_meter(interval=60) as meter:
@@ -312,10 +328,22 @@ def broken(version: str = '5.0') -> bytes:
     [
         (lambda: b'', 'meter_silent', lambda counted: counted.port_openings),
         (lambda: b'no telegram\r\n', 'line_garbled', lambda counted: counted.received_bytes > 50),
-        (lambda: b'\xff\x00\xaa' * 30, 'line_garbled', lambda counted: counted.received_bytes > 200),
+        (
+            lambda: b'\xff\x00\xaa' * 30,
+            'line_garbled',
+            lambda counted: counted.received_bytes > 200,
+        ),
         (broken, 'checksum_failed', lambda counted: counted.checksum_failures > 1),
-        (lambda: of_version('5.0')[:400], 'telegram_incomplete', lambda counted: counted.incomplete_telegrams),
-        (lambda: of_version('2.2')[:200], 'telegram_incomplete', lambda counted: counted.incomplete_telegrams),
+        (
+            lambda: of_version('5.0')[:400],
+            'telegram_incomplete',
+            lambda counted: counted.incomplete_telegrams,
+        ),
+        (
+            lambda: of_version('2.2')[:200],
+            'telegram_incomplete',
+            lambda counted: counted.incomplete_telegrams,
+        ),
         (
             lambda: of_version('5.0').rpartition(b'!')[0] + b'!\r\n',
             'checksum_failed',
@@ -347,7 +375,14 @@ def test_what_arrived_before_does_not_count() -> None:
 def test_faults_between_good_telegrams_cost_themselves() -> None:
     """Wrong, cut and noisy telegrams are counted, and each good one between them is served as it was sent."""
     good = of_version('5.0')
-    bad = [broken(), good[:300], b'\xff' * 10, good.replace(b'!', b'!0'), b'/', of_version('2.2')[:100]]
+    bad = [
+        broken(),
+        good[:300],
+        b'\xff' * 10,
+        good.replace(b'!', b'!0'),
+        b'/',
+        of_version('2.2')[:100],
+    ]
     stream = (telegram for turn in count() for telegram in (bad[turn % len(bad)], good))
     with new_meter(interval=0.05, source=lambda: next(stream)) as meter:
         source = reader(meter.port, '115200 8N1')
@@ -358,7 +393,9 @@ def test_faults_between_good_telegrams_cost_themselves() -> None:
     assert source.counters.telegrams == len(found)
 
 
-@pytest.mark.parametrize('odd', [b'0-0:96.13.0(' + b'\xff' * 1024 + b')\r\n', b''], ids=['text', 'noise'])
+@pytest.mark.parametrize(
+    'odd', [b'0-0:96.13.0(' + b'\xff' * 1024 + b')\r\n', b''], ids=['text', 'noise']
+)
 def test_bytes_that_are_not_text_do_not_change_a_baud_rate_that_works(odd: bytes) -> None:
     """Neither odd texts nor noise before a telegram delay a reading, however long the port was closed before."""
     data = with_checksum(of_version('5.0').rpartition(b'!')[0] + odd)
@@ -381,7 +418,9 @@ def test_bytes_that_are_not_text_do_not_change_a_baud_rate_that_works(odd: bytes
 
 def test_a_kind_of_problem_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """However many telegrams have the odd line, the log has one line that names it."""
-    odd = from_lines('1-3:0.2.8(50)', '1-0:1.8.1(NaN*kWh)', '1-0:1.8.2(000001.000*kWh)', '9-9:99.99.99(1)')
+    odd = from_lines(
+        '1-3:0.2.8(50)', '1-0:1.8.1(NaN*kWh)', '1-0:1.8.2(000001.000*kWh)', '9-9:99.99.99(1)'
+    )
     with new_meter(interval=0.05, source=lambda: odd) as meter:
         read_until(reader(meter.port), lambda found: len(found) > 4)
     (record,) = caplog.records
@@ -399,11 +438,18 @@ def test_few_codes_are_named_in_a_log_line(caplog: pytest.LogCaptureFixture) -> 
     assert record.getMessage().endswith(' and 5 more')
 
 
-def test_an_unforeseen_error_costs_its_telegram_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unforeseen_error_costs_its_telegram_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Reading goes on in the same opening, and each wait ends with a fault that has a code."""
     with new_meter(interval=0.05, source=lambda: of_version('5.0')) as meter:
         source = reader(meter.port, specification='a name that configuration would have refused')
-        assert read_until(source, lambda _: source.counters.received_bytes == 3 * len(of_version('5.0'))) == []
+        assert (
+            read_until(
+                source, lambda _: source.counters.received_bytes == 3 * len(of_version('5.0'))
+            )
+            == []
+        )
         error = source.nothing_usable(LineCounters(), 1.0)
     assert error.fault.code == 'line_garbled'
     assert (source.counters.port_openings, source.counters.port_losses) == (1, 0)
@@ -418,15 +464,21 @@ def test_a_9600_baud_meter_is_found_within_one_of_its_telegrams() -> None:
     with new_meter('2.2', interval=1.5, source=lambda: next(numbered)) as meter:
         source = reader(meter.port)
         first = read_until(source, bool)[0]
-    assert first.identification <= 'SIM5 DEMO0003'  # 1 may have begun before the port was open, 2 showed the baud rate
+    assert (
+        first.identification <= 'SIM5 DEMO0003'
+    )  # 1 may have begun before the port was open, 2 showed the baud rate
     assert source.baud_rates_tried == [9600]
 
 
 @contextmanager
-def changing(before: tuple[str, int], after: tuple[str, int], interval: float) -> Iterator[tuple[SimulatedMeter, Any]]:
+def changing(
+    before: tuple[str, int], after: tuple[str, int], interval: float
+) -> Iterator[tuple[SimulatedMeter, Any]]:
     """A meter that is replaced by another, with its version and baud rate, when the function given is called."""
     versions = [before[0]]
-    with new_meter(interval=interval, baud=before[1], source=lambda: of_version(versions[-1])) as meter:
+    with new_meter(
+        interval=interval, baud=before[1], source=lambda: of_version(versions[-1])
+    ) as meter:
 
         def change() -> None:
             versions.append(after[0])
@@ -440,7 +492,9 @@ SPECIFICATIONS = {OLD: 'V2_2', NEW: 'V5'}
 
 
 @pytest.mark.parametrize(('before', 'after'), [(NEW, OLD), (OLD, NEW)])
-def test_a_meter_whose_baud_rate_changes_is_found_again(before: tuple[str, int], after: tuple[str, int]) -> None:
+def test_a_meter_whose_baud_rate_changes_is_found_again(
+    before: tuple[str, int], after: tuple[str, int]
+) -> None:
     """The reader that had found one meter finds the next, at the other baud rate, in the same opening."""
     with changing(before, after, interval=0.8) as (meter, change):
         source = reader(meter.port, longest_silence=1.2)

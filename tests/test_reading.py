@@ -137,7 +137,9 @@ ENDLESS_NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize('line', ENDLESS_NUMBERS, ids=lambda line: re.sub('9{5000}|0{5000}', 'LONG', line))
+@pytest.mark.parametrize(
+    'line', ENDLESS_NUMBERS, ids=lambda line: re.sub('9{5000}|0{5000}', 'LONG', line)
+)
 def test_a_number_of_any_length_costs_its_line_alone(line: str) -> None:
     """Digits beyond what int() takes, wherever they are, are not understood, and nothing else is lost."""
     reading = read_lines(BEFORE, line, AFTER)
@@ -155,7 +157,11 @@ def test_a_version_of_any_length_costs_no_other_line(specification: str) -> None
 
 def test_a_device_type_of_any_length_costs_no_other_line() -> None:
     """DSMR 2.2 has the type as a text: it is served as it is sent, and the device is not a gas meter."""
-    device_lines = (f'0-1:24.1.0({LONG})', '0-1:96.1.0(4731)', '0-1:24.2.1(240115100000W)(00001.000*m3)')
+    device_lines = (
+        f'0-1:24.1.0({LONG})',
+        '0-1:96.1.0(4731)',
+        '0-1:24.2.1(240115100000W)(00001.000*m3)',
+    )
     reading = read(from_lines(BEFORE, *device_lines, AFTER, checksum=False), 'V2_2')
     document = strict(reading)
     assert document.keys() == {*REST, 'mbusDevices'}
@@ -176,7 +182,9 @@ def test_a_channel_above_a_byte_is_unknown(channel: str, medium: str) -> None:
 def test_the_last_channel_is_255() -> None:
     """All of a byte is read."""
     document = strict(read_lines(BEFORE, '0-255:24.1.0(003)', AFTER))
-    assert document['mbusDevices'] == [{'channelId': 255, 'mbusDeviceType': {'value': 3, 'unit': None}}]
+    assert document['mbusDevices'] == [
+        {'channelId': 255, 'mbusDeviceType': {'value': 3, 'unit': None}}
+    ]
 
 
 @pytest.mark.parametrize('stray', ['(stray)', '(00001.000)', 'stray', '1-0', ')', '\0'])
@@ -203,7 +211,13 @@ def test_a_wrong_or_missing_checksum_is_unusable(checksum: bytes) -> None:
 
 
 def device(
-    channel: int, kind: str, moment: str, value: str, identifier: str | None = '4731', *, unit: str = 'm3'
+    channel: int,
+    kind: str,
+    moment: str,
+    value: str,
+    identifier: str | None = '4731',
+    *,
+    unit: str = 'm3',
 ) -> tuple[str, ...]:
     """The lines of an M-Bus device."""
     named = () if identifier is None else (f'0-{channel}:96.1.0({identifier})',)
@@ -218,23 +232,41 @@ GAS_METERS: dict[str, tuple[list[tuple[str, ...]], float | None]] = {
     'one': ([device(1, '003', NEW, '00001.000')], 1.0),
     'type in one digit': ([device(1, '3', NEW, '00001.000')], 1.0),
     'on channel 12': ([device(12, '003', NEW, '00001.000')], 1.0),
-    'the newest, first': ([device(1, '003', NEW, '00001.000'), device(2, '003', OLD, '00002.000')], 1.0),
-    'the newest, last': ([device(1, '003', OLD, '00001.000'), device(2, '003', NEW, '00002.000')], 2.0),
+    'the newest, first': (
+        [device(1, '003', NEW, '00001.000'), device(2, '003', OLD, '00002.000')],
+        1.0,
+    ),
+    'the newest, last': (
+        [device(1, '003', OLD, '00001.000'), device(2, '003', NEW, '00002.000')],
+        2.0,
+    ),
     'the first of two at the same time': (
         [device(1, '003', NEW, '00001.000'), device(2, '003', NEW, '00002.000')],
         1.0,
     ),
     'W and S in the ambiguous hour': (
-        [device(1, '003', '241027023000W', '00001.000'), device(2, '003', '241027024500S', '00002.000')],
+        [
+            device(1, '003', '241027023000W', '00001.000'),
+            device(2, '003', '241027024500S', '00002.000'),
+        ],
         1.0,
     ),
-    'dead channel first': ([device(1, '003', NEVER, '00000.000', ''), device(2, '003', OLD, '00002.000')], 2.0),
-    'dead channel with a date': ([device(1, '003', NEW, '00000.000', ''), device(2, '003', OLD, '00002.000')], 2.0),
+    'dead channel first': (
+        [device(1, '003', NEVER, '00000.000', ''), device(2, '003', OLD, '00002.000')],
+        2.0,
+    ),
+    'dead channel with a date': (
+        [device(1, '003', NEW, '00000.000', ''), device(2, '003', OLD, '00002.000')],
+        2.0,
+    ),
     'dead channel, zeros for id': (
         [device(1, '003', NEW, '00000.000', '0' * 34), device(2, '003', OLD, '00002.000')],
         2.0,
     ),
-    'dead channel without date': ([device(1, '003', '', '00000.000', ''), device(2, '003', OLD, '00002.000')], 2.0),
+    'dead channel without date': (
+        [device(1, '003', '', '00000.000', ''), device(2, '003', OLD, '00002.000')],
+        2.0,
+    ),
     'dead channel, impossible date': (
         [device(1, '003', '632525252525W', '00009.000'), device(2, '003', OLD, '00002.000')],
         2.0,
@@ -287,13 +319,21 @@ OTHERS = [
     ],
 )
 @pytest.mark.parametrize('order', [1, -1])
-def test_devices_of_every_kind_are_kept_apart(specification: str, names: tuple[str, str, str], order: int) -> None:
+def test_devices_of_every_kind_are_kept_apart(
+    specification: str, names: tuple[str, str, str], order: int
+) -> None:
     """Gas, water, heat, cold and electricity in m3, GJ and kWh are under their channels, in telegram order."""
     lines = [line for device_lines in OTHERS[::order] for line in device_lines]
     document = strict(read_lines(*lines, specification=specification))
     devices = document['mbusDevices']
     shown = [tuple(device[name]['value'] for name in names) for device in devices]
-    expected = [(3, '4701', 1.0), (7, '4702', 2.0), (4, '4703', 3.5), (10, '4704', 4.0), (2, '4709', 9.0)]
+    expected = [
+        (3, '4701', 1.0),
+        (7, '4702', 2.0),
+        (4, '4703', 3.5),
+        (10, '4704', 4.0),
+        (2, '4709', 9.0),
+    ]
     assert shown == [*expected, (12, '4710', 10.0), (3, '4712', 12.0)][::order]
     assert [device['channelId'] for device in devices] == [1, 2, 3, 4, 9, 10, 12][::order]
     units = ['m3', 'm3', 'GJ', 'GJ', 'kWh', 'GJ', 'm3']
@@ -303,7 +343,10 @@ def test_devices_of_every_kind_are_kept_apart(specification: str, names: tuple[s
 
 def test_devices_whose_lines_are_mixed_are_kept_apart() -> None:
     """A line goes to the device on its channel, whatever lines are around it."""
-    one, two = device(1, '003', NEW, '00001.000', '4701'), device(10, '007', NEW, '00002.000', '4710')
+    one, two = (
+        device(1, '003', NEW, '00001.000', '4701'),
+        device(10, '007', NEW, '00002.000', '4710'),
+    )
     document = strict(read_lines(two[2], one[0], two[0], one[2], one[1], two[1]))
     ten, first = document['mbusDevices']
     assert ten['channelId'] == 10
@@ -319,8 +362,16 @@ def test_devices_whose_lines_are_mixed_are_kept_apart() -> None:
 @pytest.mark.parametrize('end', ['\r\n', '\n'], ids=['CRLF', 'LF'])
 def test_the_gas_reading_of_2_2(kind: str, break_: str, end: str) -> None:
     """The reading is on a second line or at the end of the first; its time has no suffix and is Dutch time."""
-    gas = f'0-2:24.3.0(240701120000)(00)(60)(1)(0-2:24.2.1)(m3){break_}(00123.450)'.replace('\r\n', end)
-    lines = ('1-0:1.8.1(00001.000*kWh)', f'0-2:24.1.0({kind})', '0-2:96.1.0(4731)', gas, '0-2:24.4.0(1)')
+    gas = f'0-2:24.3.0(240701120000)(00)(60)(1)(0-2:24.2.1)(m3){break_}(00123.450)'.replace(
+        '\r\n', end
+    )
+    lines = (
+        '1-0:1.8.1(00001.000*kWh)',
+        f'0-2:24.1.0({kind})',
+        '0-2:96.1.0(4731)',
+        gas,
+        '0-2:24.4.0(1)',
+    )
     reading = read(from_lines(*lines, checksum=False, end=end))
     expected = {'datetime': '2024-07-01T12:00:00+02:00', 'value': 123.45, 'unit': 'm3'}
     assert reading.specification == 'V2_2'
@@ -333,14 +384,21 @@ def test_the_gas_reading_of_2_2(kind: str, break_: str, end: str) -> None:
 def test_a_2_2_gas_line_without_its_second_line_costs_itself() -> None:
     """The next line is not taken for the reading."""
     gas = '0-1:24.3.0(240701120000)(00)(60)(1)(0-1:24.2.1)(m3)'
-    reading = read(from_lines(BEFORE, '0-1:24.1.0(3)', gas, '0-1:24.4.0(1)', AFTER, checksum=False), 'V2_2')
+    reading = read(
+        from_lines(BEFORE, '0-1:24.1.0(3)', gas, '0-1:24.4.0(1)', AFTER, checksum=False), 'V2_2'
+    )
     assert 'hourlyGasMeterReading' not in reading.document
     assert reading.document['mbusDevices'][0]['valvePositionGas'] == {'value': '1', 'unit': None}
     assert reading.not_understood == ('0-1:24.3.0',)
 
 
 PEAK = '(240101000000W)(231215174500W)(03.695*kW)'
-MONTH = {'datetime': '2024-01-01T00:00:00+01:00', 'occurred': '2023-12-15T17:45:00+01:00', 'value': 3.695, 'unit': 'kW'}
+MONTH = {
+    'datetime': '2024-01-01T00:00:00+01:00',
+    'occurred': '2023-12-15T17:45:00+01:00',
+    'value': 3.695,
+    'unit': 'kW',
+}
 CODES = '(1-0:1.6.0)(1-0:1.6.0)'
 
 
@@ -356,8 +414,14 @@ CODES = '(1-0:1.6.0)(1-0:1.6.0)'
         (f'(1){CODES}{PEAK}', [MONTH]),
         (f'(01){CODES}{PEAK}', [MONTH]),
         (f'(13){CODES}{PEAK * 13}', [MONTH] * 13),
-        (f'(1){CODES}(632525252525W)(632525252525W)(03.695*kW)', [MONTH | {'datetime': None, 'occurred': None}]),
-        (f'(2){CODES}{PEAK}(632525252525W)(231215174500W)(03.695*kW)', [MONTH, MONTH | {'datetime': None}]),
+        (
+            f'(1){CODES}(632525252525W)(632525252525W)(03.695*kW)',
+            [MONTH | {'datetime': None, 'occurred': None}],
+        ),
+        (
+            f'(2){CODES}{PEAK}(632525252525W)(231215174500W)(03.695*kW)',
+            [MONTH, MONTH | {'datetime': None}],
+        ),
     ],
 )
 def test_the_belgian_peak_history(groups: str, expected: list[Any]) -> None:
@@ -394,7 +458,9 @@ def test_a_wrong_peak_history_costs_itself(groups: str) -> None:
 
 def test_the_peak_history_is_the_meter_s_whatever_its_channel() -> None:
     """Peaks under a channel are at the top of the document: only the meter itself has them."""
-    document = strict(read_lines(BEFORE, f'0-1:98.1.0(0){CODES}', AFTER, specification='BELGIUM_FLUVIUS'))
+    document = strict(
+        read_lines(BEFORE, f'0-1:98.1.0(0){CODES}', AFTER, specification='BELGIUM_FLUVIUS')
+    )
     assert document == REST | {'belgiumMaximumDemand13Months': []}
 
 
@@ -414,7 +480,9 @@ def test_a_text_of_0xff_leaves_the_checksum_right() -> None:
     assert reading.identification == 'T\xe9ST5'
 
 
-@pytest.mark.parametrize(('version', 'stated'), [('5.0', '50'), ('4.2', '42'), ('2.2', None), ('belgium', '50217')])
+@pytest.mark.parametrize(
+    ('version', 'stated'), [('5.0', '50'), ('4.2', '42'), ('2.2', None), ('belgium', '50217')]
+)
 def test_what_the_meter_states_about_itself(version: str, stated: str | None) -> None:
     """The identification is the header line, the version is the meter's own."""
     reading = read(of_version(version))
@@ -434,7 +502,9 @@ def test_what_the_meter_states_about_itself(version: str, stated: str | None) ->
         ('0-0:0.0.0', 'Q3D'),
     ],
 )
-def test_the_meter_s_own_number_is_found_under_each_of_its_names(code: str, specification: str) -> None:
+def test_the_meter_s_own_number_is_found_under_each_of_its_names(
+    code: str, specification: str
+) -> None:
     """Whatever the specification calls the number, it is the reading's identifier; without one there is None."""
     energy = ('1-0:1.8.0(000001.000*kWh)', '1-0:1.8.1(000001.000*kWh)')
     assert read(from_lines(f'{code}(4531)', *energy), specification).identifier == '4531'
@@ -443,7 +513,10 @@ def test_the_meter_s_own_number_is_found_under_each_of_its_names(code: str, spec
 
 @pytest.mark.parametrize(
     ('name', 'key'),
-    [('EQUIPMENT_IDENTIFIER_GAS', 'equipmentIdentifierGas'), ('P1_MESSAGE_HEADER', 'p1MessageHeader')],
+    [
+        ('EQUIPMENT_IDENTIFIER_GAS', 'equipmentIdentifierGas'),
+        ('P1_MESSAGE_HEADER', 'p1MessageHeader'),
+    ],
 )
 def test_names_are_camel_case(name: str, key: str) -> None:
     """dsmr_parser's names in camelCase."""
@@ -467,12 +540,17 @@ def test_the_meter_s_own_number_is_not_the_gas_meter_s() -> None:
 
 
 ANY_CODE = st.sampled_from([*CODE_LIST.split(), f'0-{LONG}:24.1.0', f'{LONG}-0:1.8.1'])
-STREAM = st.lists(st.tuples(ANY_CODE, GROUPS).map(''.join) | st.text(st.characters(max_codepoint=255)), max_size=12)
+STREAM = st.lists(
+    st.tuples(ANY_CODE, GROUPS).map(''.join) | st.text(st.characters(max_codepoint=255)),
+    max_size=12,
+)
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(STREAM, st.sampled_from(['auto', *NAMES]), st.booleans())
-def test_any_lines_give_a_strict_reading_or_none(lines: list[str], specification: str, encrypted: bool) -> None:
+def test_any_lines_give_a_strict_reading_or_none(
+    lines: list[str], specification: str, encrypted: bool
+) -> None:
     """Whatever the lines say, there is strict JSON or an UnusableTelegramError, also when the checksum holds."""
     chooser = Chooser(specification)
     for telegram in telegrams_in(from_lines(*lines)):
@@ -486,7 +564,12 @@ def test_any_lines_give_a_strict_reading_or_none(lines: list[str], specification
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
-@given(st.lists(st.binary(max_size=200) | st.sampled_from([b'/', b'\r\n', b'1-0:1.8.1(1)\r\n', b'!\r\n']), max_size=12))
+@given(
+    st.lists(
+        st.binary(max_size=200) | st.sampled_from([b'/', b'\r\n', b'1-0:1.8.1(1)\r\n', b'!\r\n']),
+        max_size=12,
+    )
+)
 def test_any_bytes_give_a_strict_reading_or_none(pieces: list[bytes]) -> None:
     """Any bytes between a header and a checksum are read without another exception."""
     for telegram in telegrams_in(with_checksum(b'/TST5\r\n1-0:1.8.1(1)\r\n' + b''.join(pieces))):

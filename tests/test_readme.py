@@ -70,8 +70,12 @@ def test_a_command_prints_what_is_shown(command: str, demo: Server) -> None:
     """Each curl command of the README, run against the demo, prints what is shown for it."""
     program('curl', 'curl')
     words = command.replace('http://localhost:8080/', demo.url).replace('curl ', 'curl -s ')
-    output = subprocess.run(['bash', '-c', words], capture_output=True, text=True, check=False).stdout
-    assert re.fullmatch(pattern(EXAMPLES[command]), output.replace('\r', '').strip(), re.DOTALL), output
+    output = subprocess.run(
+        ['bash', '-c', words], capture_output=True, text=True, check=False
+    ).stdout
+    assert re.fullmatch(pattern(EXAMPLES[command]), output.replace('\r', '').strip(), re.DOTALL), (
+        output
+    )
 
 
 def test_each_path_is_in_the_table_and_has_a_command() -> None:
@@ -86,7 +90,9 @@ def test_the_python_example_runs(demo: Server, tmp_path: Path) -> None:
     """The example in Python prints a value and its unit."""
     script = tmp_path / 'example.py'
     script.write_text(blocks('python')[0].replace('http://localhost:8080/', demo.url))
-    output = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True
+    ).stdout
     assert re.fullmatch(r'\d+\.\d+ kW\n', output)
 
 
@@ -113,7 +119,11 @@ def test_the_settings_are_the_same_everywhere() -> None:
     assert {(section, name): default for section, name, default in rows} == defaults
     parser = ConfigParser(interpolation=None)
     parser.read(ROOT / 'config.ini')
-    assert {(section, name): text for section in parser.sections() for name, text in parser.items(section)} == defaults
+    assert {
+        (section, name): text
+        for section in parser.sections()
+        for name, text in parser.items(section)
+    } == defaults
     assert load(ROOT / 'config.ini') == Config()
 
 
@@ -128,11 +138,16 @@ def test_each_setting_is_explained() -> None:
     assert unexplained == ['password', 'private_key']
 
 
-def test_the_javascript_example_may_listen(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_the_javascript_example_may_listen(
+    start_server: StartServer, meter: SimulatedMeter
+) -> None:
     """A page of the website in cors_origin may read /stream, as the example in JavaScript does."""
     server = start_server(meter.port, server={'cors_origin': 'https://example.org'})
     assert '/stream' in blocks('html')[0]
-    assert server.get('/stream', method='HEAD').headers['Access-Control-Allow-Origin'] == 'https://example.org'
+    assert (
+        server.get('/stream', method='HEAD').headers['Access-Control-Allow-Origin']
+        == 'https://example.org'
+    )
 
 
 def test_nohup(meter: SimulatedMeter, tmp_path: Path) -> None:
@@ -142,8 +157,14 @@ def test_nohup(meter: SimulatedMeter, tmp_path: Path) -> None:
     config.write_text(f'[meter]\nport = {meter.port}\n[server]\nhost = 127.0.0.1\nport = {port}\n')
     shown = re.search(r'^ *(nohup .*)$', README, re.MULTILINE)
     assert shown
-    command = shown[1].replace('.venv/bin/python', sys.executable).replace('.py', f'.py --config {config}')
-    shell = subprocess.run(['bash', '-c', f'{command} echo $!'], capture_output=True, text=True, check=True, cwd=ROOT)
+    command = (
+        shown[1]
+        .replace('.venv/bin/python', sys.executable)
+        .replace('.py', f'.py --config {config}')
+    )
+    shell = subprocess.run(
+        ['bash', '-c', f'{command} echo $!'], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     server = int(shell.stdout)
     try:
         wait_for(lambda: b'currentElectricityUsage' in reading_at(port))

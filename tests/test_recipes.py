@@ -61,7 +61,11 @@ def running(*command: object, folder: Path) -> Iterator[None]:
     with (
         (folder / 'output').open('a') as output,
         subprocess.Popen(
-            list(map(str, command)), cwd=folder, stdout=output, stderr=output, start_new_session=True
+            list(map(str, command)),
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         ) as process,
     ):
         try:
@@ -123,7 +127,14 @@ def subscriber(tmp_path: Path) -> Iterator[Subscriber]:
     folder = tmp_path / 'subscriber'
     folder.mkdir()
     broker_options = ['-h', '127.0.0.1', '-p', str(port)]
-    publish = [program('mosquitto_pub', 'mosquitto-clients'), *broker_options, '-t', READY, '-m', READY]
+    publish = [
+        program('mosquitto_pub', 'mosquitto-clients'),
+        *broker_options,
+        '-t',
+        READY,
+        '-m',
+        READY,
+    ]
     with (
         broker(tmp_path / 'broker', port),
         running(mosquitto_sub, *broker_options, '-t', TOPIC, '-t', READY, folder=folder),
@@ -190,7 +201,10 @@ def test_readings_are_published_after_a_restart_of_the_broker(
         wait_for(lambda: 'refused' in (tmp_path / 'output').read_text(), START_TIME)
         options = ['-h', '127.0.0.1', '-p', str(subscriber.broker_port), '-t', TOPIC]
         for folder in (tmp_path / 'first', tmp_path / 'second'):
-            with broker(folder, subscriber.broker_port), running(mosquitto_sub, *options, folder=received):
+            with (
+                broker(folder, subscriber.broker_port),
+                running(mosquitto_sub, *options, folder=received),
+            ):
                 assert is_reading(subscriber.next_message())
 
 
@@ -253,7 +267,9 @@ def test_home_assistants_sensors_show_the_values_of_a_reading(
     }
 
 
-def test_history_is_one_file_per_day(start_server: StartServer, meter: FaultyMeter, tmp_path: Path) -> None:
+def test_history_is_one_file_per_day(
+    start_server: StartServer, meter: FaultyMeter, tmp_path: Path
+) -> None:
     """The history recipe appends each reading to the file of the day, and to another file from the next day on."""
     program('curl', 'curl')
     settings = {'port': free_port()}
@@ -292,13 +308,17 @@ def test_history_is_one_file_per_day(start_server: StartServer, meter: FaultyMet
     assert len(list(folder.glob('*.jsonl'))) == 2
 
 
-def test_curl_takes_the_password_from_a_file(start_server: StartServer, meter: FaultyMeter, tmp_path: Path) -> None:
+def test_curl_takes_the_password_from_a_file(
+    start_server: StartServer, meter: FaultyMeter, tmp_path: Path
+) -> None:
     """A recipe whose curl has the option and the file that the page names reads from a server with a password."""
     program('curl', 'curl')
     server = start_server(meter.port, server={'user': 'smart', 'password': 'meter'})
     option, line = re.findall(r'add `(--netrc-file) FILE`.*?contains\n`(machine .*)`', RECIPES)[0]
     credentials = tmp_path / 'netrc'
-    credentials.write_text(replaced(line, {'raspberrypi.local': '127.0.0.1', 'USER': 'smart', 'PASSWORD': 'meter'}))
+    credentials.write_text(
+        replaced(line, {'raspberrypi.local': '127.0.0.1', 'USER': 'smart', 'PASSWORD': 'meter'})
+    )
     with_password = {
         'http://raspberrypi.local:8080/': server.url,
         'curl ': f'curl {option} {credentials} ',
@@ -332,7 +352,9 @@ def test_victoria_metrics_returns_what_the_server_returns(
     """VictoriaMetrics, started as in the recipe with the README's configuration, has the values of `/`."""
     server = start_server(constant.port)
     port = free_port()
-    (scrapes,) = re.findall(r'^```yaml\n(scrape_configs:\n.*?)^```$', README, re.MULTILINE | re.DOTALL)
+    (scrapes,) = re.findall(
+        r'^```yaml\n(scrape_configs:\n.*?)^```$', README, re.MULTILINE | re.DOTALL
+    )
     scrapes = replaced(scrapes, {'raspberrypi.local:8080': f'127.0.0.1:{server.port}'})
     (tmp_path / 'prometheus.yml').write_text(f'global:\n  scrape_interval: 1s\n{scrapes}')
     command = shlex.split(block('VictoriaMetrics', 'sh'))
@@ -341,7 +363,9 @@ def test_victoria_metrics_returns_what_the_server_returns(
     command += [f'-httpListenAddr=127.0.0.1:{port}', '-search.latencyOffset=1s']
 
     def value(expression: str) -> Any:
-        with urlopen(f'http://127.0.0.1:{port}/api/v1/query?query={quote(expression)}', timeout=20) as response:
+        with urlopen(
+            f'http://127.0.0.1:{port}/api/v1/query?query={quote(expression)}', timeout=20
+        ) as response:
             result = json.load(response)['data']['result']
         if not result:
             return None
@@ -434,7 +458,9 @@ def test_each_instance_serves_its_own_meter(tmp_path: Path) -> None:
             (tmp_path / f'{name}.ini').write_text(settings)
             with running(*shlex.split(command.replace('%i', name)), folder=tmp_path):
                 wait_for(partial(accepts, port), START_TIME)
-                with urlopen(f'http://127.0.0.1:{port}/p1MessageHeader/value', timeout=20) as response:
+                with urlopen(
+                    f'http://127.0.0.1:{port}/p1MessageHeader/value', timeout=20
+                ) as response:
                     served[name] = json.load(response)
     assert served == {'house': '50', 'office': '42'}
 
@@ -450,6 +476,10 @@ def test_the_recipes_install_units_that_exist() -> None:
 def test_the_readme_links_to_sections_that_exist() -> None:
     """Each link from the README to a recipe or to its own section ends at a heading."""
     for page, anchor in re.findall(r'\]\(((?:docs/recipes\.md)?)#([\w-]+)\)', README):
-        headings = re.findall(r'^#+ (.*)$', {'': README, 'docs/recipes.md': RECIPES}[page], re.MULTILINE)
-        anchors = [re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings]
+        headings = re.findall(
+            r'^#+ (.*)$', {'': README, 'docs/recipes.md': RECIPES}[page], re.MULTILINE
+        )
+        anchors = [
+            re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings
+        ]
         assert anchor in anchors

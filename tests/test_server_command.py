@@ -36,7 +36,9 @@ END_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 def complaint(*options: str) -> str:
     """The line on stderr with which the server refuses to start."""
-    ended = subprocess.run([*SERVER_COMMAND, *options], capture_output=True, text=True, timeout=20, check=False)
+    ended = subprocess.run(
+        [*SERVER_COMMAND, *options], capture_output=True, text=True, timeout=20, check=False
+    )
     assert ended.returncode == 2, ended.stderr
     assert not ended.stdout
     assert ended.stderr.count('\n') == 1
@@ -94,7 +96,9 @@ def test_an_address_in_use_is_refused(start_server: StartServer, tmp_path: Path)
 
 
 @pytest.mark.parametrize('is_own', [True, False], ids=['its own port', 'of another server'])
-def test_a_telegram_port_in_use_is_refused(start_server: StartServer, tmp_path: Path, *, is_own: bool) -> None:
+def test_a_telegram_port_in_use_is_refused(
+    start_server: StartServer, tmp_path: Path, *, is_own: bool
+) -> None:
     """A telegram port that is in use, also one that is the same as `port`, is named in one line."""
     http_port = free_port()
     telegram_port = http_port
@@ -110,7 +114,9 @@ def test_one_line_names_the_addresses(tmp_path: Path) -> None:
     """At the start there is one line on stdout, which names port and URL, and none on stderr."""
     config = write_config(tmp_path, {'port': MISSING_PORT, 'decryption_key': KEY}, {})
     Path(config).chmod(0o600)
-    with running(*SERVER_COMMAND, '--config', config, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with running(
+        *SERVER_COMMAND, '--config', config, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout
         line = process.stdout.readline()
         process.terminate()
@@ -131,13 +137,17 @@ def test_an_unwise_setting_is_a_warning(start_server: StartServer) -> None:
 
 def test_demo_serves_a_meter_without_hardware(start_server: StartServer) -> None:
     """--demo serves readings of a simulated meter, whatever port the configuration names."""
-    server = start_server(MISSING_PORT, '--demo', meter={'line': '9600 7E1', 'specification': 'V2_2'})
+    server = start_server(
+        MISSING_PORT, '--demo', meter={'line': '9600 7E1', 'specification': 'V2_2'}
+    )
     response = server.get('/')
     assert response.status == 200
     assert response.json['p1MessageHeader']['value'] == '50'
 
 
-def test_a_secret_comes_from_the_credentials_of_systemd(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_secret_comes_from_the_credentials_of_systemd(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     """A secret that config.ini does not contain is read from CREDENTIALS_DIRECTORY (systemd.exec(5))."""
     (tmp_path / 'password').write_text('geheim\n')
     environment = {'CREDENTIALS_DIRECTORY': str(tmp_path)}
@@ -146,7 +156,9 @@ def test_a_secret_comes_from_the_credentials_of_systemd(start_server: StartServe
     assert server.get('/nothing', {'Authorization': 'Basic bWU6Z2VoZWlt'}).status == 404
 
 
-def test_keep_open_opens_the_port_at_the_start(start_server: StartServer, meter: SimulatedMeter) -> None:
+def test_keep_open_opens_the_port_at_the_start(
+    start_server: StartServer, meter: SimulatedMeter
+) -> None:
     """With keep_open the port is open from the start, before any request for a reading."""
     server = start_server(meter.port, meter={'keep_open': 60})
     wait_for(lambda: server.health['ageOfLastReading'] is not None)
@@ -157,15 +169,21 @@ def test_an_announced_meter_is_read_at_the_start(
     start_server: StartServer, meter: SimulatedMeter, tmp_path: Path
 ) -> None:
     """A server that is announced as a meter reads it without any request, and then starts the announcement."""
-    (tmp_path / 'zeroconf.py').write_text('raise ImportError')  # so that the log shows when it starts
+    (tmp_path / 'zeroconf.py').write_text(
+        'raise ImportError'
+    )  # so that the log shows when it starts
     server = start_server(
-        meter.port, server={'host': '', 'homewizard_api': 'yes'}, environment={'PYTHONPATH': str(tmp_path)}
+        meter.port,
+        server={'host': '', 'homewizard_api': 'yes'},
+        environment={'PYTHONPATH': str(tmp_path)},
     )
     wait_for(lambda: 'not announced on the network' in server.log)
     assert server.openings == 1
 
 
-def test_an_announcement_without_a_reading_does_not_delay_the_end(start_server: StartServer) -> None:
+def test_an_announcement_without_a_reading_does_not_delay_the_end(
+    start_server: StartServer,
+) -> None:
     """While an announcement waits for the first reading, SIGTERM ends the server within 2 s."""
     server = start_server(MISSING_PORT, server={'host': '', 'homewizard_api': 'yes'})
     assert server.stop(SECONDS_TO_STOP) == 0
@@ -185,20 +203,26 @@ def test_a_signal_ends_it_with_status_0(number: signal.Signals, start_server: St
             server.process.send_signal(number)
             assert server.process.wait(SECONDS_TO_STOP) == 0
             responses = [future.result() for future in waiting]
-        assert [(response.status, response.json['code']) for response in responses] == [(503, 'stopping')] * 8
+        assert [(response.status, response.json['code']) for response in responses] == [
+            (503, 'stopping')
+        ] * 8
         assert all('Retry-After' in response.headers for response in responses)
         assert server.process.stdout.read() == '', 'more than one line on stdout'
         server.process.stdout.close()
 
 
 @pytest.mark.parametrize('number', END_SIGNALS)
-def test_a_signal_ends_it_while_the_port_is_being_opened(number: signal.Signals, start_server: StartServer) -> None:
+def test_a_signal_ends_it_while_the_port_is_being_opened(
+    number: signal.Signals, start_server: StartServer
+) -> None:
     """A peer that does not accept a connection delays neither the end nor the responses."""
     with socket.socket() as peer, ThreadPoolExecutor(1) as pool:
         peer.bind(('127.0.0.1', 0))
         peer.listen(0)
         fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:  # they fill the backlog, and then the system does not accept connections
+        for (
+            filler
+        ) in fillers:  # they fill the backlog, and then the system does not accept connections
             filler.setblocking(False)
             filler.connect_ex(peer.getsockname())
         server = start_server('socket://{}:{}'.format(*peer.getsockname()))
@@ -285,7 +309,9 @@ def test_it_survives_the_end_of_its_shell(meter: SimulatedMeter, tmp_path: Path)
     port = free_port()
     config = write_config(tmp_path, {'port': meter.port}, {'port': port})
     script = 'nohup "$0" "$@" </dev/null >/dev/null 2>&1 & echo $!; wait $!'
-    with running('sh', '-c', script, *SERVER_COMMAND, '--config', config, stdout=subprocess.PIPE) as shell:
+    with running(
+        'sh', '-c', script, *SERVER_COMMAND, '--config', config, stdout=subprocess.PIPE
+    ) as shell:
         assert shell.stdout
         server = int(shell.stdout.readline())
         try:
@@ -313,12 +339,21 @@ def test_it_needs_no_writable_folder(meter: SimulatedMeter, tmp_path: Path) -> N
     """Started in a folder that nobody can write to, not even root, it serves."""
     port = free_port()
     config = write_config(tmp_path, {'port': meter.port}, {'port': port})
-    with running(*SERVER_COMMAND, '--config', config, stdout=subprocess.DEVNULL, cwd='/proc', env={'HOME': '/proc'}):
+    with running(
+        *SERVER_COMMAND,
+        '--config',
+        config,
+        stdout=subprocess.DEVNULL,
+        cwd='/proc',
+        env={'HOME': '/proc'},
+    ):
         wait_for(lambda: accepts_connections(port))
         assert telegram(port).startswith(b'/')
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which('setpriv'), reason='needs root, to give up its rights')
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which('setpriv'), reason='needs root, to give up its rights'
+)
 def test_a_forbidden_port_is_reported_at_once(meter: SimulatedMeter) -> None:
     """Without the rights to the port the response is 503 port_denied, with the command that grants them."""
     Path(meter.port).chmod(0)
@@ -326,7 +361,9 @@ def test_a_forbidden_port_is_reported_at_once(meter: SimulatedMeter) -> None:
     without_rights = ['setpriv', '--bounding-set=-all', '--inh-caps=-all']
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), {'port': meter.port}, {'port': port})
-        with running(*without_rights, *SERVER_COMMAND, '--config', config, stdout=subprocess.DEVNULL):
+        with running(
+            *without_rights, *SERVER_COMMAND, '--config', config, stdout=subprocess.DEVNULL
+        ):
             wait_for(lambda: accepts_connections(port))
             with pytest.raises(urllib.request.HTTPError) as caught:
                 telegram(port)

@@ -30,7 +30,9 @@ def unit(tmp_path: Path) -> Path:
 
 def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [program('systemd-analyze', 'systemd'), *map(str, arguments)]
-    return subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.run(
+        command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def values(unit: Path, name: str) -> list[str]:
@@ -86,7 +88,9 @@ def test_the_readme_installs_what_the_unit_starts() -> None:
     assert f'sudo git clone … {INSTALLED} && cd {INSTALLED}\n' in (ROOT / 'README.md').read_text()
 
 
-def test_the_unit_starts_a_server_that_makes_only_allowed_system_calls(tmp_path: Path, unit: Path) -> None:
+def test_the_unit_starts_a_server_that_makes_only_allowed_system_calls(
+    tmp_path: Path, unit: Path
+) -> None:
     """The unit's command serves a reading and, from start to end, makes no system call outside SystemCallFilter."""
     allowed = allowed_calls(unit)
     assert 'openat' in allowed
@@ -94,13 +98,23 @@ def test_the_unit_starts_a_server_that_makes_only_allowed_system_calls(tmp_path:
     trace = tmp_path / 'trace'
     config = tmp_path / 'config.ini'
     started_command = values(unit, 'ExecStart')[0].split()
-    traced_command = [program('strace', 'strace'), '-f', '-o', str(trace), *started_command, '--config', str(config)]
+    traced_command = [
+        program('strace', 'strace'),
+        '-f',
+        '-o',
+        str(trace),
+        *started_command,
+        '--config',
+        str(config),
+    ]
     with new_meter(interval=0.2) as meter:
         config.write_text(f'[meter]\nport = {meter.port}\n[server]\nhost = 127.0.0.1\nport = 0\n')
         with subprocess.Popen(traced_command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             port = urlsplit(process.stdout.readline().split()[-1]).port
-            server = int(trace.read_text().split()[0])  # each line begins with the number of the process
+            server = int(
+                trace.read_text().split()[0]
+            )  # each line begins with the number of the process
             try:
                 with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=20) as response:
                     assert b'currentElectricityUsage' in response.read()

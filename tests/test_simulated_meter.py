@@ -56,12 +56,16 @@ SPECIFICATIONS = {
     '2.2': telegram_specifications.V2_2,
     'belgium': telegram_specifications.BELGIUM_FLUVIUS,
 }
-ANY_TELEGRAM = with_checksum('/ANY5\\TEST\r\n\r\n1-0:1.8.1(000123.456*kWh)\r\n1-0:1.7.0(00.789*kW)\r\n')
+ANY_TELEGRAM = with_checksum(
+    '/ANY5\\TEST\r\n\r\n1-0:1.8.1(000123.456*kWh)\r\n1-0:1.7.0(00.789*kW)\r\n'
+)
 
 
 def parsed(data: bytes, version: str) -> Any:
     """dsmr_parser's reading of a telegram, with a copy of the specification, since its parsers keep state."""
-    return TelegramParser(deepcopy(SPECIFICATIONS[version])).parse(data.decode('ascii'), throw_ex=True)
+    return TelegramParser(deepcopy(SPECIFICATIONS[version])).parse(
+        data.decode('ascii'), throw_ex=True
+    )
 
 
 def reading(version: str, moment: datetime) -> Any:
@@ -125,8 +129,12 @@ def test_values_are_the_houses() -> None:
     watts = phases_w(SUMMER_NOON)
     assert result.CURRENT_ELECTRICITY_DELIVERY.value == Decimal(f'{-sum(watts) / 1000:.3f}')
     assert result.INSTANTANEOUS_ACTIVE_POWER_L2_NEGATIVE.value == Decimal(f'{-watts[1] / 1000:.3f}')
-    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}')
-    assert result.ELECTRICITY_DELIVERED_TARIFF_1.value == Decimal(f'{energy_kwh(SUMMER_NOON, DELIVERED, LOW):.3f}')
+    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(
+        f'{energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}'
+    )
+    assert result.ELECTRICITY_DELIVERED_TARIFF_1.value == Decimal(
+        f'{energy_kwh(SUMMER_NOON, DELIVERED, LOW):.3f}'
+    )
     assert result.ELECTRICITY_ACTIVE_TARIFF.value == '0002'
     assert result.POWER_EVENT_FAILURE_LOG.buffer_length == 2
 
@@ -135,8 +143,12 @@ def test_belgium_numbers_its_tariffs_the_other_way_round() -> None:
     """By day the Belgian tariff is 1, and its counters are in that order."""
     result = reading('belgium', SUMMER_NOON)
     assert result.ELECTRICITY_ACTIVE_TARIFF.value == '0001'
-    assert result.ELECTRICITY_USED_TARIFF_1.value == Decimal(f'{energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}')
-    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(f'{energy_kwh(SUMMER_NOON, USED, LOW):.3f}')
+    assert result.ELECTRICITY_USED_TARIFF_1.value == Decimal(
+        f'{energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}'
+    )
+    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(
+        f'{energy_kwh(SUMMER_NOON, USED, LOW):.3f}'
+    )
 
 
 @pytest.mark.parametrize('version', VERSIONS)
@@ -303,7 +315,9 @@ def test_counters_of_years() -> None:
     """In a year a household's energy is used; a clock set far back finds the counters where they began."""
     used = [sum(counters(SUMMER_NOON + timedelta(days=days))[:2]) for days in (0, 366)]
     assert 1000 < used[1] - used[0] < 5000
-    assert counters(datetime(1970, 1, 1, tzinfo=timezone.utc)) == counters(datetime(2023, 12, 31, tzinfo=DUTCH))
+    assert counters(datetime(1970, 1, 1, tzinfo=timezone.utc)) == counters(
+        datetime(2023, 12, 31, tzinfo=DUTCH)
+    )
 
 
 # The line
@@ -312,7 +326,10 @@ def test_counters_of_years() -> None:
 @pytest.mark.parametrize('version', VERSIONS)
 def test_a_reader_gets_telegrams(version: str) -> None:
     """Through the port, at the baud rate of its version, the newest telegram arrives unharmed."""
-    with SimulatedMeter(version, interval=0.01) as meter, reader(meter, VERSIONS[version].baud_rate) as port:
+    with (
+        SimulatedMeter(version, interval=0.01) as meter,
+        reader(meter, VERSIONS[version].baud_rate) as port,
+    ):
         first, second = next_telegram(port), next_telegram(port)
         parsed(first, version)
         assert second.startswith(b'/SIM5')
@@ -405,7 +422,10 @@ def test_closing_does_not_wait_for_the_line(interval: float) -> None:
 
 def test_silence() -> None:
     """A hushed meter has ended its telegram, sends no other, and sends again when it is not silent any more."""
-    with FaultyMeter(interval=0.01, baud=9600, source=lambda: ANY_TELEGRAM) as meter, reader(meter, 9600) as port:
+    with (
+        FaultyMeter(interval=0.01, baud=9600, source=lambda: ANY_TELEGRAM) as meter,
+        reader(meter, 9600) as port,
+    ):
         received = read_until(port, lambda data: len(data) > 20)
         hush(meter)
         sent = meter.sent
@@ -471,7 +491,16 @@ def test_misreading() -> None:
     assert misread(data, 9600, 9600) == data
     assert 3 * len(data) < len(misread(data, 9600, 115200)) < 12 * len(data)
     assert len(data) / 14 < len(misread(data, 115200, 9600)) < len(data) / 6
-    assert set(misread(ANY_TELEGRAM, 9600, 115200)) <= {0x00, 0x80, 0xE0, 0xF0, 0xF8, 0xFC, 0xFE, 0xFF}
+    assert set(misread(ANY_TELEGRAM, 9600, 115200)) <= {
+        0x00,
+        0x80,
+        0xE0,
+        0xF0,
+        0xF8,
+        0xFC,
+        0xFE,
+        0xFF,
+    }
 
 
 def test_unplugged_and_plugged_in_again(tmp_path: Path) -> None:
@@ -522,8 +551,18 @@ def test_nothing_counts_while_unplugged() -> None:
 @pytest.mark.parametrize('end', [signal.SIGTERM, signal.SIGINT])
 def test_by_hand(end: signal.Signals) -> None:
     """The command names the device on stdout, sends there, and ends well on a signal."""
-    command = [sys.executable, '-m', 'dsmr_rest.simulated_meter', '--version', '2.2', '--interval', '0']
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        '-m',
+        'dsmr_rest.simulated_meter',
+        '--version',
+        '2.2',
+        '--interval',
+        '0',
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout
             device = re.fullmatch(r'port = (/dev/pts/\d+)\n', process.stdout.readline())
@@ -549,7 +588,9 @@ def test_a_signal_that_comes_early_ends_it(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize('interval', ['-1', 'nan', 'inf', 'soon'])
-def test_an_impossible_interval_is_refused(interval: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_interval_is_refused(
+    interval: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An interval that is no time to wait ends the command with status 2 before there is a meter."""
     with pytest.raises(SystemExit) as refused:
         main([f'--interval={interval}'])

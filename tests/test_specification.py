@@ -22,7 +22,18 @@ SAME_AS = {'V3': 'V2_2', 'AUSTRIA_ENERGIENETZE_STEIERMARK': 'SAGEMCOM_T210_D_R'}
 def test_all_of_the_library_s_specifications_are_offered() -> None:
     """NAMES has those that this server is known to read, and none of the tables that the library builds them from."""
     assert set(NAMES) == {
-        *('V2_2', 'V3', 'V4', 'V5', 'BELGIUM_FLUVIUS', 'LUXEMBOURG_SMARTY', 'MSN', 'SWEDEN', 'EON_HUNGARY', 'ISKRA_IE'),
+        *(
+            'V2_2',
+            'V3',
+            'V4',
+            'V5',
+            'BELGIUM_FLUVIUS',
+            'LUXEMBOURG_SMARTY',
+            'MSN',
+            'SWEDEN',
+            'EON_HUNGARY',
+            'ISKRA_IE',
+        ),
         *('Q3D', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK'),
     }
 
@@ -69,7 +80,8 @@ def telegram_has_checksum(name: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ('version', 'name'), [('5.0', 'V5'), ('4.2', 'V4'), ('2.2', 'V2_2'), ('belgium', 'BELGIUM_FLUVIUS')]
+    ('version', 'name'),
+    [('5.0', 'V5'), ('4.2', 'V4'), ('2.2', 'V2_2'), ('belgium', 'BELGIUM_FLUVIUS')],
 )
 def test_a_simulated_meter_is_understood_completely(version: str, name: str) -> None:
     """The choice is right and sure, and every line is understood."""
@@ -78,11 +90,17 @@ def test_a_simulated_meter_is_understood_completely(version: str, name: str) -> 
     assert reading.not_understood == ()
 
 
-@pytest.mark.parametrize(('total', 'name'), [((), 'V5'), (('1-0:1.8.0(000001.000*kWh)',), 'EON_HUNGARY')])
-def test_a_version_line_decides_unless_the_total_energy_is_sent(total: tuple[str, ...], name: str) -> None:
+@pytest.mark.parametrize(
+    ('total', 'name'), [((), 'V5'), (('1-0:1.8.0(000001.000*kWh)',), 'EON_HUNGARY')]
+)
+def test_a_version_line_decides_unless_the_total_energy_is_sent(
+    total: tuple[str, ...], name: str
+) -> None:
     """A meter that states 50 is Dutch; one that also sends the total is read by what knows the most of its lines."""
     hungarian_lines = [f'1-0:{quantity}.7.0(00.500*kvar)' for quantity in (5, 6, 7, 8)]
-    reading = read(from_lines('1-3:0.2.8(50)', *total, '1-0:1.8.1(000001.000*kWh)', *hungarian_lines))
+    reading = read(
+        from_lines('1-3:0.2.8(50)', *total, '1-0:1.8.1(000001.000*kWh)', *hungarian_lines)
+    )
     assert reading.specification == name
 
 
@@ -105,7 +123,11 @@ def test_the_same_lines_under_another_header_are_another_meter_s() -> None:
 def test_a_telegram_that_no_specification_half_fits_is_read_as_far_as_it_is_known() -> None:
     """Of mostly foreign lines the known ones are served, the others are named, and the choice is unsure."""
     foreign = [f'1-0:{code}.99.0(1)' for code in range(200, 206)]
-    reading = read(from_lines('1-0:1.8.1(000001.000*kWh)', *foreign, '1-0:1.7.0(00.500*kW)', '0-0:96.14.0(0002)'))
+    reading = read(
+        from_lines(
+            '1-0:1.8.1(000001.000*kWh)', *foreign, '1-0:1.7.0(00.500*kW)', '0-0:96.14.0(0002)'
+        )
+    )
     assert reading.unsure
     assert reading.document['electricityUsedTariff1'] == {'value': 1.0, 'unit': 'kWh'}
     assert reading.document['currentElectricityUsage'] == {'value': 0.5, 'unit': 'kW'}
@@ -116,7 +138,9 @@ def test_a_telegram_that_no_specification_half_fits_is_read_as_far_as_it_is_know
 def test_half_the_lines_is_the_limit(foreign: int, unsure: bool) -> None:
     """A choice that knows half of the lines is sure, one that knows less is not."""
     foreign_lines = [f'1-0:{code}.99.0(1)' for code in range(200, 200 + foreign)]
-    reading = read(from_lines('1-0:1.8.1(000001.000*kWh)', '1-0:1.8.2(000001.000*kWh)', *foreign_lines))
+    reading = read(
+        from_lines('1-0:1.8.1(000001.000*kWh)', '1-0:1.8.2(000001.000*kWh)', *foreign_lines)
+    )
     assert reading.unsure is unsure
 
 
@@ -124,7 +148,9 @@ def test_a_line_is_named_by_what_it_is_now() -> None:
     """A code without a value in one telegram is read in the next, where it has one."""
     chooser = Chooser()
     for value, named in [('', ('1-0:1.8.1',)), ('(000001.000*kWh)', ()), ('', ('1-0:1.8.1',))]:
-        data = from_lines('1-3:0.2.8(50)', f'1-0:1.8.1{value}', '1-0:1.8.2(000002.000*kWh)', '0-0:96.14.0(0001)')
+        data = from_lines(
+            '1-3:0.2.8(50)', f'1-0:1.8.1{value}', '1-0:1.8.2(000002.000*kWh)', '0-0:96.14.0(0001)'
+        )
         reading = make_reading(framed(data), chooser, 0.0, 0.0)
         assert ('electricityUsedTariff1' in reading.document) is bool(value)
         assert reading.not_understood == named
@@ -132,7 +158,9 @@ def test_a_line_is_named_by_what_it_is_now() -> None:
 
 def test_a_device_s_number_does_not_replace_the_meter_s() -> None:
     """The meter keeps its own identifier when a device on a channel sends one with the same code."""
-    reading = read(from_lines('1-3:0.2.8(50)', '0-0:96.1.1(4531)', '0-1:24.1.0(003)', '0-1:96.1.1(4731)'), 'V5')
+    reading = read(
+        from_lines('1-3:0.2.8(50)', '0-0:96.1.1(4531)', '0-1:24.1.0(003)', '0-1:96.1.1(4731)'), 'V5'
+    )
     assert reading.document['equipmentIdentifier'] == {'value': '4531', 'unit': None}
 
 
@@ -141,8 +169,14 @@ def state_of_the_library() -> Any:
     for name in NAMES:
         for row in getattr(telegram_specifications, name)['objects']:
             parser = row['value_parser']
-            rows[name, row['value_name']] = (row['obis_reference'], id(parser), state_of_parser(parser))
-    serial_settings = {key: repr(value) for key, value in vars(library_settings).items() if key.isupper()}
+            rows[name, row['value_name']] = (
+                row['obis_reference'],
+                id(parser),
+                state_of_parser(parser),
+            )
+    serial_settings = {
+        key: repr(value) for key, value in vars(library_settings).items() if key.isupper()
+    }
     return rows, serial_settings
 
 
@@ -187,7 +221,9 @@ def test_parsing_does_not_grow() -> None:
 def test_a_foreign_failure_log_does_not_change_the_types_of_the_next() -> None:
     """Entries of an unknown type are texts; in the next log, failures still have a time and whole seconds."""
     chooser = Chooser()
-    foreign = make_reading(with_failures(240, '0-0:96.7.99'), chooser, 0.0, 0.0).document['powerEventFailureLog']
+    foreign = make_reading(with_failures(240, '0-0:96.7.99'), chooser, 0.0, 0.0).document[
+        'powerEventFailureLog'
+    ]
     assert foreign['buffer'][0] == {'datetime': '240101103000W', 'value': '0000000240', 'unit': 's'}
     log = make_reading(with_failures(241), chooser, 0.0, 0.0).document['powerEventFailureLog']
     assert log['buffer'][0] == {'datetime': '2024-01-01T10:30:00+01:00', 'value': 241, 'unit': 's'}
@@ -197,12 +233,25 @@ def test_a_foreign_failure_log_does_not_change_the_types_of_the_next() -> None:
 def test_each_telegram_has_its_own_values() -> None:
     """What one chooser has read before is neither repeated nor changed by what it reads next."""
     chooser = Chooser()
-    lines = ['1-0:1.8.1({}*kWh)', '0-0:96.14.0(0002)', '0-1:24.1.0(003)', '0-1:24.2.1({}*m3)', '1-0:99.97.0()']
+    lines = [
+        '1-0:1.8.1({}*kWh)',
+        '0-0:96.14.0(0002)',
+        '0-1:24.1.0(003)',
+        '0-1:24.2.1({}*m3)',
+        '1-0:99.97.0()',
+    ]
     first, second, third = (
         make_reading(
-            framed(from_lines('1-3:0.2.8(50)', *(line.format(value) for line in lines))), chooser, 0.0, 0.0
+            framed(from_lines('1-3:0.2.8(50)', *(line.format(value) for line in lines))),
+            chooser,
+            0.0,
+            0.0,
         ).document
         for value in ('000001.000', '000002.000', '000001.000')
     )
-    assert [document['electricityUsedTariff1']['value'] for document in (first, second, third)] == [1.0, 2.0, 1.0]
+    assert [document['electricityUsedTariff1']['value'] for document in (first, second, third)] == [
+        1.0,
+        2.0,
+        1.0,
+    ]
     assert first == third

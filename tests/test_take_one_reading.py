@@ -28,7 +28,9 @@ ENVIRONMENT = os.environ | {'PYTHONWARNINGS': 'error'}
 LIMIT = 60
 """Seconds for a process, which normally ends long before."""
 HIDDEN = b'4530303132333435363738393031323334'
-NUMBERED = with_checksum(b'/XYZ5\\987654321\r\n\r\n0-0:96.1.1(' + HIDDEN + b')\r\n1-0:1.7.0(00.123*kW)\r\n')
+NUMBERED = with_checksum(
+    b'/XYZ5\\987654321\r\n\r\n0-0:96.1.1(' + HIDDEN + b')\r\n1-0:1.7.0(00.123*kW)\r\n'
+)
 KEY, WRONG_KEY = 'A1' * 16, 'B2' * 16
 
 Result = subprocess.CompletedProcess[str]
@@ -40,7 +42,10 @@ def without(*capabilities: str) -> list[str]:
         return []
     if not shutil.which('setpriv'):
         pytest.skip('setpriv (util-linux) is missing, which takes capabilities away from root')
-    return ['setpriv', '--bounding-set=' + ','.join(f'-{capability}' for capability in capabilities)]
+    return [
+        'setpriv',
+        '--bounding-set=' + ','.join(f'-{capability}' for capability in capabilities),
+    ]
 
 
 def config_file(folder: Path, settings: Mapping[str, object]) -> Path:
@@ -56,7 +61,13 @@ def command(folder: Path, *options: str, **settings: object) -> list[str | Path]
 def finished(arguments: list[str | Path], *, stdout: int = subprocess.PIPE) -> Result:
     """A process that has ended, with its output."""
     return subprocess.run(
-        arguments, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=LIMIT, env=ENVIRONMENT
+        arguments,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+        env=ENVIRONMENT,
     )
 
 
@@ -120,7 +131,9 @@ def test_a_meter_is_described(any_meter: tuple[str, FaultyMeter], tmp_path: Path
     (tmp_path / 'config.ini').write_text(result.stderr.partition('config.ini:\n')[2])
     again = finished([sys.executable, SCRIPT, '--config', tmp_path / 'config.ini'])
     assert again.returncode == 0, again.stderr
-    assert again.stderr.startswith(f'reading {meter.port}: line {line}, specification {specification}, for ')
+    assert again.stderr.startswith(
+        f'reading {meter.port}: line {line}, specification {specification}, for '
+    )
     assert json.loads(again.stdout).keys() == document.keys()
 
 
@@ -134,11 +147,15 @@ def test_demo_reads_a_simulated_meter(tmp_path: Path) -> None:
 
 def test_stdout_can_be_piped_into_a_json_tool(meter: FaultyMeter, tmp_path: Path) -> None:
     """A JSON tool after a pipe accepts stdout as it is."""
-    result = run_in_shell(tmp_path, f'| {shlex.quote(sys.executable)} -m json.tool', port=meter.port)
+    result = run_in_shell(
+        tmp_path, f'| {shlex.quote(sys.executable)} -m json.tool', port=meter.port
+    )
     assert json.loads(result.stdout)['p1MessageHeader']['value'] == '50'
 
 
-def test_a_pipe_without_a_reader_is_not_an_error_message(meter: FaultyMeter, tmp_path: Path) -> None:
+def test_a_pipe_without_a_reader_is_not_an_error_message(
+    meter: FaultyMeter, tmp_path: Path
+) -> None:
     """When the reader of the pipe has ended, the script ends with status 1 and no message about it."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -150,8 +167,12 @@ def test_a_pipe_without_a_reader_is_not_an_error_message(meter: FaultyMeter, tmp
     assert result.stderr.splitlines()[-1].startswith('specification =')
 
 
-@pytest.mark.parametrize(('redirection', 'reason'), [('>/dev/full', 'No space'), ('>&-', 'Bad file')])
-def test_a_stdout_that_cannot_be_written_to(redirection: str, reason: str, meter: FaultyMeter, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('redirection', 'reason'), [('>/dev/full', 'No space'), ('>&-', 'Bad file')]
+)
+def test_a_stdout_that_cannot_be_written_to(
+    redirection: str, reason: str, meter: FaultyMeter, tmp_path: Path
+) -> None:
     """The last line says so, and the status is 1."""
     result = run_in_shell(tmp_path, redirection, port=meter.port)
     assert result.returncode == 1
@@ -167,7 +188,9 @@ def test_a_closed_stderr_leaves_stdout_alone(meter: FaultyMeter, tmp_path: Path)
 def test_control_characters_of_the_meter_are_escaped(tmp_path: Path) -> None:
     """What the meter sends cannot control the terminal: all but printable ASCII is shown as a code."""
     lines = b'1-3:0.2.8(5\x9b0)\r\n1-0:1.7.0(00.123*kW)\r\n'
-    with new_meter(interval=0.2, source=lambda: with_checksum(b'/ODD5\\\x1b[2J\xe9\r\n\r\n' + lines)) as meter:
+    with new_meter(
+        interval=0.2, source=lambda: with_checksum(b'/ODD5\\\x1b[2J\xe9\r\n\r\n' + lines)
+    ) as meter:
         result = run(tmp_path, port=meter.port)
     assert result.returncode == 0, result.stderr
     assert result.stderr.replace('\n', '').isprintable()
@@ -177,7 +200,9 @@ def test_control_characters_of_the_meter_are_escaped(tmp_path: Path) -> None:
 def test_an_unknown_dialect_is_reported_as_unsure(tmp_path: Path) -> None:
     """Of a telegram with mostly unknown lines their codes are shown, and config.ini leaves its specification open."""
     lines = b'1-0:1.7.0(00.123*kW)\r\n9-9:77.7.7(1)\r\n9-9:78.7.7(1)\r\n'
-    with new_meter(interval=0.2, source=lambda: with_checksum(b'/ODD5\\1\r\n\r\n' + lines)) as meter:
+    with new_meter(
+        interval=0.2, source=lambda: with_checksum(b'/ODD5\\1\r\n\r\n' + lines)
+    ) as meter:
         result = run(tmp_path, port=meter.port)
     assert json.loads(result.stdout).keys() == {'currentElectricityUsage'}
     assert ', but unsure: ' in result.stderr
@@ -259,14 +284,18 @@ def test_a_silent_meter(meter: FaultyMeter, tmp_path: Path) -> None:
     assert 'First bytes' not in result.stderr
 
 
-@pytest.mark.parametrize(('line', 'baud_rates'), [('115200 8N1', '115200'), ('auto', '115200, 9600')])
+@pytest.mark.parametrize(
+    ('line', 'baud_rates'), [('115200 8N1', '115200'), ('auto', '115200, 9600')]
+)
 def test_a_garbled_line(line: str, baud_rates: str, tmp_path: Path) -> None:
     """Bytes without a telegram: line_garbled, with the first of them and the baud rates tried."""
     with new_meter(interval=0.2, source=lambda: bytes(range(128, 256))) as meter:
         result = run(tmp_path, port=meter.port, line=line, timeout=1)
     assert failure(result) == 'line_garbled'
     assert f'Baud rates tried: {baud_rates}.\n' in result.stderr
-    assert re.search(r"^First bytes received: b'(\\x[89a-f][0-9a-f]){8}.+'$", result.stderr, re.MULTILINE)
+    assert re.search(
+        r"^First bytes received: b'(\\x[89a-f][0-9a-f]){8}.+'$", result.stderr, re.MULTILINE
+    )
 
 
 def test_a_telegram_that_never_ends(meter: FaultyMeter, tmp_path: Path) -> None:
@@ -289,7 +318,9 @@ def test_wrong_checksums(meter: FaultyMeter, tmp_path: Path) -> None:
 @pytest.mark.parametrize('key', ['', WRONG_KEY])
 def test_a_meter_that_encrypts_without_its_key(key: str, tmp_path: Path) -> None:
     """Encrypted telegrams with no key or a wrong one: decryption_failed, and the key is not shown."""
-    with new_meter(interval=0.5, source=lambda: cipher_frame(NUMBERED, bytes.fromhex(KEY))) as meter:
+    with new_meter(
+        interval=0.5, source=lambda: cipher_frame(NUMBERED, bytes.fromhex(KEY))
+    ) as meter:
         result = run(tmp_path, port=meter.port, decryption_key=key)
     assert failure(result) == 'decryption_failed'
     assert WRONG_KEY not in result.stderr
@@ -297,7 +328,9 @@ def test_a_meter_that_encrypts_without_its_key(key: str, tmp_path: Path) -> None
 
 def test_a_meter_that_encrypts_with_its_key(tmp_path: Path) -> None:
     """With the right key an encrypted telegram is a reading like any other."""
-    with new_meter(interval=0.5, source=lambda: cipher_frame(NUMBERED, bytes.fromhex(KEY))) as meter:
+    with new_meter(
+        interval=0.5, source=lambda: cipher_frame(NUMBERED, bytes.fromhex(KEY))
+    ) as meter:
         result = run(tmp_path, port=meter.port, decryption_key=KEY)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)['currentElectricityUsage']['value'] == 0.123
@@ -306,7 +339,14 @@ def test_a_meter_that_encrypts_with_its_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     'text',
-    ['[meter]\nport = nonsense\n', '[meter]\nspeed = 1\n', '[gas]\n', 'no section\n', '[meter]\nport = \xff\n', None],
+    [
+        '[meter]\nport = nonsense\n',
+        '[meter]\nspeed = 1\n',
+        '[gas]\n',
+        'no section\n',
+        '[meter]\nport = \xff\n',
+        None,
+    ],
 )
 def test_a_wrong_configuration(text: str | None, tmp_path: Path) -> None:
     """A config.ini that is wrong, or missing although it is named, is status 2 and one line on stderr that names it."""
@@ -321,9 +361,14 @@ def test_a_wrong_configuration(text: str | None, tmp_path: Path) -> None:
 def test_ctrl_c(meter: FaultyMeter, tmp_path: Path) -> None:
     """SIGINT while it waits ends it at once with status 130 and no further output."""
     hush(meter)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell SIGINT is ignored
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # in the background of a shell SIGINT is ignored
     with subprocess.Popen(
-        command(tmp_path, port=meter.port), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(tmp_path, port=meter.port),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr
         assert process.stderr.readline().startswith('reading ')
@@ -336,7 +381,9 @@ def on_a_terminal(arguments: list[str | Path]) -> tuple[str, str]:
     """stdout and stderr of a process whose stderr is a terminal."""
     master, slave = os.openpty()
     try:
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=slave, text=True, env=ENVIRONMENT) as process:
+        with subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=slave, text=True, env=ENVIRONMENT
+        ) as process:
             stdout, _ = process.communicate(timeout=LIMIT)
         os.set_blocking(master, False)
         shown = b''
@@ -380,7 +427,9 @@ def test_no_progress_in_a_file(meter: FaultyMeter, tmp_path: Path) -> None:
     assert result.stderr.replace('\n', '').isprintable()
 
 
-def test_mask_hides_numbers_from_a_reading(any_meter: tuple[str, FaultyMeter], tmp_path: Path) -> None:
+def test_mask_hides_numbers_from_a_reading(
+    any_meter: tuple[str, FaultyMeter], tmp_path: Path
+) -> None:
     """--mask hides the meters' numbers in stdout and stderr, and leaves the rest of the JSON as it is."""
     _, meter = any_meter
     result = run(tmp_path, '--mask', port=meter.port)
@@ -456,7 +505,9 @@ MASKED = {
 @pytest.mark.parametrize('name', MASKED)
 def test_mask_hides_what_is_personal(name: str) -> None:
     """Letters and digits of meter numbers and text messages are hidden, at every level, in a copy."""
-    given, expected = ({name: {'datetime': None, 'value': value, 'unit': None}} for value in MASKED[name])
+    given, expected = (
+        {name: {'datetime': None, 'value': value, 'unit': None}} for value in MASKED[name]
+    )
     document = given | {'mbusDevices': [{'channelId': 1} | given], 'textMessage': [{'value': 'a'}]}
     before = json.dumps(document)
     assert mask(document) == expected | {
@@ -471,7 +522,11 @@ def test_mask_leaves_all_else_alone() -> None:
     document = {
         'p1MessageHeader': {'value': '50', 'unit': None},
         'currentElectricityUsage': {'value': 0.355, 'unit': 'kW'},
-        'powerEventFailureLog': {'buffer_length': 1, 'buffer_type': '0-0:96.7.19', 'buffer': [{'value': 5}]},
+        'powerEventFailureLog': {
+            'buffer_length': 1,
+            'buffer_type': '0-0:96.7.19',
+            'buffer': [{'value': 5}],
+        },
         'q3dEquipmentState': {'value': 'A1', 'unit': None},
         'mbusDevices': [{'channelId': 1, 'mbusDeviceType': {'value': 3, 'unit': None}}],
     }
@@ -499,7 +554,12 @@ def test_the_port_gets_its_persistent_name(dev: Path) -> None:
     """A device is named by its link under by-id; one without a link, a user's own link and an address stay the same."""
     (dev / 'my-meter').symlink_to('ttyUSB1')
     assert persistent_name(f'{dev}/ttyUSB1', dev) == f'{dev}/serial/by-id/usb-P1-if00'
-    for name in (f'{dev}/ttyUSB0', f'{dev}/my-meter', f'{dev}/serial/by-id/usb-P1-if00', 'socket://127.0.0.1:2000'):
+    for name in (
+        f'{dev}/ttyUSB0',
+        f'{dev}/my-meter',
+        f'{dev}/serial/by-id/usb-P1-if00',
+        'socket://127.0.0.1:2000',
+    ):
         assert persistent_name(name, dev) == name
 
 

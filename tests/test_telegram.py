@@ -46,7 +46,10 @@ CASES: dict[str, tuple[bytes, list[bytes]]] = {
     'without checksum': (OLD, [OLD]),
     'LF only': (LF_ONLY, [LF_ONLY]),
     'lower-case checksum': (SMALL[:END] + SMALL[END:].lower(), [SMALL[:END] + SMALL[END:].lower()]),
-    'unpadded checksum': (SMALL[:END] + SMALL[END:].lstrip(b'0'), [SMALL[:END] + SMALL[END:].lstrip(b'0')]),
+    'unpadded checksum': (
+        SMALL[:END] + SMALL[END:].lstrip(b'0'),
+        [SMALL[:END] + SMALL[END:].lstrip(b'0')],
+    ),
     'NUL after the checksum': (PLAIN[:-2] + b'\0\r\n', [PLAIN[:-2] + b'\0\r\n']),
     'NUL after the last line': (PLAIN + b'\0', [PLAIN]),
     'blanks after the checksum': (PLAIN[:-2] + b'  \r\n', [PLAIN[:-2] + b'  \r\n']),
@@ -113,7 +116,9 @@ def test_the_telegrams_come_out_whole_however_they_are_cut(case: str) -> None:
 
 @pytest.mark.parametrize('noise', NOISES)
 @pytest.mark.parametrize('case', CASES)
-def test_neither_noise_before_nor_a_telegram_after_changes_what_comes_out(case: str, noise: str) -> None:
+def test_neither_noise_before_nor_a_telegram_after_changes_what_comes_out(
+    case: str, noise: str
+) -> None:
     """Noise before adds nothing, and the next telegram follows."""
     stream, expected = CASES[case]
     assert raws(NOISES[noise] + stream + NEXT) == [*expected, NEXT]
@@ -121,9 +126,12 @@ def test_neither_noise_before_nor_a_telegram_after_changes_what_comes_out(case: 
 
 
 @pytest.mark.parametrize(
-    'noise', [b'noise', b'\xff\x00', b'/', b'a/b', b'0.1*kW)', b'!', b'!12', b'/XYZ5', b'(', b'\xdb']
+    'noise',
+    [b'noise', b'\xff\x00', b'/', b'a/b', b'0.1*kW)', b'!', b'!12', b'/XYZ5', b'(', b'\xdb'],
 )
-@pytest.mark.parametrize('case', ['plain', 'without checksum', 'slash within the header', 'LF only'])
+@pytest.mark.parametrize(
+    'case', ['plain', 'without checksum', 'slash within the header', 'LF only']
+)
 def test_a_header_needs_no_newline_before_it(case: str, noise: bytes) -> None:
     """Noise that runs into the header does not become part of it."""
     stream, expected = CASES[case]
@@ -271,7 +279,9 @@ def test_the_bytes_of_a_frame_are_not_a_sign_of_a_wrong_baud_rate(size: int) -> 
 @pytest.mark.parametrize('header', [b'/ISK5\\2M550T-1012', b'/NWB-WARMTELINK'])
 def test_a_telegram_cut_anywhere_does_not_hide_the_same_meter_s_next(header: bytes) -> None:
     """Wherever a telegram is cut, in the middle of a line too, the next one of that meter comes out whole."""
-    whole = with_checksum(header + b'\r\n\r\n1-3:0.2.8(50)\r\n1-0:1.8.1(000123.456*kWh)\r\n0-0:96.13.0()\r\n')
+    whole = with_checksum(
+        header + b'\r\n\r\n1-3:0.2.8(50)\r\n1-0:1.8.1(000123.456*kWh)\r\n0-0:96.13.0()\r\n'
+    )
     for cut in range(len(whole) - 6):
         assert whole in raws(whole[:cut] + whole), cut
 
@@ -297,7 +307,16 @@ def test_the_checksum_is_the_library_s(data: bytes) -> None:
     assert crc16(data) == TelegramParser.crc16(data.decode('latin-1'))
 
 
-PIECES = [PLAIN, OLD, SLASHED, PLAIN[:40], PLAIN[40:], at_8n1(PLAIN), at_8n1(PLAIN)[:30], cipher_frame(b'x' * 20)]
+PIECES = [
+    PLAIN,
+    OLD,
+    SLASHED,
+    PLAIN[:40],
+    PLAIN[40:],
+    at_8n1(PLAIN),
+    at_8n1(PLAIN)[:30],
+    cipher_frame(b'x' * 20),
+]
 PIECES += [
     b'/',
     b'!',
@@ -323,13 +342,19 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(STREAMS, CUTS, STREAMS)
-def test_how_a_stream_is_cut_does_not_change_what_is_found(stream: bytes, cuts: list[int], later: bytes) -> None:
+def test_how_a_stream_is_cut_does_not_change_what_is_found(
+    stream: bytes, cuts: list[int], later: bytes
+) -> None:
     """Any bytes give the same telegrams and frames in any chunks, and so does what comes later, without exception."""
     whole, parts = Framer(), Framer()
     expected = whole.feed(stream)
     found = feed(parts, cut(stream, cuts))
     assert sorted(map(repr, found)) == sorted(map(repr, expected))
-    assert (parts.incomplete, parts.inside, parts.pending) == (whole.incomplete, whole.inside, whole.pending)
+    assert (parts.incomplete, parts.inside, parts.pending) == (
+        whole.incomplete,
+        whole.inside,
+        whole.pending,
+    )
     assert parts.feed(later) == whole.feed(later)
 
 

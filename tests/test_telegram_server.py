@@ -105,7 +105,9 @@ StartTelegrams = Callable[..., Server]
 def start(start_server: StartServer) -> StartTelegrams:
     """Starts servers that have a telegram port, which Server.telegram_port names."""
 
-    def start_telegrams(port: str, /, *, meter: dict[str, Any] | None = None, **settings: Any) -> Server:
+    def start_telegrams(
+        port: str, /, *, meter: dict[str, Any] | None = None, **settings: Any
+    ) -> Server:
         return start_server(port, meter=meter, server={'telegram_port': free_port()} | settings)
 
     return start_telegrams
@@ -140,7 +142,9 @@ def of_dsmr_2_2() -> Callable[[], bytes]:
 
 
 @pytest.mark.parametrize('kind', ['DSMR 5', 'DSMR 2.2', 'encrypted'])
-def test_clients_get_every_telegram_from_their_connection_on(start: StartTelegrams, kind: str) -> None:
+def test_clients_get_every_telegram_from_their_connection_on(
+    start: StartTelegrams, kind: str
+) -> None:
     """Each client gets each telegram whole and byte for byte as it came, or the plain text of an encrypted one."""
     recorded = Recorded(numbered())
     settings = {}
@@ -205,8 +209,12 @@ def test_what_a_client_sends_is_discarded(start: StartTelegrams) -> None:
         server = start(meter.port)
         with Client(server.telegram_port) as talker, Client(server.telegram_port) as other:
             received = other.telegrams(1)
-            talker.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)  # the rest has to be received
-            sending = threading.Thread(target=talker.socket.sendall, args=(b'/ISK5\r\n\r\n!0000\r\n' * 40_000,))
+            talker.socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, 65536
+            )  # the rest has to be received
+            sending = threading.Thread(
+                target=talker.socket.sendall, args=(b'/ISK5\r\n\r\n!0000\r\n' * 40_000,)
+            )
             sending.start()
             talker.telegrams(2)
             wait_for(lambda: not sending.is_alive(), 20)
@@ -271,7 +279,9 @@ def test_a_client_that_does_not_take_its_telegrams(start: StartTelegrams) -> Non
         server = start(meter.port)
         other = stack.enter_context(Client(server.telegram_port))
         taken = other.telegrams(1)
-        slow, stuck = (stack.enter_context(Client(server.telegram_port, is_small=True)) for _ in range(2))
+        slow, stuck = (
+            stack.enter_context(Client(server.telegram_port, is_small=True)) for _ in range(2)
+        )
         connected = time.monotonic()
         taken += other.telegrams(24)
         places = [recorded.telegrams.index(telegram) for telegram in slow.telegrams(18)]
@@ -292,7 +302,9 @@ def test_health_and_metrics_count_the_clients(start: StartTelegrams, meter: Faul
     server = start(meter.port)
 
     def count() -> int:
-        (sample,) = re.findall(rb'^dsmr_telegram_clients (\d+)\.0$', server.get('/metrics').body, re.MULTILINE)
+        (sample,) = re.findall(
+            rb'^dsmr_telegram_clients (\d+)\.0$', server.get('/metrics').body, re.MULTILINE
+        )
         assert int(sample) == clients_of(server)
         return int(sample)
 
@@ -332,7 +344,9 @@ def socket_of_server(server: Server, client: Client) -> Iterator[socket.socket]:
     pytest.fail('the server has no such connection')
 
 
-def test_a_client_that_vanished_is_disconnected_within_two_minutes(start: StartTelegrams, meter: FaultyMeter) -> None:
+def test_a_client_that_vanished_is_disconnected_within_two_minutes(
+    start: StartTelegrams, meter: FaultyMeter
+) -> None:
     """The connection has keep-alive probes, and a limit for bytes that are not acknowledged, of at most two minutes."""
     server = start(meter.port)
     with Client(server.telegram_port) as client:

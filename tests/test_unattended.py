@@ -94,7 +94,9 @@ def test_a_cable_pulled_ten_times(start_server: StartServer, pool: ThreadPoolExe
     assert len(server.log.splitlines()) == 20, server.log  # lost and back, ten times
 
 
-def test_two_servers_never_split_a_telegram(start_server: StartServer, pool: ThreadPoolExecutor) -> None:
+def test_two_servers_never_split_a_telegram(
+    start_server: StartServer, pool: ThreadPoolExecutor
+) -> None:
     """Two servers polled on one port return whole telegrams or 503 port_busy, and both get their turns."""
     telegrams = [from_lines(f'1-0:1.7.0({number:06.3f}*kW)') for number in range(50)]
     with new_meter(interval=0.01, source=cycle(telegrams).__next__) as meter:
@@ -157,7 +159,9 @@ class Ser2net:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen([self._program, '-n', '-u', '-c', self._config], stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [self._program, '-n', '-u', '-c', self._config], stderr=subprocess.DEVNULL
+        )
         wait_for(lambda: accepts_connections(self.port))
 
     def stop(self) -> None:
@@ -168,7 +172,10 @@ class Ser2net:
 
 @pytest.fixture(params=['socket', 'rfc2217'])
 def ser2net(
-    request: pytest.FixtureRequest, meter: FaultyMeter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    meter: FaultyMeter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Ser2net]:
     """A ser2net for the meter's port, as a plain socket and with RFC 2217."""
     if request.param == 'rfc2217':
@@ -212,7 +219,9 @@ def test_a_peer_that_resets_leaves_no_socket_over(
     start_server: StartServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reset of the connection to the meter's port is reported at once, and its socket is closed."""
-    monkeypatch.setenv('PYTHONWARNINGS', 'ignore')  # pyserial leaves it to Python to close such a socket
+    monkeypatch.setenv(
+        'PYTHONWARNINGS', 'ignore'
+    )  # pyserial leaves it to Python to close such a socket
     with socket.create_server(('127.0.0.1', 0)) as listener:
 
         def reset_all() -> None:
@@ -230,7 +239,9 @@ def test_a_peer_that_resets_leaves_no_socket_over(
         resetting.result()
 
 
-def test_a_peer_that_disappears_silently(start_server: StartServer, pool: ThreadPoolExecutor) -> None:
+def test_a_peer_that_disappears_silently(
+    start_server: StartServer, pool: ThreadPoolExecutor
+) -> None:
     """A request that waits on a connection that fell silent gets its reading over a new one, within its own time."""
     sent = from_lines('1-0:1.7.0(00.355*kW)')
     with socket.create_server(('127.0.0.1', 0)) as listener:
@@ -240,7 +251,9 @@ def test_a_peer_that_disappears_silently(start_server: StartServer, pool: Thread
         listener.settimeout(20)
         speaking, _ = listener.accept()
         with silent, speaking:
-            while not wait([waiting], 0.05).done:  # what comes before the reader is ready is discarded
+            while not wait(
+                [waiting], 0.05
+            ).done:  # what comes before the reader is ready is discarded
                 with suppress(OSError):
                     speaking.sendall(sent)
             assert waiting.result().body == sent
@@ -249,7 +262,9 @@ def test_a_peer_that_disappears_silently(start_server: StartServer, pool: Thread
 # The machine
 
 
-def test_killed_at_any_moment(start_server: StartServer, meter: FaultyMeter, tmp_path: Path) -> None:
+def test_killed_at_any_moment(
+    start_server: StartServer, meter: FaultyMeter, tmp_path: Path
+) -> None:
     """After SIGKILL at any moment the next start, on the same address, serves; no file was left over or changed."""
     folder = tmp_path / 'killed'
     folder.mkdir()
@@ -259,7 +274,13 @@ def test_killed_at_any_moment(start_server: StartServer, meter: FaultyMeter, tmp
     for tenths in range(1, 10, 2):  # from before it listens to the middle of a telegram
         with (
             closing(socket.socket()) as client,
-            running(*SERVER_COMMAND, '--config', config, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
+            running(
+                *SERVER_COMMAND,
+                '--config',
+                config,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            ) as process,
         ):
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(tenths / 10)
@@ -323,7 +344,11 @@ def jumping_clock(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize('jump', [YEAR, -YEAR])
 def test_the_system_clock_jumps(
-    start_server: StartServer, meter: FaultyMeter, pool: ThreadPoolExecutor, jumping_clock: dict[str, str], jump: int
+    start_server: StartServer,
+    meter: FaultyMeter,
+    pool: ThreadPoolExecutor,
+    jumping_clock: dict[str, str],
+    jump: int,
 ) -> None:
     """A year forward or back while requests wait changes neither their timeout nor a reading's age."""
     server = start_server(meter.port, meter={'timeout': TIMEOUT}, environment=jumping_clock)
@@ -349,8 +374,23 @@ def test_the_system_clock_jumps(
 
 def request_everything(server: Server, meter: FaultyMeter) -> int:
     """Requests readings, pages and streams, with a meter and without; returns the number of requests."""
-    paths = ['/', '/telegram', '/currentElectricityUsage/value', '/metrics', '/health', '/dashboard', '/openapi.json']
-    paths += ['/nothing', '/../etc/passwd', '/%2e%2e/%00', '/mbusDevices/99', '/stream', '/favicon.ico']
+    paths = [
+        '/',
+        '/telegram',
+        '/currentElectricityUsage/value',
+        '/metrics',
+        '/health',
+        '/dashboard',
+        '/openapi.json',
+    ]
+    paths += [
+        '/nothing',
+        '/../etc/passwd',
+        '/%2e%2e/%00',
+        '/mbusDevices/99',
+        '/stream',
+        '/favicon.ico',
+    ]
     methods = ['GET', 'HEAD', 'OPTIONS', 'PUT']
     requests = list(product(methods, paths))
     for _ in range(10):
@@ -383,16 +423,30 @@ def follow(server: Server, events: int) -> None:
             received += chunk
 
 
-def test_serving_writes_to_no_file(start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serving_writes_to_no_file(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Over a thousand requests of all kinds no system call opens anything for writing but the serial port."""
-    monkeypatch.delenv('COVERAGE_PROCESS_CONFIG', raising=False)  # measuring the coverage writes to a file
+    monkeypatch.delenv(
+        'COVERAGE_PROCESS_CONFIG', raising=False
+    )  # measuring the coverage writes to a file
     trace = tmp_path / 'trace'
-    strace = [program('strace', 'strace'), '-f', '-o', str(trace), '-e', f'trace=openat,open,openat2,{WRITING_CALLS}']
+    strace = [
+        program('strace', 'strace'),
+        '-f',
+        '-o',
+        str(trace),
+        '-e',
+        f'trace=openat,open,openat2,{WRITING_CALLS}',
+    ]
     # As a grandchild, so that signals reach the server, and stopping it only at these calls.
     strace += ['-D', '--seccomp-bpf']
     with new_meter(interval=0.05) as meter:
         server = start_server(
-            meter.port, meter={'timeout': TIMEOUT}, prefix=tuple(strace), environment={'PYTHONDONTWRITEBYTECODE': '1'}
+            meter.port,
+            meter={'timeout': TIMEOUT},
+            prefix=tuple(strace),
+            environment={'PYTHONDONTWRITEBYTECODE': '1'},
         )
         assert request_everything(server, meter) >= 1000
         assert server.stop() == 0
@@ -400,7 +454,9 @@ def test_serving_writes_to_no_file(start_server: StartServer, tmp_path: Path, mo
     writing = []
     for line in trace.read_text().splitlines():
         is_call = '(' in line and ' = -1 ' not in line
-        only_reads = re.search(r' open\w*\(', line) and not re.search('O_WRONLY|O_RDWR|O_CREAT|O_TRUNC', line)
+        only_reads = re.search(r' open\w*\(', line) and not re.search(
+            'O_WRONLY|O_RDWR|O_CREAT|O_TRUNC', line
+        )
         if is_call and not only_reads:
             writing.append(line)
     assert any(meter.port in line for line in writing)
@@ -410,7 +466,9 @@ def test_serving_writes_to_no_file(start_server: StartServer, tmp_path: Path, mo
 # The log, and misbehaving clients
 
 
-def test_an_hour_of_a_dead_meter_is_a_few_lines(start_server: StartServer, pool: ThreadPoolExecutor) -> None:
+def test_an_hour_of_a_dead_meter_is_a_few_lines(
+    start_server: StartServer, pool: ThreadPoolExecutor
+) -> None:
     """A meter that is polled 3,600 times while it is silent, or without its cable, has at most three lines of log."""
     with new_meter(interval=0.2) as meter:
         meter.hush()
@@ -418,7 +476,11 @@ def test_an_hour_of_a_dead_meter_is_a_few_lines(start_server: StartServer, pool:
         codes = set(pool.map(lambda _: server.get().json['code'], range(600)))
         meter.unplug()
         codes |= set(pool.map(lambda _: server.get().json['code'], range(3000)))
-        assert {'meter_silent', 'port_missing'} <= codes <= {'meter_silent', 'port_missing', 'port_lost'}
+        assert (
+            {'meter_silent', 'port_missing'}
+            <= codes
+            <= {'meter_silent', 'port_missing', 'port_lost'}
+        )
         assert 1 <= len(server.log.splitlines()) <= 3, server.log
 
 
@@ -443,7 +505,9 @@ def assert_nothing_left_over(server: Server) -> None:
     assert server.log == ''
 
 
-def test_a_client_may_disconnect_at_any_moment(start_server: StartServer, meter: FaultyMeter) -> None:
+def test_a_client_may_disconnect_at_any_moment(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
     """A client that disconnects before, in or after a request, or while it receives, is not logged."""
     server = start_server(meter.port)
     for request, until in (
@@ -458,7 +522,9 @@ def test_a_client_may_disconnect_at_any_moment(start_server: StartServer, meter:
     assert_nothing_left_over(server)
 
 
-def test_clients_may_disconnect_while_they_wait(start_server: StartServer, meter: FaultyMeter) -> None:
+def test_clients_may_disconnect_while_they_wait(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
     """Clients that disconnect while they wait for a telegram are not logged, and do not disturb the others."""
     meter.hush()
     server = start_server(meter.port)
@@ -488,6 +554,10 @@ def test_a_short_soak() -> None:
 def assert_passes(module: str, *options: str) -> None:
     """Runs a benchmark with a verdict."""
     run = subprocess.run(
-        [sys.executable, '-m', module, *options], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, '-m', module, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
