@@ -30,9 +30,9 @@ ALLOWED_METHODS = 'GET, HEAD, OPTIONS'
 
 _END_OF_SECTION = b'\r\n\r\n'
 _BARE_END_OF_SECTION = b'\n\n'
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 the token of RFC 9110 5.6.2, not a secret
-_REQUEST_LINE = re.compile(rf'({_TOKEN}) ([!-~]+) HTTP/1\.(\d)')
-_FIELD = re.compile(rf'({_TOKEN}):[ \t]*([^\0\r\n]*?)[ \t]*')
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token (RFC 9110 5.6.2): a method or the name of a field
+_REQUEST_LINE = re.compile(rf'({_NAME}) ([!-~]+) HTTP/1\.(\d)')
+_FIELD = re.compile(rf'({_NAME}):[ \t]*([^\0\r\n]*?)[ \t]*')
 _ABSOLUTE_FORM = re.compile(r'https?://([^/?]+)(/?.*)', re.IGNORECASE)
 _HOST = re.compile(r'(\[[^\[\]/?#@\s]*\]|[^\[\]:/?#@\s]*)(?::\d*)?')
 _CONTENT_LENGTH = re.compile(r'[0-9]+')
