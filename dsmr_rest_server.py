@@ -118,9 +118,8 @@ def _start(config: Config, stack: ExitStack, *, verbose: bool) -> tuple[Meter, H
     """
     settings = config.server
     meter = Meter(P1Reader(config.meter))
-    places = Places(
-        min(settings.max_streams, settings.max_connections - 1)
-    )  # one connection is left for requests
+    # One connection is left for requests.
+    places = Places(min(settings.max_streams, settings.max_connections - 1))
     server = HttpServer(settings, Api(settings, meter, places), verbose=verbose)
     stack.callback(server.close)
     if settings.telegram_port is not None:

@@ -109,9 +109,8 @@ class Announcement:
         # To ask the network whether the name is free takes a second, for which the caller must not wait: the blocking
         # register_service() is replaced by its coroutine, which runs in zeroconf's thread.
         coroutine = _register(self._zeroconf, service, may_rename=not self.describes_meter)
-        loop = cast(
-            'asyncio.AbstractEventLoop', self._zeroconf.loop
-        )  # set by the constructor, which started it
+        # Set by the constructor, which started it.
+        loop = cast('asyncio.AbstractEventLoop', self._zeroconf.loop)
         self._registration = asyncio.run_coroutine_threadsafe(coroutine, loop)
         self._registration.add_done_callback(_log_failure)
 

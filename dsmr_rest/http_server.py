@@ -337,9 +337,8 @@ class RequestHandler(BaseRequestHandler):
     def _is_connected(self) -> bool:
         """Whether the client is still there. One that has only closed its sending side is waiting for its response."""
         poll = select.poll()
-        poll.register(
-            self.request, 0
-        )  # reports POLLERR and POLLHUP: a reset, or both sides are closed
+        # Reports POLLERR and POLLHUP: a reset, or both sides are closed.
+        poll.register(self.request, 0)
         return not poll.poll(0)
 
     def _send(self, request: Request | None, response: Response) -> bool:
@@ -395,9 +394,8 @@ class RefusalHandler(RequestHandler):
 
 def _disconnect(connection: socket.socket) -> None:
     with suppress(OSError):
-        socket.socket.shutdown(
-            connection, socket.SHUT_RDWR
-        )  # a TLS socket's own shutdown would disturb its thread
+        # A TLS socket's own shutdown would disturb its thread.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:

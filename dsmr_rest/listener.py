@@ -78,9 +78,8 @@ class Listener(TCPServer):
             return self.socket.accept()
         except OSError as error:
             is_out_of_files = error.errno in (errno.EMFILE, errno.ENFILE)
-            if (
-                is_out_of_files
-            ):  # the client stays in the queue, and accept() would fail again at once
+            # The client stays in the queue, and accept() would fail again at once.
+            if is_out_of_files:
                 time.sleep(OUT_OF_FILES_PAUSE)
             raise
 

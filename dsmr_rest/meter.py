@@ -244,9 +244,8 @@ class Meter:
                     if self._is_idle():
                         break
         except MeterError as error:
-            return MeterError(
-                error.fault, error.detail
-            )  # without the traceback, whose frames hold the port
+            # Without the traceback, whose frames hold the port.
+            return MeterError(error.fault, error.detail)
         except Exception as error:
             with self._changed:
                 is_repeated = self._fault is not None

@@ -147,10 +147,11 @@ def exposition(
     registry.register(_Collected(families))
     try:
         encode, content_type = choose_encoder(accept)
+    # From the library, which compares a version in `accept` that is not a number.
     except (
         TypeError,
         ValueError,
-    ):  # from the library, which compares a version in `accept` that is not a number
+    ):
         encode, content_type = choose_encoder('')
     return encode(registry), content_type
 

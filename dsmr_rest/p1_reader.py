@@ -170,9 +170,8 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self.serial_settings['baudrate'] = self._search.baud_rate
         try:
             return serial.serial_for_url(**self.serial_settings)
-        except (
-            termios.error
-        ):  # a pseudo-terminal may refuse 7E1, which can be read at 8N1: see restore_parity()
+        # A pseudo-terminal may refuse 7E1, which can be read at 8N1: see restore_parity().
+        except termios.error:
             settings_without_parity = self.serial_settings | EIGHT_BITS
         return serial.serial_for_url(**settings_without_parity)
 
@@ -307,9 +306,8 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         ) as error:  # the library raises many kinds, and damaged frames raise any of them
             self._count(decryption_failures=1)
             is_first_failure = self.counters.decryption_failures == 1
-            if (
-                self._has_decrypted or is_first_failure
-            ):  # the frame may have been damaged on its way
+            # The frame may have been damaged on its way.
+            if self._has_decrypted or is_first_failure:
                 return []
             detail = (
                 f'the telegrams of the meter at {self.settings.port} cannot be decrypted with [meter] decryption_key'

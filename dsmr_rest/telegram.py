@@ -40,9 +40,8 @@ LATER_SLASHES_TRIED = 3
 
 _END_LINE = re.compile(rb'!([0-9A-Fa-f]{0,4})[\s\0]*\Z')
 _OBIS_LINE = re.compile(rb'\d+-\d+:\d+[.:]')
-_IDENTIFICATION = re.compile(
-    rb'/[A-Za-z]{3}\d'
-)  # IEC 62056-21: three letters, one digit for the baud rate
+# IEC 62056-21: three letters, one digit for the baud rate.
+_IDENTIFICATION = re.compile(rb'/[A-Za-z]{3}\d')
 
 # Tag, system title of 8 bytes, length, security control (suite 0, with authentication, encryption or both).
 _FRAME_HEAD = re.compile(rb'\xdb\x08.{8}(?:\x81(.)|\x82(..))(?=[\x10\x20\x30])', re.DOTALL)
@@ -50,9 +49,8 @@ _FRAME_HEAD_SIZE = 14
 
 _EVEN_PARITY = bytes(byte for byte in range(256) if byte.bit_count() % 2 == 0)
 _PRINTABLE = bytes([*range(0x20, 0x7F), *b'\r\n'])
-_PRINTABLE_AT_7E1 = bytes(
-    byte | 0x80 for byte in _PRINTABLE if byte.bit_count() % 2
-)  # with its parity bit set
+# With its parity bit set.
+_PRINTABLE_AT_7E1 = bytes(byte | 0x80 for byte in _PRINTABLE if byte.bit_count() % 2)
 _TEXT = _PRINTABLE + _PRINTABLE_AT_7E1
 _SLASH_AT_7E1 = b'\xaf'
 
@@ -129,9 +127,8 @@ class Framer:
         self.unexplained = 0
         self.unprintable = 0
         self._unfinished_line = bytearray()
-        self._telegram = (
-            bytearray()
-        )  # the lines so far of the telegram that has not ended, header first
+        # The lines so far of the telegram that has not ended, header first.
+        self._telegram = bytearray()
         self._header = b''  # its first line
         self._has_objects = False
         self._frames = _FrameFinder()

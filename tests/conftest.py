@@ -324,9 +324,8 @@ def wait_together(
 
     def are_waiting() -> bool:
         health = server.health
-        if (
-            'waitingRequests' not in health
-        ):  # 503: the connection of the last look still has its place
+        # 503: the connection of the last look still has its place.
+        if 'waitingRequests' not in health:
             return False
         openings: int = health['counters']['portOpenings']
         waiters: int = health['waitingRequests']

@@ -95,9 +95,8 @@ def cipher_frame(
     """A DLMS general-global-cipher frame of security suite 0 (IEC 62056-5-3)."""
     count = counter.to_bytes(4, 'big')
     sealed = AESGCM(key).encrypt(TITLE + count, plain, bytes([control]) + authentication_key)
-    content = (
-        bytes([control]) + count + sealed[: len(plain) + 12]
-    )  # of the tag, twelve bytes are sent
+    # Of the tag, twelve bytes are sent.
+    content = bytes([control]) + count + sealed[: len(plain) + 12]
     return b'\xdb\x08' + TITLE + b'\x82' + len(content).to_bytes(2, 'big') + content
 
 
@@ -166,9 +165,8 @@ def of_specification(name: str) -> tuple[bytes, dict[str, Any]]:
         if code.startswith('0-1'):
             owner = device
         owner[camel_case(row['value_name'])] = item
-    if (
-        name == 'MSN'
-    ):  # the line of a device's switch fits a pattern of the meter's too: the last line has the value
+    # The line of a device's switch fits a pattern of the meter's too: the last line has the value.
+    if name == 'MSN':
         device['actualSwitchPosition'] = device['msnMbusSwitchPosition']
     if device:
         document['mbusDevices'] = [{'channelId': 1} | device]

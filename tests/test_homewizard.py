@@ -504,9 +504,8 @@ def test_the_real_client_reads_a_constant_meter(
     seen = seen_by(client, start_server(constant.port, server=ON).port)
     reading = read(of_version('belgium'))
     device, fields = homewizard.device(reading), homewizard.data(reading)
-    assert {key: seen['device'][key] for key in device} == device | {
-        'api_version': '1.0.0'
-    }  # its word for v1
+    # Its word for v1.
+    assert {key: seen['device'][key] for key in device} == device | {'api_version': '1.0.0'}
     measurement = seen['measurement']
     for ours, theirs in (
         ('total_power_import_kwh', 'energy_import_kwh'),

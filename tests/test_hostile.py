@@ -139,9 +139,8 @@ def test_a_client_that_only_closed_its_sending_side_is_waited_for(
             client.shutdown(socket.SHUT_WR)
             wait_for(lambda: server.health['waitingRequests'] == 1)
             began = time.monotonic()
-            wait_for(
-                lambda: time.monotonic() - began > 1
-            )  # several checks whether the client is there
+            # Several checks whether the client is there.
+            wait_for(lambda: time.monotonic() - began > 1)
             assert server.health['waitingRequests'] == 1
             meter.silent = False
             received = b''

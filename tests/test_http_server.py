@@ -283,9 +283,8 @@ def test_64_simultaneous_clients_share_a_telegram(start_server: StartServer) -> 
     """As many clients as are allowed get the same 200 from one opening of the port."""
     with new_meter(interval=2) as meter, ThreadPoolExecutor(64) as pool:
         meter.hush()
-        server = start_server(
-            meter.port, server={'max_connections': 66}
-        )  # two for /health: one may be closing
+        # Two for /health: one may be closing.
+        server = start_server(meter.port, server={'max_connections': 66})
         waiting = wait_together(server, pool, 64, '/telegram')
         meter.silent = False
         responses = [future.result() for future in waiting]
@@ -632,9 +631,8 @@ def test_a_client_over_the_limit_is_refused_at_once(
     meter.hush()
     server = start_server(meter.port, server={'max_connections': 4})
     with ExitStack() as stack:
-        waiting = [
-            stack.enter_context(server.connect()) for _ in range(4)
-        ]  # accepted in this order, before any other
+        # Accepted in this order, before any other.
+        waiting = [stack.enter_context(server.connect()) for _ in range(4)]
         for client in waiting:
             client.sendall(b'GET / HTTP/1.0\r\n\r\n')
         for _ in range(3):
@@ -869,11 +867,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def accepts_tls(server: Server, version: str) -> bool:
     """Whether a server accepts this version of TLS."""
     command = ['openssl', 's_client', '-connect', f'127.0.0.1:{server.port}', f'-{version}']
+    # The client's own security would refuse the old ones.
     command += [
         '-cipher',
         'DEFAULT@SECLEVEL=0',
         '-brief',
-    ]  # the client's own security would refuse the old ones
+    ]
     return subprocess.run(command, input=b'', capture_output=True, check=False).returncode == 0
 
 

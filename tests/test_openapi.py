@@ -303,9 +303,8 @@ def next_event(
 def test_header_fields_of_every_response(path: str, server: Server) -> None:
     """No field is repeated, Date and Cache-Control are present, text has its charset, and keep-alive is implied."""
     with closing(http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)) as connection:
-        for _ in range(
-            2
-        ):  # the second response is only found when the first one had the stated length
+        # The second response is only found when the first one had the stated length.
+        for _ in range(2):
             connection.request('GET', path)
             response = connection.getresponse()
             body = response.read()

@@ -219,9 +219,8 @@ def served_by_rfc2217(port: serial.Serial) -> Iterator[str]:
             thread.join()
 
 
-rfc2217 = pytest.mark.filterwarnings(
-    'ignore:set:DeprecationWarning'
-)  # setDaemon(), setName() in pyserial
+# pyserial calls setDaemon() and setName(), which are deprecated.
+rfc2217 = pytest.mark.filterwarnings('ignore:set:DeprecationWarning')
 
 
 @rfc2217
@@ -464,9 +463,8 @@ def test_a_9600_baud_meter_is_found_within_one_of_its_telegrams() -> None:
     with new_meter('2.2', interval=1.5, source=lambda: next(numbered)) as meter:
         source = reader(meter.port)
         first = read_until(source, bool)[0]
-    assert (
-        first.identification <= 'SIM5 DEMO0003'
-    )  # 1 may have begun before the port was open, 2 showed the baud rate
+    # 1 may have begun before the port was open, 2 showed the baud rate.
+    assert first.identification <= 'SIM5 DEMO0003'
     assert source.baud_rates_tried == [9600]
 
 

@@ -169,9 +169,8 @@ def test_an_announced_meter_is_read_at_the_start(
     start_server: StartServer, meter: SimulatedMeter, tmp_path: Path
 ) -> None:
     """A server that is announced as a meter reads it without any request, and then starts the announcement."""
-    (tmp_path / 'zeroconf.py').write_text(
-        'raise ImportError'
-    )  # so that the log shows when it starts
+    # So that the log shows when it starts.
+    (tmp_path / 'zeroconf.py').write_text('raise ImportError')
     server = start_server(
         meter.port,
         server={'host': '', 'homewizard_api': 'yes'},

@@ -112,9 +112,8 @@ def test_the_unit_starts_a_server_that_makes_only_allowed_system_calls(
         with subprocess.Popen(traced_command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             port = urlsplit(process.stdout.readline().split()[-1]).port
-            server = int(
-                trace.read_text().split()[0]
-            )  # each line begins with the number of the process
+            # Each line begins with the number of the process.
+            server = int(trace.read_text().split()[0])
             try:
                 with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=20) as response:
                     assert b'currentElectricityUsage' in response.read()

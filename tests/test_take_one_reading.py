@@ -361,9 +361,8 @@ def test_a_wrong_configuration(text: str | None, tmp_path: Path) -> None:
 def test_ctrl_c(meter: FaultyMeter, tmp_path: Path) -> None:
     """SIGINT while it waits ends it at once with status 130 and no further output."""
     hush(meter)
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # in the background of a shell SIGINT is ignored
+    # In the background of a shell SIGINT is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command(tmp_path, port=meter.port),
         stdout=subprocess.PIPE,

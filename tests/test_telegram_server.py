@@ -209,9 +209,8 @@ def test_what_a_client_sends_is_discarded(start: StartTelegrams) -> None:
         server = start(meter.port)
         with Client(server.telegram_port) as talker, Client(server.telegram_port) as other:
             received = other.telegrams(1)
-            talker.socket.setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, 65536
-            )  # the rest has to be received
+            # The rest has to be received.
+            talker.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
             sending = threading.Thread(
                 target=talker.socket.sendall, args=(b'/ISK5\r\n\r\n!0000\r\n' * 40_000,)
             )

@@ -219,9 +219,8 @@ def test_a_peer_that_resets_leaves_no_socket_over(
     start_server: StartServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reset of the connection to the meter's port is reported at once, and its socket is closed."""
-    monkeypatch.setenv(
-        'PYTHONWARNINGS', 'ignore'
-    )  # pyserial leaves it to Python to close such a socket
+    # Pyserial leaves it to Python to close such a socket.
+    monkeypatch.setenv('PYTHONWARNINGS', 'ignore')
     with socket.create_server(('127.0.0.1', 0)) as listener:
 
         def reset_all() -> None:
@@ -427,9 +426,8 @@ def test_serving_writes_to_no_file(
     start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a thousand requests of all kinds no system call opens anything for writing but the serial port."""
-    monkeypatch.delenv(
-        'COVERAGE_PROCESS_CONFIG', raising=False
-    )  # measuring the coverage writes to a file
+    # Measuring the coverage writes to a file.
+    monkeypatch.delenv('COVERAGE_PROCESS_CONFIG', raising=False)
     trace = tmp_path / 'trace'
     strace = [
         program('strace', 'strace'),
