@@ -441,14 +441,15 @@ def test_an_unforeseen_error_costs_its_telegram_and_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Reading goes on in the same opening, and each wait ends with a fault that has a code."""
-    with new_meter(interval=0.05, source=lambda: of_version('5.0')) as meter:
+    telegram = of_version('5.0')
+
+    def is_between_telegrams(_: list[Reading]) -> bool:
+        telegrams, rest = divmod(source.counters.received_bytes, len(telegram))
+        return telegrams >= 3 and rest == 0
+
+    with new_meter(interval=0.3, source=lambda: telegram) as meter:  # a pause after each telegram
         source = reader(meter.port, specification='a name that configuration would have refused')
-        assert (
-            read_until(
-                source, lambda _: source.counters.received_bytes == 3 * len(of_version('5.0'))
-            )
-            == []
-        )
+        assert read_until(source, is_between_telegrams) == []
         error = source.nothing_usable(LineCounters(), 1.0)
     assert error.fault.code == 'line_garbled'
     assert (source.counters.port_openings, source.counters.port_losses) == (1, 0)
