@@ -5,7 +5,6 @@ import pty
 import select
 import signal
 import socket
-import struct
 import time
 import tty
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from conftest import StartServer, new_meter, wait_for
+from conftest import Server, StartServer, new_meter, receive_all, reset, wait_for
 from telegrams import from_lines
 
 from dsmr_rest.printable import printable
@@ -28,10 +27,7 @@ def exchange(port: int, *parts: bytes) -> bytes:
     with socket.create_connection(('127.0.0.1', port), 15) as client:
         for part in parts:
             client.sendall(part)
-        received = b''
-        while chunk := client.recv(65536):
-            received += chunk
-        return received
+        return receive_all(client)
 
 
 def test_what_is_printable_stays_and_everything_else_is_escaped() -> None:
@@ -86,18 +82,22 @@ def test_lines_that_end_in_a_bare_line_feed_get_an_explanation(
     assert b'CR LF' in reply
 
 
+def waiting_client(server: Server, stack: ExitStack) -> socket.socket:
+    """A client that has asked for a reading; the stack closes it."""
+    client = stack.enter_context(server.connect())
+    client.sendall(b'GET / HTTP/1.1\r\n' + HOST + b'\r\n')
+    return client
+
+
 def test_clients_that_reset_free_their_places(start_server: StartServer) -> None:
     """Clients that ask a silent meter and reset do not keep others out for longer than a second or so."""
     with new_meter(source=lambda: b'') as meter:
         server = start_server(meter.port, meter={'timeout': 3600}, server={'max_connections': 8})
         with ExitStack() as stack:
-            for _ in range(8):
-                client = stack.enter_context(
-                    socket.create_connection(('127.0.0.1', server.port), 15)
-                )
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-                client.sendall(b'GET / HTTP/1.1\r\n' + HOST + b'\r\n')
+            clients = [waiting_client(server, stack) for _ in range(8)]
             wait_for(lambda: server.get('/', {'Prefer': 'wait=0'}).status == 503)
+            for client in clients:
+                reset(client)
         wait_for(lambda: server.get('/', {'Prefer': 'wait=0'}).status == 504)
         wait_for(lambda: server.health['waitingRequests'] == 0)
 
@@ -108,10 +108,7 @@ def test_a_full_server_still_says_why(start_server: StartServer) -> None:
         server = start_server(meter.port, meter={'timeout': 3600}, server={'max_connections': 4})
         with ExitStack() as stack:
             for _ in range(4):
-                client = stack.enter_context(
-                    socket.create_connection(('127.0.0.1', server.port), 15)
-                )
-                client.sendall(b'GET / HTTP/1.1\r\n' + HOST + b'\r\n')
+                waiting_client(server, stack)
             wait_for(lambda: server.get('/health').json['waitingRequests'] == 4)
             health = server.get('/health')
             assert (health.status, health.json['code']) == (503, 'meter_silent')
@@ -143,9 +140,7 @@ def test_a_client_that_only_closed_its_sending_side_is_waited_for(
             wait_for(lambda: time.monotonic() - began > 1)
             assert server.health['waitingRequests'] == 1
             meter.silent = False
-            received = b''
-            while chunk := client.recv(65536):
-                received += chunk
+            received = receive_all(client)
     assert received.endswith(telegram)
 
 

@@ -26,6 +26,7 @@ from conftest import (
     write_config,
 )
 
+from benchmarks.signal_floods import MAIN_WITH_REPORT
 from dsmr_rest.simulated_meter import SimulatedMeter
 
 KEY = '0123456789abcdef0123456789abcdef'
@@ -247,24 +248,11 @@ def test_a_signal_ends_it_right_after_the_start(tmp_path: Path) -> None:
             assert process.wait(SECONDS_TO_STOP) == 0
 
 
-RUN_AND_REPORT_THE_FIRST_LINE = """
-import signal, sys
-sys.path.insert(0, sys.argv.pop(1))
-import dsmr_rest_server
-block = signal.pthread_sigmask
-def block_and_report(*arguments):
-    block(*arguments)
-    print('signals are blocked', flush=True)
-signal.pthread_sigmask = block_and_report
-sys.exit(dsmr_rest_server.main())
-"""
-
-
 @pytest.mark.parametrize('lines', range(1, 3))
 def test_a_flood_of_signals_ends_it_once(lines: int, meter: SimulatedMeter, tmp_path: Path) -> None:
     """SIGTERM and SIGINT without a pause, from the first line of main() or while serving: status 0 and no output."""
     config = write_config(tmp_path, {'port': meter.port}, {})
-    command = [sys.executable, '-c', RUN_AND_REPORT_THE_FIRST_LINE, str(ROOT), '--config', config]
+    command = [sys.executable, '-c', MAIN_WITH_REPORT, str(ROOT), '--config', config]
     for _ in range(10):
         with running(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
