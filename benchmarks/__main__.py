@@ -63,7 +63,7 @@ def responses_from_memory() -> Result:
     with (
         closing(Line(1)) as line,
         roomy_server(line.device, our_port),
-        bare_server(get(our_port)) as bare_port,
+        bare_floor(get(our_port)) as bare_port,
     ):
         runs = [
             (responses_per_second(our_port), responses_per_second(bare_port)) for _ in range(RUNS)
@@ -72,13 +72,13 @@ def responses_from_memory() -> Result:
 
 
 @contextmanager
-def bare_server(body: bytes) -> Iterator[int]:
+def bare_floor(body: bytes) -> Iterator[int]:
     """The port of a bare server that sends this body."""
     port = free_port()
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
-        with running('-m', 'benchmarks.bare_server', port, file.name, port=port):
+        with running('-m', 'benchmarks.bare_floor', port, file.name, port=port):
             yield port
 
 

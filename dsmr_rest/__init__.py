@@ -21,7 +21,8 @@ Imports run one way, from the commands down:
     -> metrics, homewizard, dashboard, meter -> p1_reader -> reading, baud_rate_search
     -> specification, mbus -> line_parser, telegram, quantities
 
-config, serial_line and faults may be imported from anywhere above them, http_message only by the HTTP modules.
+config, serial_line and faults may be imported from anywhere above them, http_message only by the HTTP modules, and
+connection only by http_server.
 take_one_reading begins at p1_reader.
 """
 

@@ -11,6 +11,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
@@ -27,6 +29,8 @@ FIELD_LIMIT = 100
 RETRY_AFTER = 5
 """Seconds after which a client is advised to try again when there is no reading."""
 ALLOWED_METHODS = 'GET, HEAD, OPTIONS'
+DATES_KEPT = 64
+"""Dates that http_date() remembers: within a second, all responses have the same few."""
 
 _END_OF_SECTION = b'\r\n\r\n'
 _BARE_END_OF_SECTION = b'\n\n'
@@ -62,7 +66,8 @@ class Request:
 
     `path` is still percent-encoded and without its query. `host` is the host that the request is addressed to, in lower
     case, without port and final dot; an IP literal keeps its brackets, and it is empty when an HTTP/1.0 client does not
-    state one. Header names are in lower case. `is_wanted` says, without waiting, whether the client is still there.
+    state one. Header names are in lower case. `is_last` when the client sends nothing after this request, as it has
+    announced (RFC 9112 9.6). `is_wanted` says, without waiting, whether the client is still there.
     """
 
     method: str
@@ -70,6 +75,7 @@ class Request:
     host: str
     headers: Mapping[str, str]
     keep_alive: bool
+    is_last: bool
     is_wanted: Callable[[], bool] = always
 
     @property
@@ -91,6 +97,12 @@ def _seconds(pattern: re.Pattern[str], text: str) -> float | None:
     if match is None:
         return None
     return float(match[1])
+
+
+@lru_cache(DATES_KEPT)
+def http_date(timestamp: int) -> str:
+    """A date of a header field (RFC 9110 5.6.7), from whole seconds since 1970."""
+    return formatdate(timestamp, usegmt=True)
 
 
 @dataclass(frozen=True)
@@ -195,8 +207,11 @@ def skip_empty_lines(received: bytes, skipped: int) -> tuple[bytes, int]:
     return request, skipped
 
 
-def parse_request(header_section: bytes) -> Request:
-    """A request line and header section (RFC 9112) without the empty line that ends them. Raises HttpError."""
+def parse_request(header_section: bytes, is_wanted: Callable[[], bool] = always) -> Request:
+    """A request line and header section (RFC 9112) without the empty line that ends them. Raises HttpError.
+
+    `is_wanted` is that of the request.
+    """
     request_line, *field_lines = header_section.decode('latin-1').split('\r\n')
     if len(request_line) > LINE_LIMIT:
         raise _line_too_long()
@@ -219,9 +234,17 @@ def parse_request(header_section: bytes) -> Request:
         raise HttpError(Fault.BAD_REQUEST, 'the request target must be a path')
     # HTTP/1.0 has no keep-alive unless both sides negotiate it. A body is not read, so nothing after it can be.
     wants_to_close = is_http_1_0 or 'close' in headers.get('connection', '').lower()
-    keep_alive = not wants_to_close and not _has_body(headers)
+    has_body = _has_body(headers)
     path, _, _ = target.partition('?')
-    return Request(method, path, host, headers, keep_alive)
+    return Request(
+        method=method,
+        path=path,
+        host=host,
+        headers=headers,
+        keep_alive=not (wants_to_close or has_body),
+        is_last=wants_to_close and not has_body,
+        is_wanted=is_wanted,
+    )
 
 
 def _is_target_of(method: str, target: str) -> bool:

@@ -3,28 +3,26 @@
 What a response says is up to the application (api.py): this module does not know meters, paths or credentials.
 
 Every connection has its own thread, which reads one request at a time, the whole of it before a deadline, and sends
-each response in one write. The accepting thread only accepts: it never waits for a client. A client that finds all
-places taken goes one of two ways. Up to MOST_REFUSALS at a time get a thread that responds to one request, with 503 if
-that would have to wait for the meter; beyond that the 503 is sent at once, and the connection is closed whether or not
-the client can read it.
+each response in one piece. How a socket keeps to a deadline is up to connection.py. The accepting thread only accepts:
+it never waits for a client. A client that finds all places taken goes one of two ways. Up to MOST_REFUSALS at a time
+get a thread that responds to one request, with 503 if that would have to wait for the meter; beyond that the 503 is
+sent at once, and the connection is closed whether or not the client can read it.
 """
 
 import logging
 import math
-import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import replace
-from email.utils import formatdate
 from http.server import ThreadingHTTPServer
 from socketserver import BaseRequestHandler
 from typing import Any, Protocol
 
 from dsmr_rest.config import ConfigError, ServerSettings
+from dsmr_rest.connection import connection_of, disconnect
 from dsmr_rest.faults import Fault, NotWantedError
 from dsmr_rest.http_message import (
     TOO_MANY_CONNECTIONS,
@@ -33,6 +31,7 @@ from dsmr_rest.http_message import (
     Response,
     after_header_section,
     end_of_header_section,
+    http_date,
     parse_request,
     problem,
     skip_empty_lines,
@@ -52,14 +51,13 @@ SPARE_TIME = 2.0
 SEND_TIME = 10.0
 """Seconds for a client to take a response."""
 LINGER_TIME = 1.0
-"""Seconds in which a client may go on sending after its last response: to close at once would destroy the response
-before the client has read it (RFC 9112 9.6)."""
+"""Seconds in which a client may go on sending after its last response."""
 MOST_REFUSALS = 64
 """Clients at a time that get a thread although all places are taken: each needs a file descriptor as well."""
 STOP_TIME = 0.4
 """Seconds for the last responses to go out. The whole server must stop within 2 s, of which the meter takes up to 1."""
-RECEIVE_SIZE = 8192
-"""Bytes received at a time: a request seldom has more than 1 kB."""
+BUSY_CHECK = 0.01
+"""Seconds between two looks whether the last responses have gone out."""
 
 
 class Application(Protocol):
@@ -87,8 +85,7 @@ class ConnectionPlaces:
 
     def __init__(self, count: int) -> None:
         self._free = threading.BoundedSemaphore(count)
-        # Guards _silent_since, and wakes wait_until_silent().
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # guards _silent_since
         # Per connection the monotonic time since when it has been silent; infinity while it is being served.
         self._silent_since: dict[socket.socket, float] = {}
 
@@ -96,15 +93,14 @@ class ConnectionPlaces:
         """Takes a place, if there is one or one can be taken over."""
         if not self._free.acquire(blocking=False) and not self._take_over():
             return False
-        with self._changed:
+        with self._lock:
             self._silent_since[connection] = time.monotonic()
         return True
 
     def leave(self, connection: socket.socket) -> None:
         """Returns a place; nothing happens if the connection has none, or another has taken it over."""
-        with self._changed:
+        with self._lock:
             had_place = self._silent_since.pop(connection, None) is not None
-            self._changed.notify_all()
         if had_place:
             self._free.release()
 
@@ -118,32 +114,36 @@ class ConnectionPlaces:
 
     def wait_until_silent(self, seconds: float) -> None:
         """Waits for at most that long until no connection is being served."""
-        with self._changed:
-            self._changed.wait_for(lambda: math.inf not in self._silent_since.values(), seconds)
+        deadline = time.monotonic() + seconds
+        while self._is_any_busy() and time.monotonic() < deadline:
+            time.sleep(BUSY_CHECK)
 
     def disconnect_all(self) -> None:
-        with self._changed:
+        with self._lock:
             connections = list(self._silent_since)
         for connection in connections:
-            _disconnect(connection)
+            disconnect(connection)
 
     def _mark(self, connection: socket.socket, since: float) -> None:
-        with self._changed:
+        with self._lock:
             has_place = connection in self._silent_since
             if has_place:
                 self._silent_since[connection] = since
-            self._changed.notify_all()
+
+    def _is_any_busy(self) -> bool:
+        with self._lock:
+            return math.inf in self._silent_since.values()
 
     def _take_over(self) -> bool:
         """Disconnects the client that has been silent for longest, if that is long enough. Its place is not freed."""
-        with self._changed:
+        with self._lock:
             if not self._silent_since:
                 return False
             longest = min(self._silent_since, key=lambda connection: self._silent_since[connection])
             if time.monotonic() - self._silent_since[longest] < SPARE_TIME:
                 return False
             del self._silent_since[longest]
-        _disconnect(longest)
+        disconnect(longest)
         return True
 
 
@@ -185,7 +185,7 @@ class HttpServer(Listener, ThreadingHTTPServer):
     def header_fields(self, *, keep_alive: bool) -> dict[str, str]:
         """The header fields that every response has now."""
         fields = {
-            'Date': formatdate(usegmt=True),
+            'Date': http_date(int(time.time())),
             'Server': 'dsmr-rest-server',
             **self.application.header_fields,
         }
@@ -237,7 +237,9 @@ class HttpServer(Listener, ThreadingHTTPServer):
 
     def shutdown_request(self, request: Any) -> None:
         self.places.leave(request)
-        super().shutdown_request(request)
+        self.close_request(
+            request
+        )  # nothing else refers to the socket, so this ends the connection as well
 
 
 class RequestHandler(BaseRequestHandler):
@@ -253,19 +255,23 @@ class RequestHandler(BaseRequestHandler):
     may_keep_alive = True
 
     def setup(self) -> None:
+        self._connection = connection_of(self.request)
         self._received = b''  # what the client has sent of its next requests
+        self._may_send_more = True  # whether the client may send something after its last response
 
     def handle(self) -> None:
         # The client has disconnected or does not take its response in time, which needs no log line.
         with suppress(OSError, NotWantedError):
-            self._shake_hands()
+            self._connection.shake_hands(REQUEST_TIME)
             self._serve()
-            self._linger()
+            if self._must_linger():
+                self.server.places.mark_silent(self.request)
+                self._connection.linger(LINGER_TIME)
 
-    def _shake_hands(self) -> None:
-        if isinstance(self.request, ssl.SSLSocket):
-            self.request.settimeout(REQUEST_TIME)
-            self.request.do_handshake()
+    def _must_linger(self) -> bool:
+        """Whether the connection must not be closed at once."""
+        is_encrypted = self.server.tls is not None  # TLS has an end of its own (RFC 9112 9.8)
+        return self._may_send_more or is_encrypted
 
     def _serve(self) -> None:
         keep_alive = True
@@ -279,7 +285,7 @@ class RequestHandler(BaseRequestHandler):
             header_section = self._receive_header_section()
             if header_section is None:
                 return False
-            request = replace(parse_request(header_section), is_wanted=self._is_connected)
+            request = parse_request(header_section, self._connection.is_connected)
             response = self._respond(request)
         except HttpError as error:
             response = error.response
@@ -302,44 +308,39 @@ class RequestHandler(BaseRequestHandler):
         The deadline is for the request as a whole: a client that sends it byte by byte gains nothing.
         """
         self.server.places.mark_silent(self.request)
-        now = time.monotonic()
-        deadline = now + self.idle_time
+        began = time.monotonic()
+        deadline = began + self.idle_time
+        seconds_left = self.idle_time
         self._received, skipped = skip_empty_lines(self._received, 0)
         if self._received:  # pipelined
-            deadline = now + self.request_time
+            deadline = began + self.request_time
+            seconds_left = self.request_time
         while True:
             end = end_of_header_section(self._received)
             if end is not None:
                 break
-            data = self._receive(deadline)
+            data = self._receive(seconds_left)
             if not data:
                 return None
+            now = time.monotonic()
             if not self._received:
-                deadline = min(deadline, time.monotonic() + self.request_time)
+                deadline = min(deadline, now + self.request_time)
+            seconds_left = deadline - now
             self._received, skipped = skip_empty_lines(self._received + data, skipped)
         self.server.places.mark_busy(self.request)
         header_section = self._received[:end]
         self._received = after_header_section(self._received, end)
         return header_section
 
-    def _receive(self, deadline: float) -> bytes:
+    def _receive(self, seconds: float) -> bytes:
         """What the client sends; nothing when it has disconnected or is idle. Raises HttpError for a slow request."""
-        seconds_left = deadline - time.monotonic()
-        self.request.settimeout(max(0.001, seconds_left))
         try:
-            return self.request.recv(RECEIVE_SIZE)
+            return self._connection.receive(seconds)
         except TimeoutError:
             if not self._received:
                 return b''
             detail = f'a header section must arrive within {self.request_time:g} s'
             raise HttpError(Fault.REQUEST_TIMEOUT, detail) from None
-
-    def _is_connected(self) -> bool:
-        """Whether the client is still there. One that has only closed its sending side is waiting for its response."""
-        poll = select.poll()
-        # Reports POLLERR and POLLHUP: a reset, or both sides are closed.
-        poll.register(self.request, 0)
-        return not poll.poll(0)
 
     def _send(self, request: Request | None, response: Response) -> bool:
         """Sends a response. True when the connection is kept alive for another request."""
@@ -347,16 +348,16 @@ class RequestHandler(BaseRequestHandler):
         is_last = is_endless or not self.may_keep_alive or self.server.stopping.is_set()
         keep_alive = request is not None and request.keep_alive and not is_last
         has_body = request is None or request.method != 'HEAD'
+        self._may_send_more = request is None or not request.is_last
         self.server.application.count(response)
         self._log(request, response)
-        self.request.settimeout(SEND_TIME)
         data = response.header_section(self.server.header_fields(keep_alive=keep_alive))
         if has_body:
             data += response.body
-        self.request.sendall(data)
+        self._connection.send(data, SEND_TIME)
         if response.events is not None and has_body:
             for event in response.events:
-                self.request.sendall(event)
+                self._connection.send(event, SEND_TIME)
         return keep_alive
 
     def _log(self, request: Request | None, response: Response) -> None:
@@ -366,19 +367,6 @@ class RequestHandler(BaseRequestHandler):
         if request is not None:
             requested = f'{request.method} {request.path}'
         log.info('%s: %s: %d', self.client_address[0], requested, response.status)
-
-    def _linger(self) -> None:
-        """Ends the connection so that the client can read its last response (RFC 9112 9.6)."""
-        self.server.places.mark_silent(self.request)
-        self.request.settimeout(LINGER_TIME)
-        if isinstance(self.request, ssl.SSLSocket):
-            with suppress(OSError):
-                self.request.unwrap()  # tells the client that nothing is missing (RFC 9112 9.8)
-        socket.socket.shutdown(self.request, socket.SHUT_WR)
-        deadline = time.monotonic() + LINGER_TIME
-        while time.monotonic() < deadline:
-            if not socket.socket.recv(self.request, RECEIVE_SIZE):
-                return
 
 
 class RefusalHandler(RequestHandler):
@@ -390,12 +378,6 @@ class RefusalHandler(RequestHandler):
 
     def _respond(self, request: Request) -> Response:
         return self.server.application.respond_at_once(request)
-
-
-def _disconnect(connection: socket.socket) -> None:
-    with suppress(OSError):
-        # A TLS socket's own shutdown would disturb its thread.
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:

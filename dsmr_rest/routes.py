@@ -4,12 +4,11 @@ Every other path is a JSON Pointer (RFC 6901) into the reading. A route does not
 port: it asks the Meter for a reading, and lets a MeterError pass, of which api.py makes a response.
 """
 
-import hashlib
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from dsmr_rest import __version__, homewizard
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.dashboard import dashboard_page
 from dsmr_rest.faults import Fault, MeterError
-from dsmr_rest.http_message import RETRY_AFTER, HttpError, Request, Response, problem
+from dsmr_rest.http_message import RETRY_AFTER, HttpError, Request, Response, http_date, problem
 from dsmr_rest.meter import Meter, Tally
 from dsmr_rest.places import STREAMS, TELEGRAM_CLIENTS, Places
 from dsmr_rest.reading import Reading, camel_case, possible_keys, render
@@ -96,7 +95,7 @@ def freshness(reading: Reading) -> dict[str, str]:
     """The header fields that say how old a reading is (RFC 9111)."""
     return {
         'Age': str(int(time.monotonic() - reading.arrived)),
-        'Last-Modified': formatdate(reading.received, usegmt=True),
+        'Last-Modified': http_date(int(reading.received)),
         'Cache-Control': 'no-cache',
     }
 
@@ -338,7 +337,7 @@ def waits_for_telegram(path: str) -> bool:
 
 def _static(body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> Route:
     """A route for a body that never changes, which a client may keep and revalidate (RFC 9110 13.1.2)."""
-    tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+    tag = f'"{zlib.crc32(body):08x}"'
     fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
 
     def route(_: Service, request: Request) -> Response:

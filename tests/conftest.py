@@ -371,3 +371,24 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
         if started.process.poll() is None:
             assert started.stop() == 0, started.log
         assert 'Traceback' not in started.log, started.log
+
+
+@pytest.fixture(scope='session')
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """A self-signed certificate for loopback and its key, as settings."""
+    folder = tmp_path_factory.mktemp('certificate')
+    files = {'certificate': folder / 'certificate.pem', 'private_key': folder / 'key.pem'}
+    command = [
+        'openssl',
+        'req',
+        '-x509',
+        '-nodes',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:prime256v1',
+    ]
+    command += ['-days', '2', '-subj', '/CN=meter', '-addext', 'subjectAltName=IP:127.0.0.1']
+    command += ['-out', str(files['certificate']), '-keyout', str(files['private_key'])]
+    subprocess.run(command, check=True, capture_output=True)
+    return files

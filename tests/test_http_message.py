@@ -60,7 +60,12 @@ def test_a_request_is_the_same_however_its_bytes_arrive(step: int) -> None:
         'GET /a%20b?c=d/e HTTP/1.1\r\nHost: Pi.LOCAL.:8080\r\nAccept: \t x y \r\n\r\n', step
     )
     assert request == Request(
-        'GET', '/a%20b', 'pi.local', {'host': 'Pi.LOCAL.:8080', 'accept': 'x y'}, keep_alive=True
+        'GET',
+        '/a%20b',
+        'pi.local',
+        {'host': 'Pi.LOCAL.:8080', 'accept': 'x y'},
+        keep_alive=True,
+        is_last=False,
     )
 
 

@@ -1,0 +1,162 @@
+"""Connection: one client's TCP or TLS connection, on which nothing takes longer than the caller allows.
+
+It does not know what is said on the connection. Its methods raise OSError when the client has disconnected, and
+TimeoutError, which is an OSError as well, when the client takes too long.
+
+A Python socket with settimeout() waits in poll() before each recv() and send(), and each change of its timeout is an
+ioctl(). Each of these system calls gives the interpreter lock away, and among many clients it takes longer to get that
+back than the call itself takes. Therefore the socket of a TCP connection is a blocking one. The kernel limits how long
+a recv() waits (SO_RCVTIMEO). A send() does not wait, and only a client that does not take what it is sent is waited
+for in poll(). So a request is one recv(), and a response one send().
+"""
+
+import select
+import socket
+import ssl
+import struct
+import time
+from contextlib import suppress
+
+RECEIVE_SIZE = 8192
+"""Bytes received at a time: a request seldom has more than 1 kB."""
+MILLISECONDS = 1_000
+MICROSECONDS = 1_000_000
+"""In a second."""
+LONGEST_TIMEVAL = 16
+"""Bytes of the larger of the two kinds of struct timeval."""
+
+
+def connection_of(client: socket.socket) -> 'Connection':
+    """The connection of an accepted socket. A TLS socket has yet to shake hands."""
+    if isinstance(client, ssl.SSLSocket):
+        return TlsConnection(client)
+    return Connection(client)
+
+
+def disconnect(client: socket.socket) -> None:
+    """Disconnects a client at once, from any thread: whoever is waiting for it wakes up."""
+    with suppress(OSError):
+        # A TLS socket's own shutdown would disturb its thread.
+        socket.socket.shutdown(client, socket.SHUT_RDWR)
+
+
+def _check_time_left(seconds: float) -> None:
+    if seconds <= 0:
+        raise TimeoutError
+
+
+class Connection:
+    """A TCP connection. For one thread."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._socket = client
+        self._kernel_timeout = 0.0  # in seconds; 0 is none
+
+    def shake_hands(self, seconds: float) -> None:
+        """Prepares the connection for the first byte. TCP needs nothing for that."""
+
+    def receive(self, seconds: float) -> bytes:
+        """Waits until the client has sent something and returns it, at most RECEIVE_SIZE bytes.
+
+        Nothing is returned when the client has closed its sending side.
+        """
+        return self._receive_plain(seconds)
+
+    def send(self, data: bytes, seconds: float) -> None:
+        """Waits until all the data is sent. Most of what is sent fits into the socket's buffer, without waiting."""
+        deadline = time.monotonic() + seconds
+        unsent = data[self._send_what_fits(data) :]
+        while unsent:
+            self._wait_for_room(deadline - time.monotonic())
+            unsent = unsent[self._send_what_fits(unsent) :]
+
+    def is_connected(self) -> bool:
+        """Whether the client is still there. One that has only closed its sending side is waiting for a response."""
+        poll = select.poll()
+        # Reports POLLERR and POLLHUP: a reset, or both sides are closed.
+        poll.register(self._socket, 0)
+        return not poll.poll(0)
+
+    def linger(self, seconds: float) -> None:
+        """Ends the sending, and discards what the client sends until it ends its own, or the time is over.
+
+        To close at once would destroy what has been sent before the client has read it (RFC 9112 9.6).
+        """
+        deadline = time.monotonic() + seconds
+        self._end_sending(seconds)
+        seconds_left = seconds
+        while seconds_left > 0:
+            if not self._receive_plain(seconds_left):
+                return
+            seconds_left = deadline - time.monotonic()
+
+    def _end_sending(self, _seconds: float) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def _receive_plain(self, seconds: float) -> bytes:
+        _check_time_left(seconds)
+        if seconds != self._kernel_timeout:
+            self._set_kernel_timeout(seconds)
+        try:
+            return self._socket.recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            raise TimeoutError from None
+
+    def _send_what_fits(self, data: bytes) -> int:
+        try:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def _wait_for_room(self, seconds: float) -> None:
+        _check_time_left(seconds)
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        # A little room, too little for the kernel to report it, does not count: the client has not taken anything.
+        if not poll.poll(seconds * MILLISECONDS):
+            raise TimeoutError
+
+    def _set_kernel_timeout(self, seconds: float) -> None:
+        # A struct timeval is two integers. Whether they have 8 bytes or 4 depends on the system and on the C library
+        # of a 32-bit Python, so the kernel is asked.
+        timeval = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, LONGEST_TIMEVAL)
+        integers = '=qq'
+        if len(timeval) < LONGEST_TIMEVAL:
+            integers = '=ll'
+        # A timeout of 0 would be none.
+        microseconds = max(1, round(seconds * MICROSECONDS))
+        value = struct.pack(integers, *divmod(microseconds, MICROSECONDS))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self._kernel_timeout = seconds
+
+
+class TlsConnection(Connection):
+    """A TLS connection. Its socket has a timeout of Python's: OpenSSL may need several system calls for one message."""
+
+    _socket: ssl.SSLSocket
+
+    def shake_hands(self, seconds: float) -> None:
+        self._socket.settimeout(seconds)
+        self._socket.do_handshake()
+
+    def receive(self, seconds: float) -> bytes:
+        _check_time_left(seconds)
+        self._socket.settimeout(seconds)
+        return self._socket.recv(RECEIVE_SIZE)
+
+    def send(self, data: bytes, seconds: float) -> None:
+        _check_time_left(seconds)
+        self._socket.settimeout(seconds)
+        self._socket.sendall(data)
+
+    def _end_sending(self, seconds: float) -> None:
+        _check_time_left(seconds)
+        self._socket.settimeout(seconds)
+        with suppress(OSError):
+            self._socket.unwrap()  # tells the client that nothing is missing (RFC 9112 9.8)
+        socket.socket.shutdown(self._socket, socket.SHUT_WR)
+
+    def _receive_plain(self, seconds: float) -> bytes:
+        _check_time_left(seconds)
+        self._socket.settimeout(seconds)
+        return socket.socket.recv(self._socket, RECEIVE_SIZE)
