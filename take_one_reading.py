@@ -219,7 +219,12 @@ def explain(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str
         lines += programs_using(settings.port)
     if fault in (Fault.METER_SILENT, Fault.LINE_GARBLED, Fault.TELEGRAM_INCOMPLETE):
         lines += _line_facts(reader, masked=masked)
-    if fault in (Fault.CHECKSUM_FAILED, Fault.LINE_GARBLED) and settings.specification != 'auto':
+    may_be_specification = fault in (
+        Fault.CHECKSUM_FAILED,
+        Fault.LINE_GARBLED,
+        Fault.TELEGRAM_INVALID,
+    )
+    if may_be_specification and settings.specification != 'auto':
         lines.append(
             f'If the meter does not send telegrams of {settings.specification}: set [meter] specification = auto.'
         )

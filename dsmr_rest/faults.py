@@ -83,7 +83,7 @@ class Fault(Enum):
         'Check that the plugs are fully inserted, use a shorter cable, and stop other programs that read the port.',
     )
 
-    # Faults of the meter and of the server.
+    # Faults of what the meter sends: a 502 passes when a setting or the meter changes, not when somebody waits longer.
     DECRYPTION_FAILED = (
         'decryption_failed',
         HTTPStatus.BAD_GATEWAY,
@@ -92,6 +92,20 @@ class Fault(Enum):
             ' decryption_key. Set authentication_key too, unless it is the one that all meters in Luxembourg share.'
         ),
     )
+    # A frame whose authentication tag is right arrived as the meter sent it. If the telegram inside is not valid (its
+    # checksum is wrong, for example), CHECKSUM_FAILED would send the user to the cable, where there is nothing to find.
+    # Hence a code of its own, which means the same in an alert, in /health, in the log and on a terminal.
+    TELEGRAM_INVALID = (
+        'telegram_invalid',
+        HTTPStatus.BAD_GATEWAY,
+        (
+            'The cable and the keys are right: the authentication of the encrypted telegrams shows that they arrive as'
+            ' the meter sends them. Set [meter] specification = auto. If it is auto already, please report it, with the'
+            ' make and model of the meter.'
+        ),
+    )
+
+    # Faults of the server.
     STOPPING = ('stopping', HTTPStatus.SERVICE_UNAVAILABLE)
     TOO_MANY_CONNECTIONS = ('too_many_connections', HTTPStatus.SERVICE_UNAVAILABLE)
     INTERNAL_ERROR = ('internal_error', HTTPStatus.INTERNAL_SERVER_ERROR)

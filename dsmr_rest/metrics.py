@@ -24,9 +24,10 @@ from dsmr_rest.serial_line import LineCounters
 LINE_COUNTER_HELP = {
     'received_bytes': 'Bytes received from the port.',
     'telegrams': 'Good telegrams received since the start.',
-    'checksum_failures': 'Telegrams with a wrong checksum.',
+    'checksum_failures': 'Telegrams without encryption whose checksum was wrong or missing.',
     'incomplete_telegrams': 'Telegrams without an end.',
     'decryption_failures': 'Encrypted telegrams that could not be decrypted.',
+    'invalid_telegrams': 'Encrypted telegrams that arrived intact, but are not valid.',
     'port_openings': 'Times that the port was opened.',
     'port_losses': 'Times that the open port was lost.',
 }

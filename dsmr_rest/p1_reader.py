@@ -66,8 +66,9 @@ SEVEN_BITS = {'bytesize': serial.SEVENBITS, 'parity': serial.PARITY_EVEN}
 class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
     """Reads the meter at `settings.port`; one thread at a time.
 
-    `counters` is what happened on the line so far, and `sample` the first bytes since the port was opened. Both may be
-    read from any thread. `longest_silence` is in seconds, see LONGEST_SILENCE.
+    `counters` is what happened on the line so far, `sample` the first bytes since the port was opened, and
+    `invalid_because` why the last telegram that arrived intact was not valid. They may be read from any thread.
+    `longest_silence` is in seconds, see LONGEST_SILENCE.
     """
 
     def __init__(self, settings: MeterSettings, longest_silence: float = LONGEST_SILENCE) -> None:
@@ -77,6 +78,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self.settings = settings
         self.counters = LineCounters()
         self.sample = b''
+        self.invalid_because = ''
         self._longest_silence = longest_silence
         self._search = BaudRateSearch(*_baud_rates(settings.line), longest_silence=longest_silence)
         self._framer = Framer()
@@ -127,6 +129,12 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         counted = self.counters.since(before)
         where = f'on {self.settings.port} in {waited:.1f} s'
         received = f'{counted.received_bytes} bytes were received {where}'
+        # First, because a telegram that arrived intact should have been a reading, whatever happened to the others.
+        if counted.invalid_telegrams:
+            intact = f'{counted.invalid_telegrams} encrypted telegrams arrived intact {where}'
+            detail = f'{intact}, but are not valid ({self.invalid_because})'
+            remedy = 'the cable and the keys are right; check [meter] specification, or report it'
+            return MeterError(Fault.TELEGRAM_INVALID, f'{detail}: {remedy}')
         if counted.decryption_failures:
             detail = f'{counted.decryption_failures} telegrams could not be decrypted {where}'
             remedy = 'check the cable, and [meter] decryption_key and authentication_key'
@@ -280,7 +288,9 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         try:
             reading = make_reading(telegram, self._chooser, received, arrived, encrypted=encrypted)
         except UnusableTelegramError as error:
-            if error.fault is Fault.CHECKSUM_FAILED:
+            if encrypted:
+                self._count_invalid(str(error))
+            elif error.fault is Fault.CHECKSUM_FAILED:
                 self._count(checksum_failures=1)
             return None
         except Exception as error:
@@ -316,7 +326,15 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             raise MeterError(Fault.DECRYPTION_FAILED, detail) from error
         self._has_decrypted = True
         inside_frame = Framer().feed(plain + b'\n')
-        return [telegram for telegram in inside_frame if isinstance(telegram, Telegram)]
+        telegrams = [telegram for telegram in inside_frame if isinstance(telegram, Telegram)]
+        if not telegrams:
+            self._count_invalid('no whole telegram is in the frame')
+        return telegrams
+
+    def _count_invalid(self, reason: str) -> None:
+        """Counts a telegram that is not valid although it arrived intact: its frame was decrypted, see _decrypt()."""
+        self.invalid_because = reason
+        self._count(invalid_telegrams=1)
 
     def _count(self, **added: int) -> None:
         self.counters = self.counters.plus(**added)
@@ -374,7 +392,12 @@ def _available_in_socket(port: Any) -> int:
 
 
 def _decrypt(frame: EncryptedFrame, settings: MeterSettings) -> bytes:
-    """The text in a frame. Raises whatever the library raises for wrong keys and damaged frames."""
+    """The text in a frame, exactly as the meter sent it. Raises whatever the library raises.
+
+    The library verifies an authentication tag (AES-GCM, IEC 62056-5-3) in every frame, with the public authentication
+    key if none is set. It refuses frames whose security control says that they have none, as it refuses damaged frames
+    and wrong keys. So the tag is a checksum over all that is returned.
+    """
     decryption_key = bytes.fromhex(settings.decryption_key)
     authentication_key = bytes.fromhex(settings.authentication_key or PUBLIC_AUTHENTICATION_KEY)
     apdu = XDlmsApduFactory.apdu_from_bytes(frame.raw)

@@ -22,6 +22,7 @@ class LineCounters:
     checksum_failures: int = 0
     incomplete_telegrams: int = 0
     decryption_failures: int = 0
+    invalid_telegrams: int = 0
     port_openings: int = 0
     port_losses: int = 0
 

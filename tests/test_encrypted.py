@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import chain, cycle
 
 import pytest
-from conftest import new_meter
+from conftest import StartServer, new_meter, wait_for
 from reading_loop import read_until
 from telegrams import KEY, PUBLIC_KEY, cipher_frame, from_lines, of_specification, of_version
 
@@ -165,15 +165,126 @@ def test_a_damaged_frame_is_counted() -> None:
     assert error.fault.code == 'decryption_failed'
 
 
+WRONG_CHECKSUM = counting(2).replace(b'000002', b'000003')
+MISSING_CHECKSUM = counting(2).rpartition(b'!')[0] + b'!\r\n'
+
+
 def test_the_checksum_within_counts_too() -> None:
-    """A telegram whose own checksum is wrong is not served, though its frame could be decrypted."""
-    wrong = counting(2).replace(b'000002', b'000003')
-    with meter(cycle([cipher_frame(wrong, counter=2), FIRST])) as simulated:
+    """A telegram whose own checksum is wrong is not served though its frame is authentic; the line is not blamed."""
+    with meter(cycle([cipher_frame(WRONG_CHECKSUM, counter=2), FIRST])) as simulated:
         source = reader(simulated.port)
         found = read_until(
-            source, lambda found: len(found) > 2 and source.counters.checksum_failures > 1
+            source, lambda found: len(found) > 2 and source.counters.invalid_telegrams > 1
         )
     assert telegrams_of(found) == {counting(1)}
+    assert source.counters.checksum_failures == source.counters.decryption_failures == 0
+
+
+@pytest.mark.parametrize(
+    ('plain', 'reason'),
+    [
+        (WRONG_CHECKSUM, 'the checksum is wrong or missing'),
+        (MISSING_CHECKSUM, 'the checksum is wrong or missing'),
+        (from_lines('0-0:96.13.0'), 'no line of the telegram can be read'),
+        (counting(2)[:-20], 'no whole telegram is in the frame'),
+        (b'\x0f\x00\x00\x00\x01', 'no whole telegram is in the frame'),
+    ],
+    ids=['wrong checksum', 'no checksum', 'no value', 'half', 'no text'],
+)
+def test_a_telegram_in_an_authentic_frame_is_not_blamed_on_the_line(
+    plain: bytes, reason: str
+) -> None:
+    """If no telegram is valid, the code is telegram_invalid; the detail gives the reason and acquits the cable."""
+    with meter(cycle([cipher_frame(plain)])) as simulated:
+        source = reader(simulated.port)
+        assert read_until(source, lambda _: source.counters.invalid_telegrams > 1) == []
+        error = source.nothing_usable(LineCounters(), 2.0)
+    assert error.fault.code == 'telegram_invalid'
+    assert f'encrypted telegrams arrived intact on {simulated.port} in 2.0 s' in error.detail
+    assert f'({reason}): the cable and the keys are right;' in error.detail
+
+
+def test_damaged_frames_do_not_hide_that_the_others_are_not_valid() -> None:
+    """A meter whose frames are authentic has the right keys: damaged frames among them are not the reason."""
+    wrong = cipher_frame(WRONG_CHECKSUM)
+    with meter(cycle([wrong, damaged(wrong, 60)])) as simulated:
+        source = reader(simulated.port)
+        read_until(
+            source,
+            lambda _: source.counters.decryption_failures and source.counters.invalid_telegrams,
+        )
+        error = source.nothing_usable(LineCounters(), 1.0)
+    assert error.fault.code == 'telegram_invalid'
+
+
+AUTHENTICATED, ENCRYPTED, BOTH = 0x10, 0x20, 0x30
+"""Security control: what protects the content of a frame of security suite 0 (IEC 62056-5-3)."""
+
+
+def without_tag(plain: bytes) -> bytes:
+    """A frame that is encrypted and not authenticated, as the standard has it: without a tag."""
+    frame = cipher_frame(plain, control=ENCRYPTED)
+    head, content = frame[:13], frame[13:-12]
+    return head[:-2] + len(content).to_bytes(2, 'big') + content
+
+
+@pytest.mark.parametrize(
+    'frame',
+    [
+        damaged(cipher_frame(WRONG_CHECKSUM, control=AUTHENTICATED), 60),
+        damaged(cipher_frame(WRONG_CHECKSUM, control=ENCRYPTED), 60),
+        damaged(cipher_frame(WRONG_CHECKSUM, control=BOTH), 60),
+        without_tag(WRONG_CHECKSUM),
+        without_tag(counting(2)),
+    ],
+    ids=['authenticated', 'encrypted', 'both', 'no tag, wrong checksum', 'no tag'],
+)
+@pytest.mark.parametrize('authentication_key', [b'', PUBLIC_KEY], ids=['default key', 'key set'])
+def test_no_frame_is_decrypted_unless_its_tag_is_verified(
+    frame: bytes, authentication_key: bytes
+) -> None:
+    """Whatever protection a frame states, a wrong or missing tag is decryption_failed, and nothing in it is counted."""
+    with meter(cycle([frame])) as simulated:
+        source = reader(simulated.port, authentication_key=authentication_key)
+        with pytest.raises(MeterError) as caught:
+            read_until(source, bool)
+    assert caught.value.fault.code == 'decryption_failed'
+    assert source.counters.invalid_telegrams == source.counters.telegrams == 0
+
+
+def test_the_server_reports_a_telegram_that_is_not_valid_as_such(start_server: StartServer) -> None:
+    """The response, /health, /metrics and the log have the same code, and none of them blames the line."""
+    with meter(cycle([cipher_frame(WRONG_CHECKSUM)]), interval=0.2) as simulated:
+        server = start_server(simulated.port, meter={'decryption_key': KEY.hex(), 'timeout': 1})
+        response = server.get('/')
+        health = server.get('/health').json
+        scrape = server.get('/metrics').body.decode()
+    problem = response.json
+    assert (response.status, problem['code']) == (502, 'telegram_invalid')
+    assert 'the cable and the keys are right' in problem['detail']
+    assert (health['status'], health['code']) == ('unavailable', 'telegram_invalid')
+    assert health['counters']['invalidTelegrams'] > 0
+    assert health['counters']['checksumFailures'] == 0
+    assert health['counters']['errorsByCode'].keys() == {'telegram_invalid'}
+    samples = dict(line.rsplit(' ', 1) for line in scrape.splitlines() if line[0] != '#')
+    assert float(samples['dsmr_invalid_telegrams_total']) > 0
+    assert float(samples['dsmr_checksum_failures_total']) == 0
+    assert float(samples['dsmr_errors_total{code="telegram_invalid"}']) > 0
+    (lost,) = [line for line in server.log.splitlines() if simulated.port in line]
+    assert 'meter lost: telegram_invalid: ' in lost
+    assert 'checksum trouble' not in server.log
+
+
+def test_telegrams_that_are_not_valid_among_others_are_no_checksum_trouble(
+    start_server: StartServer,
+) -> None:
+    """While other telegrams are served they are only counted: the log does not say that telegrams arrive damaged."""
+    frames = cycle([cipher_frame(WRONG_CHECKSUM, counter=2), FIRST])
+    with meter(frames) as simulated:
+        server = start_server(simulated.port, meter={'decryption_key': KEY.hex(), 'keep_open': 30})
+        wait_for(lambda: server.health['counters']['invalidTelegrams'] > 2)
+        assert server.get('/').status == 200
+        assert 'checksum' not in server.log
 
 
 def test_a_meter_that_is_not_encrypted_needs_no_key() -> None:

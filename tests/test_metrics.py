@@ -39,13 +39,14 @@ COUNTERS = LineCounters(
     checksum_failures=1,
     incomplete_telegrams=2,
     decryption_failures=0,
+    invalid_telegrams=0,
     port_openings=3,
     port_losses=0,
 )
 OPENMETRICS = 'application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.5'
 OF_THE_SERVER = re.compile(
-    'dsmr_(up|reading_age_seconds|received_|telegrams_|checksum_|incomplete_|decryption_|port_|errors_|http_|'
-    'telegram_clients)'
+    'dsmr_(up|reading_age_seconds|received_|telegrams_|checksum_|incomplete_|decryption_|invalid_|port_|errors_|'
+    'http_|telegram_clients)'
 )
 ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK')
 CHANNEL = '0-1:24.1.0({kind})', '0-1:96.1.0(4730)', '0-1:24.2.1({time})({value})'
@@ -244,6 +245,7 @@ def test_without_a_reading_there_are_only_the_servers_own_counters() -> None:
         'dsmr_checksum_failures_total': 1.0,
         'dsmr_incomplete_telegrams_total': 2.0,
         'dsmr_decryption_failures_total': 0.0,
+        'dsmr_invalid_telegrams_total': 0.0,
         'dsmr_port_openings_total': 3.0,
         'dsmr_port_losses_total': 0.0,
         'dsmr_errors_total{code="meter_silent"}': 4.0,

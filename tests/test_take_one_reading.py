@@ -326,6 +326,26 @@ def test_a_meter_that_encrypts_without_its_key(key: str, tmp_path: Path) -> None
     assert WRONG_KEY not in result.stderr
 
 
+@pytest.mark.parametrize('specification', ['auto', 'SAGEMCOM_T210_D_R'])
+def test_a_telegram_that_is_not_valid_although_it_arrived_intact(
+    specification: str, tmp_path: Path
+) -> None:
+    """A wrong checksum in an authentic frame: telegram_invalid, whose advice concerns the meter and not the line."""
+    wrong = NUMBERED.replace(b'00.123', b'00.124')
+    with new_meter(interval=0.2, source=lambda: cipher_frame(wrong, bytes.fromhex(KEY))) as meter:
+        result = run(
+            tmp_path, port=meter.port, decryption_key=KEY, specification=specification, timeout=1.5
+        )
+    assert failure(result) == 'telegram_invalid'
+    assert re.search(
+        r'telegram_invalid: [1-9]\d* encrypted telegrams arrived intact', result.stderr
+    )
+    for of_the_line in ('plug', 'shorter cable', 'program', 'Baud rates', 'First bytes'):
+        assert of_the_line not in result.stderr
+    is_set = specification != 'auto'
+    assert (f'does not send telegrams of {specification}' in result.stderr) == is_set
+
+
 def test_a_meter_that_encrypts_with_its_key(tmp_path: Path) -> None:
     """With the right key an encrypted telegram is a reading like any other."""
     with new_meter(
