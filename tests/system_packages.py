@@ -1,17 +1,34 @@
-"""Programs that tests need and that are installed by the system, not by pip."""
+"""Programs that tests need and that pip does not install: packages of the system, and of npm in tests/package.json."""
 
 import os
 import shutil
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+NODE_PROGRAMS = Path(__file__).parent / 'node_modules' / '.bin'
+"""Where `npm install --prefix tests` puts the programs of tests/package.json."""
 
 
 def program(name: str, package: str) -> str:
     """The path of a program from this Debian package. Without it the test is skipped, or fails where it is required."""
     path = shutil.which(name)
-    if path:
-        return path
-    reason = f'{name} is not installed: apt-get install {package}'
+    if path is None:
+        _do_without(f'{name} is not installed: apt-get install {package}')
+    return path
+
+
+def node_program(name: str) -> str:
+    """The path of a program from tests/package.json. Without it, or without Node.js, as for program()."""
+    program('node', 'nodejs npm')
+    path = shutil.which(name, path=NODE_PROGRAMS)
+    if path is None:
+        _do_without(f'{name} is not installed: npm install --prefix tests')
+    return path
+
+
+def _do_without(reason: str) -> NoReturn:
     if os.environ.get('DSMR_REQUIRE_SYSTEM_PACKAGES') == '1':
         pytest.fail(reason)
     pytest.skip(reason)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from conftest import MISSING_PORT, ROOT, Server, StartServer, new_meter
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+from system_packages import node_program
 from telegrams import of_specification, of_version, read
 
 import dsmr_rest
@@ -76,6 +78,8 @@ def fields(
 
 ALL_CODES = {(fault.status.value, fault.code) for fault in Fault}
 """Status and code of every problem detail that the server can send."""
+NOT_ALLOWED = (405, Fault.METHOD_NOT_ALLOWED.code)
+"""Of methods other than those that are served, so no described operation has this response."""
 METER_CODES = {fault.code for fault in Fault if fault.advice} | {Fault.STOPPING.code}
 """The codes of the faults with which Meter.read() fails."""
 
@@ -133,20 +137,61 @@ def test_homewizard_paths_name_their_setting() -> None:
 
 def test_every_error_code_is_described_and_every_described_code_exists() -> None:
     """Status and code of all errors in the sources and in the description are the same."""
-    assert set().union(*map(described_codes, RESPONSES.values())) == ALL_CODES
+    described = set().union(*map(described_codes, RESPONSES.values()))
+    assert described == ALL_CODES - {NOT_ALLOWED}
+    status, code = NOT_ALLOWED
+    assert f'get {status} with the code {code}' in DESCRIPTION['info']['description']
     assert set(DESCRIPTION['components']['schemas']['MeterCode']['enum']) == METER_CODES
 
 
-def test_every_error_is_listed_with_its_status() -> None:
-    """An operation lists problem details only with their own status; 405 alone does not belong to an operation."""
+def listed_responses(path: str, method: str) -> dict[str, str]:
+    """The responses that an operation lists: status to the name of the described response."""
+    responses = DESCRIPTION['paths'][path][method]['responses']
+    return {status: item['$ref'].rpartition('/')[2] for status, item in responses.items()}
+
+
+@pytest.mark.parametrize('method', ['get', 'head', 'options'])
+def test_every_error_is_listed_with_its_status(method: str) -> None:
+    """An operation lists problem details only with their own status, and GET and HEAD together have all of them."""
     used = set()
-    for item in DESCRIPTION['paths'].values():
-        for status, response in item['get']['responses'].items():
-            name = response['$ref'].rpartition('/')[2]
+    for path in DESCRIPTION['paths']:
+        for status, name in listed_responses(path, method).items():
             codes = described_codes(RESPONSES[name])
             assert {str(described) for described, _ in codes} <= {status}
             used |= codes
-    assert ALL_CODES - used == {(405, 'method_not_allowed')}
+    if method != 'options':
+        assert used == ALL_CODES - {NOT_ALLOWED}
+
+
+@pytest.mark.parametrize('path', DESCRIPTION['paths'])
+def test_head_and_options_list_what_they_can_get(path: str) -> None:
+    """HEAD gets what GET gets; OPTIONS is the same for every path, and needs neither credentials nor the meter."""
+    assert listed_responses(path, 'head') == listed_responses(path, 'get')
+    of_options = listed_responses(path, 'options')
+    assert of_options == listed_responses('/', 'options')
+    assert of_options.keys() == {'204', '400', '408', '414', '421', '431', '500', '503'}
+
+
+def test_the_linter_has_no_complaints(tmp_path: Path) -> None:
+    """Redocly's recommended rules, all of them, find neither an error nor a warning."""
+    command = [node_program('redocly'), 'lint', str(ROOT / 'dsmr_rest' / 'openapi.json')]
+    command += ['--extends=recommended-strict', '--format=json']
+    quiet = {'REDOCLY_TELEMETRY': 'off', 'REDOCLY_SUPPRESS_UPDATE_NOTICE': 'true'}
+    done = subprocess.run(
+        command,
+        # Away from any file with other rules.
+        cwd=tmp_path,
+        env={**os.environ, **quiet},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.startswith('{'), done.stderr
+    report = json.loads(done.stdout)
+    assert report['problems'] == []
+    assert report['totals'] == {'errors': 0, 'warnings': 0, 'ignored': 0}
+    assert done.returncode == 0
 
 
 def test_every_possible_key_is_described() -> None:
@@ -216,7 +261,6 @@ VALID_REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
 REFUSED_REQUESTS = {
     'BadRequest': b'GET /\r\n\r\n',
     'NotFound': b'GET /unheardOf HTTP/1.1\r\nHost: localhost\r\n\r\n',
-    'MethodNotAllowed': b'PATCH / HTTP/1.1\r\nHost: localhost\r\n\r\n',
     'UriTooLong': b'GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n' % (b'a' * 5000),
     'Misdirected': b'GET / HTTP/1.1\r\nHost: example.org\r\n\r\n',
     'HeadersTooLarge': b'GET / HTTP/1.1\r\nHost: localhost\r\n%s\r\n' % (b'A: b\r\n' * 200),
@@ -227,6 +271,33 @@ REFUSED_REQUESTS = {
 def test_refusals_are_as_described(name: str, server: Server) -> None:
     """A refusal has the status, code and header fields of the described response."""
     check_refusal(server, name, REFUSED_REQUESTS[name])
+
+
+@pytest.mark.parametrize('method', ['HEAD', 'OPTIONS'])
+@pytest.mark.parametrize('name', REFUSED_REQUESTS)
+def test_refusals_of_other_methods_are_listed(name: str, method: str, server: Server) -> None:
+    """HEAD and OPTIONS are refused as GET is, with a status that they list; OPTIONS finds something at every path."""
+    request = REFUSED_REQUESTS[name].replace(b'GET', method.encode(), 1)
+    path = '/'
+    if name == 'NotFound':
+        path = POINTER
+    listed = listed_responses(path, method.lower())
+    expected = name
+    if name == 'NotFound' and method == 'OPTIONS':
+        expected = 'Options'
+    with server.connect() as connection:
+        connection.sendall(request)
+        with http.client.HTTPResponse(connection, method=method) as response:
+            response.begin()
+            assert listed[str(response.status)] == expected
+
+
+def test_a_method_that_is_not_allowed_is_refused_as_described(server: Server) -> None:
+    """The response is the problem detail and the header field that the description announces."""
+    response = server.get('/', method='PATCH')
+    assert not errors('Problem', response.json)
+    assert (response.status, response.json['code']) == NOT_ALLOWED
+    assert response.headers['Allow'] == http_message.ALLOWED_METHODS
 
 
 @pytest.mark.parametrize('name', ['Unauthorized', 'Unavailable'])
