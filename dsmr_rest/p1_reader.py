@@ -59,6 +59,9 @@ SAMPLE_SIZE = 64
 PUBLIC_AUTHENTICATION_KEY: str = telegram_specifications.MSN['authentication_key']
 """Luxmetering E-Meter P1 specification 3.2.5: the same for all its meters; others use their own."""
 
+UNMAPPED_GROUP = 65534
+"""What a group is shown as that is not mapped in this user namespace (user_namespaces(7)), as with PrivateUsers=."""
+
 EIGHT_BITS = {'bytesize': serial.EIGHTBITS, 'parity': serial.PARITY_NONE}
 SEVEN_BITS = {'bytesize': serial.SEVENBITS, 'parity': serial.PARITY_EVEN}
 
@@ -418,10 +421,7 @@ def cannot_open(port: str, error: Exception) -> MeterError:
     number = getattr(error, 'errno', None) or 0
     fault = _FAULT_OF_ERRNO.get(number, Fault.PORT_MISSING)
     if fault is Fault.PORT_DENIED:
-        user, group = _user_and_group(port)
-        reason = (
-            f'may not be opened by {user}: sudo usermod -a -G {group} {user}, then log in again'
-        )
+        reason = _reason_of_denial(port)
     elif fault is Fault.PORT_BUSY:
         reason = 'is in use by another program: stop that program'
     elif '://' in port:
@@ -433,10 +433,16 @@ def cannot_open(port: str, error: Exception) -> MeterError:
     return MeterError(fault, f'{port} {reason}')
 
 
-def _user_and_group(port: str) -> tuple[str, str]:
-    """This process's user and the group that may open the port; the usual words where a number has no name."""
+def _reason_of_denial(port: str) -> str:
+    """Who may not open the port, and what gives permission; the usual words where a number has no name."""
     user, group = 'this user', 'dialout'  # the group that Debian gives serial ports to
     with suppress(KeyError, OSError):
         user = getpass.getuser()
-        group = grp.getgrgid(Path(port).stat().st_gid).gr_name
-    return user, group
+        number = Path(port).stat().st_gid
+        if number == UNMAPPED_GROUP:
+            return (
+                f'may not be opened by {user}: in the systemd unit, SupplementaryGroups must have its group and'
+                ' DeviceAllow its driver'
+            )
+        group = grp.getgrgid(number).gr_name
+    return f'may not be opened by {user}: sudo usermod -a -G {group} {user}, then log in again'

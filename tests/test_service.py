@@ -74,6 +74,16 @@ def test_systemd_finds_no_mistake_in_the_unit(unit: Path) -> None:
     assert (verified.returncode, verified.stdout) == (0, '')
 
 
+def test_the_template_is_the_unit_with_another_command() -> None:
+    """The unit for several meters has the same settings, except those that name the instance."""
+    differs = ('#', 'Description=', 'ExecStart=')
+    settings = []
+    for name in (UNIT.name, 'dsmr-rest-server@.service'):
+        lines = UNIT.with_name(name).read_text().splitlines()
+        settings.append([line for line in lines if not line.startswith(differs)])
+    assert settings[0] == settings[1]
+
+
 def test_the_unit_is_hardly_exposed(unit: Path) -> None:
     """`systemd-analyze security` gives the unit a low score: no root, no capabilities, few system calls and devices."""
     report = analyze('security', '--offline=true', unit).stdout

@@ -234,6 +234,21 @@ def test_a_denied_port(meter: FaultyMeter, tmp_path: Path) -> None:
     assert f'sudo usermod -a -G {Path(meter.port).group()} ' in result.stderr
 
 
+def test_a_port_that_is_denied_in_a_user_namespace(meter: FaultyMeter, tmp_path: Path) -> None:
+    """Where the port's group has no name, as in the systemd unit, the detail names settings of the unit, no group."""
+    in_namespace = ['unshare', '--user']
+    if (
+        not shutil.which('unshare')
+        or subprocess.run([*in_namespace, 'true'], check=False).returncode
+    ):
+        pytest.skip('unshare (util-linux) is missing, or may not make a user namespace')
+    Path(meter.port).chmod(0)
+    result = run(tmp_path, port=meter.port, before=in_namespace)
+    assert failure(result) == 'port_denied'
+    assert 'SupplementaryGroups must have its group and DeviceAllow its driver' in result.stderr
+    assert 'nogroup' not in result.stderr and 'usermod' not in result.stderr
+
+
 def test_a_busy_port(meter: FaultyMeter, tmp_path: Path) -> None:
     """A port that another program has locked: port_busy, with the name and the id of its process."""
     with serial.Serial(meter.port, exclusive=True):
