@@ -14,15 +14,18 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from dsmr_rest import __version__
 from dsmr_rest.api import Api
 from dsmr_rest.config import Config, ConfigError, load
 from dsmr_rest.discovery import Announcement
-from dsmr_rest.http_server import HttpServer
+from dsmr_rest.http_server import HttpServer, server_urls, tls_context
+from dsmr_rest.listener import refuse_unusable_address
 from dsmr_rest.meter import Meter
 from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.places import Places
 from dsmr_rest.printable import PrintableFormatter
 from dsmr_rest.reading import Reading
+from dsmr_rest.summary import summary
 from dsmr_rest.telegram_server import TelegramServer
 
 log = logging.getLogger(__name__)
@@ -37,34 +40,45 @@ LOOK_PAUSE = 1.0
 
 def common_arguments(description: str) -> argparse.ArgumentParser:
     """A parser of the options that both commands have."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        '--config',
-        type=Path,
-        metavar='FILE',
-        help='the settings (default: config.ini beside this script)',
+    default = f'Without --config, the settings are those in\n{DEFAULT_CONFIG}'
+    if not DEFAULT_CONFIG.exists():
+        default += '\nwhich does not exist now, so every setting has its default.'
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=default,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # which does not break the path
     )
+    parser.add_argument('--version', action='version', version=f'dsmr-rest-server {__version__}')
+    parser.add_argument('--config', type=Path, metavar='FILE', help='the file with the settings')
     parser.add_argument(
         '--demo', action='store_true', help='read a simulated meter instead of [meter] port'
     )
     return parser
 
 
-def configuration(options: argparse.Namespace, stack: ExitStack) -> Config:
-    """The settings from the file that the options name, or from config.ini beside this script, or else the defaults.
+def settings_file(options: argparse.Namespace) -> Path | None:
+    """The file that the options name, else config.ini beside this script; None when that is not there."""
+    if options.config is not None:
+        named: Path = options.config
+        return named
+    if DEFAULT_CONFIG.exists():
+        return DEFAULT_CONFIG
+    return None
 
-    With --demo the meter is a simulated one, which the stack ends. Raises ConfigError, and OSError when a simulated
-    meter cannot be started.
-    """
-    path = options.config or DEFAULT_CONFIG
+
+def configuration(options: argparse.Namespace) -> Config:
+    """The settings from the file, or else the defaults. Raises ConfigError."""
+    file = settings_file(options)
+    if file is None:
+        return Config()
     credentials: Path | None = None
     if 'CREDENTIALS_DIRECTORY' in os.environ:  # systemd.exec(5)
         credentials = Path(os.environ['CREDENTIALS_DIRECTORY'])
-    config = Config()
-    if options.config or path.exists():
-        config = load(path, credentials)
-    if not options.demo:
-        return config
+    return load(file, credentials)
+
+
+def with_simulated_meter(config: Config, stack: ExitStack) -> Config:
+    """The settings with the port of a simulated meter, which the stack ends. Raises OSError if it cannot be started."""
     from dsmr_rest.simulated_meter import SimulatedMeter  # noqa: PLC0415 only --demo needs it
 
     simulated_meter = stack.enter_context(SimulatedMeter())
@@ -73,15 +87,18 @@ def configuration(options: argparse.Namespace, stack: ExitStack) -> Config:
 
 
 def main() -> int:
-    """The command. Exit status 0 after SIGTERM or SIGINT, 2 with one line on stderr when it cannot start."""
+    """The command. Exit status 0 after SIGTERM, SIGINT or --check, 2 with one line on stderr when it cannot start."""
     signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
-    parser = common_arguments('Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP.')
-    parser.add_argument('--verbose', action='store_true', help='log each request')
-    options = parser.parse_args()
+    options = _options()
     _log_to_stderr(verbose=options.verbose)
     with ExitStack() as stack:
         try:
-            config = configuration(options, stack)
+            config = configuration(options)
+            if options.check:
+                _check(config, options)
+                return 0
+            if options.demo:
+                config = with_simulated_meter(config, stack)
             meter, server = _start(config, stack, verbose=options.verbose)
         except (ConfigError, OSError) as error:
             print(f'dsmr_rest_server: {error}', file=sys.stderr)
@@ -100,6 +117,37 @@ def main() -> int:
         else:
             signal.sigwait(END_SIGNALS)
     return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = common_arguments('Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP.')
+    parser.add_argument('--verbose', action='store_true', help='log each request')
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='check the settings, say what the server would do with them, and end',
+    )
+    return parser.parse_args()
+
+
+def _check(config: Config, options: argparse.Namespace) -> None:
+    """Prints what the server would do with these settings. Raises ConfigError for what would keep it from starting.
+
+    Opens neither the port of the meter nor a TCP port, so that it disturbs no server that is running meanwhile.
+    """
+    settings = config.server
+    tls_context(settings)
+    refuse_unusable_address(settings.host, settings.port, 'port')
+    if settings.telegram_port is not None:
+        refuse_unusable_address(settings.host, settings.telegram_port, 'telegram_port')
+    lines = summary(
+        config,
+        file=settings_file(options),
+        urls=server_urls(settings, settings.port),
+        port_exists=Path(config.meter.port).exists(),
+        is_demo=options.demo,
+    )
+    print(*lines, sep='\n', flush=True)
 
 
 def _log_to_stderr(*, verbose: bool) -> None:

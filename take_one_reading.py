@@ -6,6 +6,7 @@ found and the lines for config.ini that find this meter again; or, when there is
 server would respond, what is known of the cause and what to do about it.
 """
 
+import argparse
 import logging
 import os
 import re
@@ -13,15 +14,16 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsmr_rest.config import ConfigError
+from dsmr_rest.config import Config, ConfigError, NotAllowedError, serial_port
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.printable import printable
 from dsmr_rest.reading import Reading, render
-from dsmr_rest_server import common_arguments, configuration
+from dsmr_rest_server import common_arguments, configuration, with_simulated_meter
 
 NO_READING = 1
 CANNOT_START = 2
@@ -42,8 +44,30 @@ _PERSONAL_BYTES = re.compile(rb'(?<=\xdb\x08).{1,8}|[0-9\xb1\xb2\xb4\xb7\xb8]', 
 
 def main() -> int:
     """The command. Exit status: 0 with a reading on stdout, 1 without, 2 for a wrong configuration, 130 for Ctrl-C."""
+    options = _options()
+    # What the reader logs is part of the report below, so it is not shown twice.
+    logging.getLogger('dsmr_rest').addHandler(logging.NullHandler())
+    try:
+        with ExitStack() as stack:
+            config = _configuration(options, stack)
+            reader = P1Reader(config.meter)
+            return _run(reader, masked=options.mask, demo=options.demo)
+    except (ConfigError, OSError) as error:
+        report(f'take_one_reading: {error}')
+        return CANNOT_START
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _options() -> argparse.Namespace:
     parser = common_arguments(
         'Takes one reading: JSON on stdout; on stderr what was found, or what is wrong and what to do.'
+    )
+    parser.add_argument(
+        '--port',
+        type=_port,
+        metavar='DEVICE',
+        help='read this device or URL instead of [meter] port, such as /dev/ttyUSB1',
     )
     parser.add_argument(
         '--mask',
@@ -51,18 +75,28 @@ def main() -> int:
         help='hide meter numbers and text messages, to post the output',
     )
     options = parser.parse_args()
-    # What the reader logs is part of the report below, so it is not shown twice.
-    logging.getLogger('dsmr_rest').addHandler(logging.NullHandler())
+    if options.demo and options.port is not None:
+        parser.error('argument --port: not allowed with argument --demo')
+    return options
+
+
+def _port(text: str) -> str:
+    """The text of --port, if [meter] port may have it. Raises ArgumentTypeError."""
     try:
-        with ExitStack() as stack:
-            settings = configuration(options, stack).meter
-            reader = P1Reader(settings)
-            return _run(reader, masked=options.mask, demo=options.demo)
-    except (ConfigError, OSError) as error:
-        report(f'take_one_reading: {error}')
-        return CANNOT_START
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        return serial_port(text)
+    except NotAllowedError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _configuration(options: argparse.Namespace, stack: ExitStack) -> Config:
+    """The settings, with the port that the options ask for. Raises ConfigError and OSError."""
+    config = configuration(options)
+    if options.demo:
+        return with_simulated_meter(config, stack)
+    if options.port is not None:
+        meter = replace(config.meter, port=options.port)
+        return replace(config, meter=meter)
+    return config
 
 
 def _run(reader: P1Reader, *, masked: bool, demo: bool) -> int:
@@ -213,8 +247,7 @@ def explain(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str
         ]
     lines: list[str] = []
     if fault is Fault.PORT_MISSING:
-        ports = serial_ports() or ['none: Linux does not detect a cable']
-        lines += ['Serial ports of this machine:', *ports]
+        lines += ['Serial ports of this machine:', *_ports_to_try()]
     if fault in (Fault.PORT_BUSY, Fault.CHECKSUM_FAILED) and not is_remote:
         lines += programs_using(settings.port)
     if fault in (Fault.METER_SILENT, Fault.LINE_GARBLED, Fault.TELEGRAM_INCOMPLETE):
@@ -229,6 +262,14 @@ def explain(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str
             f'If the meter does not send telegrams of {settings.specification}: set [meter] specification = auto.'
         )
     return [*lines, fault.advice]
+
+
+def _ports_to_try() -> list[str]:
+    ports = serial_ports()
+    if not ports:
+        return ['none: Linux does not detect a cable']
+    first, _, _ = ports[0].partition(' ')
+    return [*ports, f'To try one of them now, without a change to config.ini: --port {first}']
 
 
 def _line_facts(reader: P1Reader, *, masked: bool) -> list[str]:

@@ -36,7 +36,7 @@ class ConfigError(Exception):
     """One line that says what is wrong in the configuration, and what is allowed."""
 
 
-class _NotAllowedError(Exception):
+class NotAllowedError(Exception):
     """What is allowed instead of a value: 'must be …'."""
 
 
@@ -44,7 +44,7 @@ class _NotAllowedError(Exception):
 class Setting:
     """How the text of a setting in config.ini becomes its value.
 
-    `parse` returns the value of a text that is not empty, or raises _NotAllowedError. The text of a file is a path
+    `parse` returns the value of a text that is not empty, or raises NotAllowedError. The text of a file is a path
     relative to the folder of config.ini; its value is that path joined to the folder.
     """
 
@@ -87,7 +87,7 @@ def _file() -> str:
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
-            raise _NotAllowedError(f'must be one of: {", ".join(allowed)}')
+            raise NotAllowedError(f'must be one of: {", ".join(allowed)}')
         return text
 
     return parse
@@ -105,9 +105,7 @@ def _seconds(least: float) -> Callable[[str], float]:
         except ValueError:
             seconds = math.nan  # which is not in any range
         if not least <= seconds <= LONGEST_WAIT:
-            raise _NotAllowedError(
-                f'must be a number of seconds from {least:g} to {LONGEST_WAIT:g}'
-            )
+            raise NotAllowedError(f'must be a number of seconds from {least:g} to {LONGEST_WAIT:g}')
         return seconds
 
     return parse
@@ -117,16 +115,17 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         is_number = re.fullmatch('[0-9]{1,9}', text)
         if not is_number or not least <= int(text) <= most:
-            raise _NotAllowedError(f'must be a whole number from {least} to {most}')
+            raise NotAllowedError(f'must be a whole number from {least} to {most}')
         return int(text)
 
     return parse
 
 
-def _serial_port(text: str) -> str:
+def serial_port(text: str) -> str:
+    """The text of a port, a device or a URL, as it is. Raises NotAllowedError."""
     is_device = re.fullmatch(r'/\S{1,254}', text)
     if not is_device and not _is_network_port(text):
-        raise _NotAllowedError(
+        raise NotAllowedError(
             'must be a device such as /dev/ttyUSB0, socket://host:port or rfc2217://host:port'
         )
     return text
@@ -144,13 +143,13 @@ def _is_network_port(text: str) -> bool:
 def _key(text: str) -> str:
     digits = KEY_LENGTH * 2
     if not re.fullmatch(rf'[0-9A-Fa-f]{{{digits}}}', text):
-        raise _NotAllowedError(f'must be {digits} hexadecimal digits')
+        raise NotAllowedError(f'must be {digits} hexadecimal digits')
     return text
 
 
 def _user(text: str) -> str:
     if ':' in text:  # it ends the name in HTTP Basic (RFC 7617)
-        raise _NotAllowedError('must be a name without a colon')
+        raise NotAllowedError('must be a name without a colon')
     return text
 
 
@@ -164,7 +163,7 @@ def _origin(text: str) -> str:
     """An origin as browsers send it (RFC 6454 6.2)."""
     is_origin = re.fullmatch(r'https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d+)?', text)
     if text != '*' and not is_origin:
-        raise _NotAllowedError('must be an origin such as https://example.org, or *')
+        raise NotAllowedError('must be an origin such as https://example.org, or *')
     return text
 
 
@@ -172,7 +171,7 @@ def _origin(text: str) -> str:
 class MeterSettings:
     """The section [meter]: where the meter is and how it is read. Times are in seconds."""
 
-    port: str = _setting('/dev/ttyUSB0', _serial_port)
+    port: str = _setting('/dev/ttyUSB0', serial_port)
     line: str = _setting('auto', _one_of('auto', *BAUD_RATES))
     specification: str = _setting('auto', _one_of('auto', *NAMES))
     timeout: float = _setting(30.0, _seconds(0.1))
@@ -208,6 +207,11 @@ class ServerSettings:
         """Whether only programs on this machine can connect."""
         return self.host in ('localhost', '::1') or self.host.startswith('127.')
 
+    @property
+    def uses_tls(self) -> bool:
+        """Whether clients connect with https."""
+        return bool(self.certificate and self.private_key)
+
 
 @dataclass(frozen=True)
 class Config:
@@ -231,6 +235,7 @@ def load(path: Path, credentials: Path | None = None) -> Config:
     server = ServerSettings(**server_section.values())
     _refuse_incomplete_pairs(path, server)
     _refuse_telegrams_without_password(path, server)
+    _refuse_equal_ports(path, server)
     _refuse_too_many_clients(path, server)
     secrets = meter_section.secrets_in_file() + server_section.secrets_in_file()
     warnings = _warnings(path, secrets, server)
@@ -291,6 +296,14 @@ def _refuse_telegrams_without_password(path: Path, server: ServerSettings) -> No
         raise ConfigError(
             f'{path}: [server] telegram_port and user: only one of them may be set unless host is local, because raw'
             ' telegrams are sent to every client without a password'
+        )
+
+
+def _refuse_equal_ports(path: Path, server: ServerSettings) -> None:
+    means_any_free_port = server.port == 0
+    if server.telegram_port == server.port and not means_any_free_port:
+        raise ConfigError(
+            f'{path}: [server] telegram_port = {server.telegram_port}: must be another number than port'
         )
 
 
@@ -407,15 +420,15 @@ class _Section:
             if setting.is_file:
                 text = self._readable_file(text)
             return setting.parse(text)
-        except _NotAllowedError as error:
+        except NotAllowedError as error:
             raise self._error(f'{key} = {shown}: {error}') from error
 
     def _readable_file(self, name: str) -> str:
         file = self.path.parent / name
         if not file.is_file():
-            raise _NotAllowedError('must be the name of a file')
+            raise NotAllowedError('must be the name of a file')
         if not os.access(file, os.R_OK):
-            raise _NotAllowedError('must be a file that this user can read')
+            raise NotAllowedError('must be a file that this user can read')
         return str(file)
 
     def _error(self, complaint: str) -> ConfigError:

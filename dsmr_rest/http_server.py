@@ -155,7 +155,8 @@ class HttpServer(Listener, ThreadingHTTPServer):
     ) -> None:
         self.application = application
         self.verbose = verbose
-        self.tls = _tls_context(settings)
+        self.tls = tls_context(settings)
+        self._settings = settings
         self.places = ConnectionPlaces(settings.max_connections)
         self.stopping = threading.Event()
         self._refusals = threading.BoundedSemaphore(MOST_REFUSALS)
@@ -164,16 +165,7 @@ class HttpServer(Listener, ThreadingHTTPServer):
     @property
     def urls(self) -> list[str]:
         """The URLs at which the server can be reached."""
-        scheme = 'http'
-        if self.tls is not None:
-            scheme = 'https'
-        if not self.host:
-            names = ['localhost', socket.gethostname()]
-        elif ':' in self.host:
-            names = [f'[{self.host}]']
-        else:
-            names = [self.host]
-        return [f'{scheme}://{name}:{self.port}/' for name in names]
+        return server_urls(self._settings, self.port)
 
     def close(self) -> None:
         """Stops accepting, lets the last responses go out for STOP_TIME, and disconnects everybody."""
@@ -380,8 +372,23 @@ class RefusalHandler(RequestHandler):
         return self.server.application.respond_at_once(request)
 
 
-def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
-    if not (settings.certificate and settings.private_key):
+def server_urls(settings: ServerSettings, port: int) -> list[str]:
+    """The URLs at which a server with these settings can be reached when it listens on this port."""
+    scheme = 'http'
+    if settings.uses_tls:
+        scheme = 'https'
+    if not settings.host:
+        names = ['localhost', socket.gethostname()]
+    elif ':' in settings.host:
+        names = [f'[{settings.host}]']
+    else:
+        names = [settings.host]
+    return [f'{scheme}://{name}:{port}/' for name in names]
+
+
+def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
+    """TLS with the certificate of the settings; None without one. Raises ConfigError."""
+    if not settings.uses_tls:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -22,6 +22,14 @@ IDLE_POLL = 86_400.0
 """Seconds after which the accept loop wakes although there is no client. It need not: stop_accepting() wakes it."""
 
 
+_REASONS = {
+    errno.EADDRINUSE: 'is in use, by another program or by a server that is already running',
+    errno.EADDRNOTAVAIL: 'this machine does not have that address; an empty host means all that it has',
+    errno.EACCES: 'this user may not listen there; choose a port above 1023',
+}
+"""What an error of binding means to the person who chose the host and the port."""
+
+
 class Listener(TCPServer):
     """To be combined with one of socketserver's threading servers. Listens when it is made, accepts after start().
 
@@ -41,11 +49,10 @@ class Listener(TCPServer):
             target=self.serve_forever, args=(IDLE_POLL,), name=f'accept {setting}', daemon=True
         )
         try:
-            super().__init__(self._address(port), handler)
+            self.address_family, address = _address(host, port)
+            super().__init__(address, handler)
         except (OSError, UnicodeError) as error:  # UnicodeError: the name cannot be a host name
-            reason = getattr(error, 'strerror', None) or error
-            where = f'[server] host = {host or "every address"}, {setting} = {port}'
-            raise ConfigError(f'{where}: {reason}') from error
+            raise _cannot_listen(host, port, setting, error) from error
 
     @property
     def port(self) -> int:
@@ -87,14 +94,44 @@ class Listener(TCPServer):
         """Where unexpected errors of a connection end: the others go on."""
         log.exception('a connection failed')  # noqa: LOG004 called where the exception is handled
 
-    def _address(self, port: int) -> tuple[str, int]:
-        """The address to bind to; sets the family of the socket to that of the address."""
-        if not self.host and socket.has_dualstack_ipv6():
-            self.address_family = socket.AF_INET6
-            return '::', port
-        addresses = socket.getaddrinfo(
-            self.host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+
+def refuse_unusable_address(host: str, port: int, setting: str) -> None:
+    """Raises ConfigError when a Listener could not listen there even if the TCP port is free.
+
+    The TCP port is not touched, because a server may be running there. A UDP socket takes the same address and the same
+    rights, so that is bound for a moment instead; it does not matter whether the number is taken as a UDP port.
+    """
+    try:
+        family, address = _address(host, port)
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        is_taken = getattr(error, 'errno', None) == errno.EADDRINUSE
+        if not is_taken:
+            raise _cannot_listen(host, port, setting, error) from error
+
+
+def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """The address to bind to, and its family. Raises OSError or UnicodeError when the host has none."""
+    if not host and socket.has_dualstack_ipv6():
+        return socket.AF_INET6, ('::', port)
+    addresses = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, address = addresses[0]
+    return family, (str(address[0]), port)
+
+
+def _cannot_listen(host: str, port: int, setting: str, error: Exception) -> ConfigError:
+    where = f'[server] {setting} = {port}'
+    if host:
+        where = f'[server] host = {host}, {setting} = {port}'
+    number = getattr(error, 'errno', None)
+    if number in _REASONS:
+        return ConfigError(f'{where}: {_REASONS[number]}')
+    reason = getattr(error, 'strerror', None) or error
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return ConfigError(
+            f'{where}: host must be an IP address or a name of this machine ({reason})'
         )
-        family, _, _, _, address = addresses[0]
-        self.address_family = family
-        return str(address[0]), port
+    return ConfigError(f'{where}: {reason}')

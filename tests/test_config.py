@@ -311,6 +311,13 @@ def test_a_telegram_port_is_allowed_beside_a_password_on_this_host(host: str) ->
     assert (settings.telegram_port, settings.user) == (2001, 'me')
 
 
+@pytest.mark.parametrize('text', ['telegram_port = 8080', 'telegram_port = 81\nport = 81'])
+def test_the_same_port_twice_is_refused(text: str) -> None:
+    """telegram_port must differ from port, also from its default; as 0, any free port, both may be set."""
+    assert ': must be another number than port' in refusal(f'[server]\n{text}\n')
+    assert loaded('[server]\nport = 0\ntelegram_port = 0\n').server.telegram_port == 0
+
+
 def test_more_clients_than_there_are_files_for_are_refused() -> None:
     """max_connections and max_streams are limited together where telegram clients need files of their own."""
     text = '[server]\nmax_connections = 600\nmax_streams = '

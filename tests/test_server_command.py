@@ -25,9 +25,12 @@ from conftest import (
     wait_together,
     write_config,
 )
+from system_packages import program
 
 from benchmarks.signal_floods import MAIN_WITH_REPORT
+from dsmr_rest import __version__
 from dsmr_rest.simulated_meter import SimulatedMeter
+from dsmr_rest.summary import NAME_WIDTH
 
 KEY = '0123456789abcdef0123456789abcdef'
 SECONDS_TO_STOP = 2
@@ -35,16 +38,43 @@ SECONDS_TO_CONNECT = 5  # that pyserial waits for a peer
 END_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
-def complaint(*options: str) -> str:
-    """The line on stderr with which the server refuses to start."""
-    ended = subprocess.run(
-        [*SERVER_COMMAND, *options], capture_output=True, text=True, timeout=20, check=False
+def finished(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process that has ended, with its output."""
+    surroundings = {**os.environ, 'PYTHONWARNINGS': 'error', **environment}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=20, check=False, env=surroundings
     )
+
+
+def output(*options: str) -> str:
+    """What the server's command prints when it ends by itself, without a complaint."""
+    ended = finished(*SERVER_COMMAND, *options)
+    assert (ended.returncode, ended.stderr) == (0, '')
+    return ended.stdout
+
+
+def complaint(*options: str, prefix: tuple[str, ...] = ()) -> str:
+    """The line on stderr with which the server refuses to start. `prefix` is a command that starts it."""
+    ended = finished(*prefix, *SERVER_COMMAND, *options)
     assert ended.returncode == 2, ended.stderr
     assert not ended.stdout
     assert ended.stderr.count('\n') == 1
     assert ended.stderr.endswith('\n')
     return ended.stderr
+
+
+def complaint_of_both(*options: str, prefix: tuple[str, ...] = ()) -> str:
+    """The line with which the server refuses to start, which is also that of --check."""
+    line = complaint(*options, prefix=prefix)
+    assert complaint('--check', *options, prefix=prefix) == line
+    return line
+
+
+def without_rights() -> tuple[str, ...]:
+    """What to put before a command that must not have the rights of root."""
+    if os.geteuid() != 0 or not shutil.which('setpriv'):
+        pytest.skip('needs root, to give up its rights')
+    return ('setpriv', '--bounding-set=-all', '--inh-caps=-all')
 
 
 def telegram(port: int) -> bytes:
@@ -61,31 +91,56 @@ def telegram(port: int) -> bytes:
         ({'max_age': 'nan'}, {}, 'max_age = nan'),
         ({'prot': '/dev/ttyUSB0'}, {}, 'prot'),
         ({}, {'certificate': 'none.pem', 'private_key': 'none.pem'}, 'none.pem'),
+        ({}, {'certificate': 'config.ini', 'private_key': 'config.ini'}, 'private_key = '),
+        ({}, {'user': 'me', 'password_file': 'none.txt'}, 'none.txt'),
+        ({}, {'port': 8123, 'telegram_port': 8123}, 'telegram_port = 8123'),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_status_2(
     meter: dict[str, object], server: dict[str, object], named: str, tmp_path: Path
 ) -> None:
-    """The server does not start with a wrong configuration, and one line says why."""
-    assert named in complaint('--config', write_config(tmp_path, meter, server))
+    """The server does not start with a wrong configuration, and one line says why; --check says the same."""
+    assert named in complaint_of_both('--config', write_config(tmp_path, meter, server))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """--config with a file that does not exist ends with status 2 and the name of the file."""
-    assert 'none.ini' in complaint('--config', str(tmp_path / 'none.ini'))
+    assert 'none.ini' in complaint_of_both('--config', str(tmp_path / 'none.ini'))
 
 
 def test_a_decryption_key_is_never_shown(tmp_path: Path) -> None:
     """Even a key that is refused is not shown."""
-    line = complaint('--config', write_config(tmp_path, {'decryption_key': f'{KEY}f'}, {}))
+    line = complaint_of_both('--config', write_config(tmp_path, {'decryption_key': f'{KEY}f'}, {}))
     assert 'decryption_key' in line
     assert KEY not in line
 
 
-@pytest.mark.parametrize('host', ['192.0.2.1', '[::1]', 'two..dots'])
-def test_a_host_that_the_server_cannot_listen_on_is_refused(host: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('host', 'reason'),
+    [
+        ('192.0.2.1', 'this machine does not have that address'),
+        ('[::1]', 'host must be an IP address or a name of this machine'),
+        ('two..dots', 'host must be an IP address or a name of this machine'),
+    ],
+)
+def test_a_host_that_the_server_cannot_listen_on_is_refused(
+    host: str, reason: str, tmp_path: Path
+) -> None:
     """A host that is not an address of this machine, or not a host name, is one line and status 2."""
-    complaint('--config', write_config(tmp_path, {}, {'host': host}))
+    line = complaint_of_both('--config', write_config(tmp_path, {}, {'host': host}))
+    assert f'[server] host = {host}, port = 0: {reason}' in line
+
+
+@pytest.mark.parametrize('setting', ['port', 'telegram_port'])
+def test_a_port_that_the_user_may_not_have_is_refused(setting: str, tmp_path: Path) -> None:
+    """A port below 1024 without the right to it is one line that says which ports can be chosen."""
+    first_free = int(Path('/proc/sys/net/ipv4/ip_unprivileged_port_start').read_text())
+    if first_free <= 1:
+        pytest.skip('every user of this machine may listen on any port')
+    config = write_config(tmp_path, {}, {setting: 1})
+    line = complaint_of_both('--config', config, prefix=without_rights())
+    assert f'{setting} = 1: ' in line
+    assert 'choose a port above 1023' in line
 
 
 def test_an_address_in_use_is_refused(start_server: StartServer, tmp_path: Path) -> None:
@@ -96,16 +151,10 @@ def test_an_address_in_use_is_refused(start_server: StartServer, tmp_path: Path)
     assert str(port) in line
 
 
-@pytest.mark.parametrize('is_own', [True, False], ids=['its own port', 'of another server'])
-def test_a_telegram_port_in_use_is_refused(
-    start_server: StartServer, tmp_path: Path, *, is_own: bool
-) -> None:
-    """A telegram port that is in use, also one that is the same as `port`, is named in one line."""
-    http_port = free_port()
-    telegram_port = http_port
-    if not is_own:
-        telegram_port = start_server(MISSING_PORT).port
-    config = write_config(tmp_path, {}, {'port': http_port, 'telegram_port': telegram_port})
+def test_a_telegram_port_in_use_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    """A telegram port that is in use is named in one line."""
+    telegram_port = start_server(MISSING_PORT).port
+    config = write_config(tmp_path, {}, {'telegram_port': telegram_port})
     line = complaint('--config', config)
     assert f'telegram_port = {telegram_port}' in line
     assert 'in use' in line
@@ -187,6 +236,115 @@ def test_an_announcement_without_a_reading_does_not_delay_the_end(
     """While an announcement waits for the first reading, SIGTERM ends the server within 2 s."""
     server = start_server(MISSING_PORT, server={'host': '', 'homewizard_api': 'yes'})
     assert server.stop(SECONDS_TO_STOP) == 0
+
+
+# The options that only say something
+
+
+def without_settings_file(folder: Path, option: str) -> str:
+    """What the command prints when it is in this folder, alone: without a config.ini beside it."""
+    script = folder / 'dsmr_rest_server.py'
+    shutil.copy(SERVER_COMMAND[1], script)
+    ended = finished(sys.executable, str(script), option, PYTHONPATH=str(ROOT))
+    assert (ended.returncode, ended.stderr) == (0, '')
+    return ended.stdout
+
+
+def test_the_version() -> None:
+    """--version prints the name of the project and its version."""
+    assert output('--version') == f'dsmr-rest-server {__version__}\n'
+
+
+def test_help_names_the_file_with_the_settings(tmp_path: Path) -> None:
+    """--help has the path of the default file on a line of its own, and says when there is no such file."""
+    lines = output('--help').splitlines()
+    assert str(ROOT / 'config.ini') in lines
+    assert not any('does not exist' in line for line in lines)
+    shown = without_settings_file(tmp_path, '--help')
+    assert f'{tmp_path / "config.ini"}\nwhich does not exist' in shown
+
+
+def facts(report: str) -> dict[str, str]:
+    """What --check printed, by the names at the beginning of its lines."""
+    *lines, last = report.splitlines()
+    assert last.startswith('No mistake was found.')
+    return {line[:NAME_WIDTH].strip(): line[NAME_WIDTH:] for line in lines}
+
+
+def test_check_says_what_the_server_would_do(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """--check names the file, the port of the meter and whether it is there, and the URLs; its status is 0."""
+    config = write_config(tmp_path, {'port': meter.port}, {'port': 8123})
+    report = facts(output('--check', '--config', config))
+    assert report['settings'] == config
+    assert report['meter'] == f'{meter.port}, which is there now'
+    assert report['URLs'] == 'http://127.0.0.1:8123/'
+    assert report['who may ask'] == 'every program on this machine'
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {})
+    report = facts(output('--check', '--config', config))
+    assert report['meter'].startswith(f'{MISSING_PORT}, which is not there now')
+
+
+def test_check_without_a_file_is_about_the_defaults(tmp_path: Path) -> None:
+    """Where there is no config.ini, --check says so and reports the defaults."""
+    report = facts(without_settings_file(tmp_path, '--check'))
+    assert report['settings'] == 'the defaults, because there is no config.ini'
+    assert report['URLs'] == f'http://localhost:8080/ http://{socket.gethostname()}:8080/'
+
+
+def test_check_of_a_demo_is_about_a_simulated_meter(tmp_path: Path) -> None:
+    """With --demo, --check reports the server's settings, and a simulated meter instead of [meter]."""
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {'port': 8123})
+    report = facts(output('--check', '--demo', '--config', config))
+    assert report['meter'] == 'a simulated one (--demo)'
+    assert 'line' not in report
+    assert report['URLs'] == 'http://127.0.0.1:8123/'
+
+
+def test_check_shows_no_secret(tmp_path: Path) -> None:
+    """Keys and the password are reported as set; neither they nor a part of them is shown."""
+    (tmp_path / 'key').write_text(f'{KEY[::-1]}\n')
+    server = {'host': '', 'user': 'me', 'password': 'geheim'}
+    keys = {'decryption_key': KEY, 'authentication_key_file': 'key'}
+    config = write_config(tmp_path, keys, server)
+    text = output('--check', '--config', config)
+    report = facts(text)
+    assert report['keys'] == 'decryption_key and authentication_key are set'
+    assert report['who may ask'] == (
+        'everyone on the network that has the user name and the password'
+    )
+    assert report['warning']
+    for secret in (KEY, KEY[::-1], 'geheim'):
+        assert secret[:6] not in text
+
+
+def test_check_leaves_a_running_server_alone(
+    start_server: StartServer, meter: SimulatedMeter
+) -> None:
+    """The settings of a server that is running can be checked: its ports in use are no mistake, and it goes on."""
+    server = start_server(meter.port, server={'port': free_port(), 'telegram_port': free_port()})
+    config = server.log_file.with_name('config.ini')
+    report = facts(output('--check', '--config', str(config)))
+    assert report['URLs'] == server.url
+    assert str(server.telegram_port) in report['telegram_port']
+    assert server.openings == 0
+    assert server.get('/telegram').status == 200
+
+
+def test_check_opens_no_port(meter: SimulatedMeter, tmp_path: Path) -> None:
+    """--check neither opens the serial port nor listens nor binds a TCP socket."""
+    trace = tmp_path / 'trace'
+    config = write_config(tmp_path, {'port': meter.port}, {'port': 8123, 'telegram_port': 8124})
+    calls = 'trace=open,openat,socket,bind,listen'
+    strace = [program('strace', 'strace'), '-f', '-y', '-e', calls, '-o', str(trace)]
+    report = finished(*strace, *SERVER_COMMAND, '--check', '--config', config)
+    assert report.returncode == 0
+    made = trace.read_text()
+    assert 'config.ini' in made
+    assert 'bind(' in made
+    device = str(Path(meter.port).resolve())
+    assert meter.port not in made and device not in made
+    assert 'listen(' not in made
+    assert 'SOCK_STREAM' not in made
 
 
 # The end
@@ -338,18 +496,14 @@ def test_it_needs_no_writable_folder(meter: SimulatedMeter, tmp_path: Path) -> N
         assert telegram(port).startswith(b'/')
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which('setpriv'), reason='needs root, to give up its rights'
-)
 def test_a_forbidden_port_is_reported_at_once(meter: SimulatedMeter) -> None:
     """Without the rights to the port the response is 503 port_denied, with the command that grants them."""
     Path(meter.port).chmod(0)
     port = free_port()
-    without_rights = ['setpriv', '--bounding-set=-all', '--inh-caps=-all']
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), {'port': meter.port}, {'port': port})
         with running(
-            *without_rights, *SERVER_COMMAND, '--config', config, stdout=subprocess.DEVNULL
+            *without_rights(), *SERVER_COMMAND, '--config', config, stdout=subprocess.DEVNULL
         ):
             wait_for(lambda: accepts_connections(port))
             with pytest.raises(urllib.request.HTTPError) as caught:

@@ -19,6 +19,7 @@ from conftest import ROOT, hush, new_meter, wait_for
 from faulty_meter import FaultyMeter
 from telegrams import TITLE, at_8n1, cipher_frame, from_lines
 
+from dsmr_rest import __version__
 from dsmr_rest.faults import Fault
 from dsmr_rest.simulated_meter import VERSIONS, with_checksum
 from take_one_reading import mask, persistent_name, serial_ports
@@ -214,8 +215,51 @@ def test_a_missing_port(tmp_path: Path) -> None:
     """A port that does not exist: port_missing, with the serial ports of this machine."""
     result = run(tmp_path, port=tmp_path / 'none')
     assert failure(result) == 'port_missing'
-    for port in serial_ports() or ['none: ']:
+    ports = serial_ports()
+    for port in ports or ['none: ']:
         assert f'\n{port}' in result.stderr
+    assert ('without a change to config.ini: --port /dev/' in result.stderr) == bool(ports)
+
+
+@pytest.mark.parametrize('in_file', [{}, {'port': '/dev/none'}], ids=['no port', 'another port'])
+def test_another_port_can_be_tried(
+    in_file: dict[str, object], meter: FaultyMeter, tmp_path: Path
+) -> None:
+    """--port replaces [meter] port for this reading; everything else comes from the settings file."""
+    settings = {**in_file, 'line': '115200 8N1', 'specification': 'V5', 'timeout': 7}
+    result = finished(
+        [sys.executable, SCRIPT, '--config', config_file(tmp_path, settings), '--port', meter.port]
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)['p1MessageHeader']['value'] == '50'
+    assert result.stderr.startswith(
+        f'reading {meter.port}: line 115200 8N1, specification V5, for at most 7 s\n'
+    )
+    assert f'\nport = {meter.port}\n' in result.stderr
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        (['--port', 'ttyUSB0'], '--port: must be a device such as /dev/ttyUSB0'),
+        (['--port', ''], '--port: must be a device such as /dev/ttyUSB0'),
+        (['--port', '/dev/ttyUSB0', '--demo'], '--port: not allowed with argument --demo'),
+    ],
+)
+def test_a_wrong_port_is_a_wrong_option(options: list[str], named: str, tmp_path: Path) -> None:
+    """A port that [meter] port could not be, or one beside --demo, is status 2, and the last line says why."""
+    result = run(tmp_path, *options)
+    assert (result.returncode, result.stdout) == (2, '')
+    assert named in result.stderr.splitlines()[-1]
+
+
+def test_the_version_and_the_help() -> None:
+    """--version prints the project's version, and --help the path of the file with the settings."""
+    shown = finished([sys.executable, SCRIPT, '--version'])
+    assert (shown.returncode, shown.stdout) == (0, f'dsmr-rest-server {__version__}\n')
+    shown = finished([sys.executable, SCRIPT, '--help'])
+    assert shown.returncode == 0
+    assert str(ROOT / 'config.ini') in shown.stdout.splitlines()
 
 
 def test_a_network_port_where_nobody_listens(tmp_path: Path) -> None:

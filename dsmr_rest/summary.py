@@ -1,0 +1,152 @@
+"""What a server with given settings would do, as lines for the person who wrote them: the report of --check.
+
+Pure: it opens nothing and looks at nothing; what only the machine knows (the URLs, whether the port of the meter is
+there) is passed in. Of a secret it says whether it is set, never what it is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dsmr_rest.config import Config, MeterSettings, ServerSettings
+
+NAME_WIDTH = 16
+"""Characters from the beginning of a line to its text."""
+
+_LAST_LINE = 'No mistake was found. Whether the TCP ports are free is not checked: the server may be running.'
+
+Fact = tuple[str, str]
+"""A name and what is said about it."""
+
+
+def summary(
+    config: Config, *, file: Path | None, urls: Sequence[str], port_exists: bool, is_demo: bool
+) -> list[str]:
+    """Lines of text about these settings, which come from `file`, or are the defaults when it is None.
+
+    `urls` are those of the server; `port_exists` is whether there is a file with the name of [meter] port. When
+    `is_demo`, the meter is a simulated one, and so nothing is said about [meter].
+    """
+    facts = [('settings', str(file or 'the defaults, because there is no config.ini'))]
+    if is_demo:
+        facts.append(('meter', 'a simulated one (--demo)'))
+    else:
+        facts += _meter_facts(config.meter, port_exists=port_exists)
+    facts += _server_facts(config.server, urls)
+    facts += [('warning', warning) for warning in config.warnings]
+    lines = [f'{name:{NAME_WIDTH}}{text}' for name, text in facts]
+    return [*lines, _LAST_LINE]
+
+
+def _meter_facts(meter: MeterSettings, *, port_exists: bool) -> list[Fact]:
+    line = meter.line
+    if line == 'auto':
+        line = 'auto: the baud rate is found automatically'
+    specification = meter.specification
+    if specification == 'auto':
+        specification = 'auto: chosen for each telegram'
+    return [
+        ('meter', _port(meter.port, exists=port_exists)),
+        ('line', line),
+        ('specification', specification),
+        ('keys', _keys(meter)),
+    ]
+
+
+def _port(port: str, *, exists: bool) -> str:
+    if '://' in port:
+        return f'{port}, over the network; it is not contacted now'
+    if exists:
+        return f'{port}, which is there now'
+    return f'{port}, which is not there now: plug in the cable, or change [meter] port'
+
+
+def _keys(meter: MeterSettings) -> str:
+    if meter.decryption_key and meter.authentication_key:
+        return 'decryption_key and authentication_key are set'
+    if meter.decryption_key:
+        return 'decryption_key is set; authentication_key is the public one of Luxembourg'
+    if meter.authentication_key:
+        return 'authentication_key is set, but a meter that encrypts needs decryption_key too'
+    return 'none are set; only meters that encrypt need them (Luxembourg, Austria)'
+
+
+def _server_facts(server: ServerSettings, urls: Sequence[str]) -> list[Fact]:
+    tls = 'no: everything is sent as plain text'
+    if server.uses_tls:
+        tls = f'yes, with {server.certificate}'
+    facts = [
+        ('URLs', _addresses(server, urls)),
+        ('TLS', tls),
+        ('who may ask', _clients(server)),
+        ('host names', _host_names(server)),
+    ]
+    if server.cors_origin:
+        facts.append(('websites', _websites(server)))
+    facts += [
+        ('telegram_port', _telegram_port(server)),
+        ('homewizard_api', _homewizard_api(server)),
+        ('open to all', _open_to_all(server)),
+    ]
+    return facts
+
+
+def _addresses(server: ServerSettings, urls: Sequence[str]) -> str:
+    listed = ' '.join(urls)
+    if server.port == 0:
+        return f'{listed} (0 means any free port, which the server prints when it starts)'
+    return listed
+
+
+def _clients(server: ServerSettings) -> str:
+    clients = 'everyone on the network'
+    if server.is_local:
+        clients = 'every program on this machine'
+    if server.user:
+        return f'{clients} that has the user name and the password'
+    return clients
+
+
+def _host_names(server: ServerSettings) -> str:
+    local = 'IP addresses and names on the local network'
+    if server.hosts:
+        return f'{local}, and {" ".join(server.hosts)}'
+    return f'{local}; others must be in [server] hosts'
+
+
+def _websites(server: ServerSettings) -> str:
+    if server.cors_origin == '*':
+        return 'the pages of every website may read the meter'
+    return f'the pages of {server.cors_origin} may read the meter'
+
+
+def _telegram_port(server: ServerSettings) -> str:
+    if server.telegram_port is None:
+        return 'off'
+    if server.telegram_port == 0:
+        return 'on: raw telegrams at any free TCP port'
+    return f'on: raw telegrams at TCP port {server.telegram_port}'
+
+
+def _homewizard_api(server: ServerSettings) -> str:
+    if not server.homewizard_api:
+        return 'off'
+    if server.user or server.uses_tls:
+        return "on, but programs for HomeWizard's meter support neither a password nor TLS"
+    return "on: responses under /api as HomeWizard's P1 meter gives them"
+
+
+def _open_to_all(server: ServerSettings) -> str:
+    """Which ways to read the meter are open to the network without a password."""
+    if server.is_local:
+        return 'nothing: only programs on this machine can connect'
+    ways = []
+    if not server.user:
+        ways.append('HTTP')
+    if not server.user and server.homewizard_api:
+        ways.append('homewizard_api')
+    if server.telegram_port is not None:
+        ways.append('telegram_port')
+    if not ways:
+        return 'nothing: the password is always needed'
+    listed = ', '.join(ways)
+    return f'{listed}: everyone on the network can read the meter without a password'
