@@ -179,7 +179,7 @@ def describe(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
     ]
     if reading.unsure:
         lines.append(
-            f'specification  {reading.specification}, but unsure: it explains few of the lines'
+            f'specification  {reading.specification}, but unsure: it knows less than half of the lines'
         )
     else:
         lines.append(f'specification  {reading.specification}')
@@ -242,9 +242,7 @@ def explain(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str
     settings = reader.settings
     is_remote = '://' in settings.port
     if fault is Fault.PORT_MISSING and is_remote:
-        return [
-            'Check that ser2net, or a similar program, is running on that machine, and that no firewall blocks it.'
-        ]
+        return ['Check on that machine, too, that no firewall blocks the connection.']
     lines: list[str] = []
     if fault is Fault.PORT_MISSING:
         lines += ['Serial ports of this machine:', *_ports_to_try()]
@@ -329,7 +327,7 @@ def programs_using(port: str) -> list[str]:
             continue
     if some_are_hidden:
         lines.append(
-            'Programs of other users cannot be examined: run this again with sudo to see which have it open.'
+            'Programs of other users cannot be examined: run this again with sudo to see which have the port open.'
         )
     return lines
 

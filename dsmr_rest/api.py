@@ -88,7 +88,7 @@ class Api:
             return Response(b'', '', HTTPStatus.NO_CONTENT, headers)
         self._check_credentials(request.headers.get('authorization', ''))
         if request.method not in ('GET', 'HEAD'):
-            detail = f'{request.method} is not allowed: this server only reads'
+            detail = f'{request.method} is not allowed, because this server only reads: use GET'
             raise HttpError(Fault.METHOD_NOT_ALLOWED, detail, {'Allow': ALLOWED_METHODS})
         path = unquote(request.path)
         if not may_wait:
@@ -116,7 +116,10 @@ class Api:
         try:
             socket.inet_pton(family, address)
         except OSError:
-            detail = 'this server is not known by that name: add it to [server] hosts'
+            detail = (
+                'this server does not respond to the host name in this request: use its IP address, or add the'
+                ' name to [server] hosts'
+            )
             raise HttpError(Fault.MISDIRECTED_REQUEST, detail) from None
 
     def _check_credentials(self, authorization: str) -> None:
@@ -130,7 +133,8 @@ class Api:
         are_right = hmac.compare_digest(credentials.strip().encode(), self._credentials)
         if not (is_basic and are_right):
             challenge = {'WWW-Authenticate': 'Basic realm="smart meter", charset="UTF-8"'}
-            raise HttpError(Fault.UNAUTHORIZED, 'a user name and password are required', challenge)
+            detail = 'the user name or the password is missing or wrong'
+            raise HttpError(Fault.UNAUTHORIZED, detail, challenge)
 
     def _preflight_fields(self) -> Mapping[str, str]:
         """What a website of [server] cors_origin may send (WHATWG Fetch, CORS preflight)."""

@@ -143,7 +143,7 @@ def _is_network_port(text: str) -> bool:
 def _key(text: str) -> str:
     digits = KEY_LENGTH * 2
     if not re.fullmatch(rf'[0-9A-Fa-f]{{{digits}}}', text):
-        raise NotAllowedError(f'must be {digits} hexadecimal digits')
+        raise NotAllowedError(f'must be {digits} hexadecimal digits (0-9 and a-f)')
     return text
 
 
@@ -294,8 +294,8 @@ def _refuse_telegrams_without_password(path: Path, server: ServerSettings) -> No
     is_open = server.telegram_port is not None and not server.is_local
     if is_open and server.user:
         raise ConfigError(
-            f'{path}: [server] telegram_port and user: only one of them may be set unless host is local, because raw'
-            ' telegrams are sent to every client without a password'
+            f'{path}: [server] telegram_port and user: only one of them may be set, because telegram_port lets everyone'
+            ' on the network read the meter without the password (unless host = 127.0.0.1)'
         )
 
 
@@ -322,7 +322,7 @@ def _warnings(path: Path, secrets_in_file: list[str], server: ServerSettings) ->
     if secrets_in_file and permissions & stat.S_IROTH:
         names = ' and '.join(secrets_in_file)
         warnings.append(
-            f'{path} contains {names} and can be read by every user of this machine: chmod o-r {path}'
+            f'{path} contains {names} and can be read by every user of this machine: run `chmod o-r {path}`'
         )
     if server.user and not server.certificate and not server.is_local:
         warnings.append(_PLAIN_TEXT)
@@ -407,9 +407,9 @@ class _Section:
         try:
             text = file.read_text(encoding='utf-8')
         except OSError as error:
-            raise self._error(f'{key}: {file}: {error.strerror}') from error
+            raise self._error(f'{key}: the file {file} cannot be read: {error.strerror}') from error
         except UnicodeDecodeError as error:
-            raise self._error(f'{key}: {file}: must be text in UTF-8') from error
+            raise self._error(f'{key}: the file {file} must be text in UTF-8') from error
         return text.strip()
 
     def _value(self, key: str, setting: Setting, text: str) -> Any:
@@ -426,7 +426,7 @@ class _Section:
     def _readable_file(self, name: str) -> str:
         file = self.path.parent / name
         if not file.is_file():
-            raise NotAllowedError('must be the name of a file')
+            raise NotAllowedError(f'must be the name of a file, and {file} is not one')
         if not os.access(file, os.R_OK):
             raise NotAllowedError('must be a file that this user can read')
         return str(file)

@@ -118,7 +118,10 @@ class Announcement:
         level = logging.INFO
         if self.describes_meter:  # homewizard_api was switched on so that clients find the meter
             level = logging.WARNING
-        log.log(level, 'not announced on the network: the package zeroconf is not installed')
+        log.log(
+            level,
+            'not announced on the network: the package zeroconf is not installed (pip install zeroconf)',
+        )
 
 
 async def _register(zeroconf: 'Zeroconf', service: 'ServiceInfo', *, may_rename: bool) -> None:

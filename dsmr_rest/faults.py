@@ -29,24 +29,31 @@ class Fault(Enum):
         'port_missing',
         HTTPStatus.SERVICE_UNAVAILABLE,
         (
-            'Plug in the cable, set [meter] port to the name of its port, and try again. `dmesg | tail` shows what'
-            ' Linux detected.'
+            'Plug in the cable, set [meter] port to the name of its port, and try again. `sudo dmesg | tail` shows'
+            ' what Linux detected.'
         ),
     )
     PORT_DENIED = (
         'port_denied',
         HTTPStatus.SERVICE_UNAVAILABLE,
-        'A new group takes effect at the next login: log out and log in again. `id -nG` lists your groups.',
+        (
+            'Run that command, then log out and log in again, because a new group takes effect at the next login.'
+            ' `id -nG` lists your groups.'
+        ),
     )
     PORT_BUSY = (
         'port_busy',
         HTTPStatus.SERVICE_UNAVAILABLE,
-        'Stop that program, or let it read the meter instead: only one program at a time can read a serial port.',
+        (
+            'Only one program at a time can read a serial port, so stop the other one. If it needs the meter too, let'
+            ' it connect to [server] telegram_port of dsmr_rest_server.py instead. If it is dsmr_rest_server.py itself,'
+            ' the cable works: take the reading from it over HTTP.'
+        ),
     )
     PORT_LOST = (
         'port_lost',
         HTTPStatus.SERVICE_UNAVAILABLE,
-        'Plug the cable in again. If `dmesg | tail` shows that it keeps disconnecting, try another USB port.',
+        'Plug the cable in again. If `sudo dmesg | tail` shows that it keeps disconnecting, try another USB port.',
     )
 
     # Faults of the line: nothing usable arrived before the deadline.

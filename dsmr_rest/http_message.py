@@ -153,7 +153,7 @@ def problem(fault: Fault, detail: str, headers: Mapping[str, str] | None = None)
 
 TOO_MANY_CONNECTIONS = problem(
     Fault.TOO_MANY_CONNECTIONS,
-    'as many clients as [server] max_connections allows are connected: try again, or set it higher',
+    'too many clients are connected: try again later, or set [server] max_connections higher',
 )
 
 
@@ -172,7 +172,7 @@ def end_of_header_section(received: bytes) -> int | None:
     else, or too much, gets its response without the server waiting for an end.
     """
     if received and not received[:1].isalpha():  # TLS sent to a port without it, for example
-        raise HttpError(Fault.BAD_REQUEST, 'the request line is malformed')
+        raise _line_malformed()
     end = received.find(_END_OF_SECTION)
     if end > HEADER_SECTION_LIMIT:
         raise _section_too_long()
@@ -217,7 +217,7 @@ def parse_request(header_section: bytes, is_wanted: Callable[[], bool] = always)
         raise _line_too_long()
     match = _REQUEST_LINE.fullmatch(request_line)
     if match is None:
-        raise HttpError(Fault.BAD_REQUEST, 'the request line is malformed')
+        raise _line_malformed()
     method, target, minor_version = match.groups()
     is_http_1_0 = minor_version == '0'
     headers = _parse_fields(field_lines)
@@ -231,7 +231,7 @@ def parse_request(header_section: bytes, is_wanted: Callable[[], bool] = always)
         if not target.startswith('/'):
             target = f'/{target}'
     elif not _is_target_of(method, target):
-        raise HttpError(Fault.BAD_REQUEST, 'the request target must be a path')
+        raise HttpError(Fault.BAD_REQUEST, 'the request target must be a path that begins with /')
     # HTTP/1.0 has no keep-alive unless both sides negotiate it. A body is not read, so nothing after it can be.
     wants_to_close = is_http_1_0 or 'close' in headers.get('connection', '').lower()
     has_body = _has_body(headers)
@@ -261,7 +261,9 @@ def _parse_fields(lines: list[str]) -> dict[str, str]:
     for line in lines:
         match = _FIELD.fullmatch(line)
         if match is None:
-            raise HttpError(Fault.BAD_REQUEST, 'a header field is malformed')
+            raise HttpError(
+                Fault.BAD_REQUEST, 'a header field is malformed: it must be like Accept: text/plain'
+            )
         name = match[1].lower()
         value = match[2]
         if name not in headers:
@@ -284,9 +286,14 @@ def _parse_host(text: str) -> str:
 def _has_body(headers: Mapping[str, str]) -> bool:
     length = headers.get('content-length', '0')
     if not _CONTENT_LENGTH.fullmatch(length):
-        raise HttpError(Fault.BAD_REQUEST, 'the header field Content-Length is malformed')
+        raise HttpError(Fault.BAD_REQUEST, 'the header field Content-Length must be a whole number')
     is_length_zero = length.strip('0') == ''  # not int(): it refuses thousands of digits
     return 'transfer-encoding' in headers or not is_length_zero
+
+
+def _line_malformed() -> HttpError:
+    detail = 'the request line is malformed: it must be like GET / HTTP/1.1'
+    return HttpError(Fault.BAD_REQUEST, detail)
 
 
 def _line_too_long() -> HttpError:

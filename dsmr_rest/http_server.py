@@ -286,7 +286,8 @@ class RequestHandler(BaseRequestHandler):
         except Exception:
             log.exception('a request failed')
             response = problem(
-                Fault.INTERNAL_ERROR, 'an error of this server: its log has the details'
+                Fault.INTERNAL_ERROR,
+                'something went wrong in the server itself: its log has the details; please report them',
             )
         with closing(response):
             return self._send(request, response)
@@ -331,7 +332,7 @@ class RequestHandler(BaseRequestHandler):
         except TimeoutError:
             if not self._received:
                 return b''
-            detail = f'a header section must arrive within {self.request_time:g} s'
+            detail = f'a request must arrive completely within {self.request_time:g} s'
             raise HttpError(Fault.REQUEST_TIMEOUT, detail) from None
 
     def _send(self, request: Request | None, response: Response) -> bool:
@@ -398,6 +399,6 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
     except OSError as error:
         raise ConfigError(
             f'[server] certificate = {settings.certificate}, private_key = {settings.private_key}:'
-            f' must be a certificate and its key, not encrypted, as PEM ({error})'
+            f' must be a certificate and the key that belongs to it, as PEM and without a pass phrase ({error})'
         ) from error
     return context

@@ -97,12 +97,15 @@ class MeterLog:
             self._last_checksum_failure = now
             if before_trouble is None:
                 self._counters_before_trouble = self._counters_at_last_reading
-                self._lines.append('checksum trouble begins: telegrams arrive damaged')
+                self._lines.append(
+                    'telegrams arrive damaged, and are not served: check the plugs of the cable, and that no other'
+                    ' program reads the port'
+                )
         elif before_trouble is not None and now - self._last_checksum_failure > self._calm:
             during = counters.since(before_trouble)
             self._lines.append(
-                f'checksum trouble is over: {during.checksum_failures} telegrams were damaged,'
-                f' {during.telegrams} were intact'
+                f'telegrams arrive intact again: {during.checksum_failures} were damaged,'
+                f' {during.telegrams} were not'
             )
             self._counters_before_trouble = None
         self._counters_at_last_reading = counters

@@ -118,8 +118,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
                     yield from self._read_port(port)
                 except OSError as error:
                     self._count(port_losses=1)
-                    detail = f'{self.settings.port} was lost while it was read ({error}): check the cable'
-                    raise MeterError(Fault.PORT_LOST, detail) from error
+                    raise self._port_lost(error) from error
 
     def read_as_object(self) -> NoReturn:
         """Not supported: the base would open the port a second time, through another serial package."""
@@ -139,25 +138,38 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             remedy = 'the cable and the keys are right; check [meter] specification, or report it'
             return MeterError(Fault.TELEGRAM_INVALID, f'{detail}: {remedy}')
         if counted.decryption_failures:
-            detail = f'{counted.decryption_failures} telegrams could not be decrypted {where}'
+            failures = f'{counted.decryption_failures} failed'
+            detail = f'no telegram that was received {where} could be decrypted ({failures})'
             remedy = 'check the cable, and [meter] decryption_key and authentication_key'
             return MeterError(Fault.DECRYPTION_FAILED, f'{detail}: {remedy}')
         if counted.checksum_failures:
-            failures = f'{counted.checksum_failures} telegrams had a wrong or missing checksum'
-            detail = f'{failures} {where}, none had a right one'
+            failures = f'{counted.checksum_failures} with a wrong or missing checksum'
+            detail = f'only damaged telegrams were received {where} ({failures})'
             remedy = 'check the cable, and that no other program reads the port'
             return MeterError(Fault.CHECKSUM_FAILED, f'{detail}: {remedy}')
         is_incomplete = counted.received_bytes and self._framer.inside
         if counted.incomplete_telegrams or is_incomplete:
-            detail = f'{received}, but no telegram ended: check the cable, and that [meter] timeout is long enough'
+            remedy = 'check the cable, and that [meter] timeout is long enough'
+            detail = f'{received}, but no complete telegram: {remedy}'
             return MeterError(Fault.TELEGRAM_INCOMPLETE, detail)
         if counted.received_bytes:
             remedy = (
-                f'check [meter] line (now {self.line}) and whether the cable inverts the signal'
+                f'check [meter] line (now {self.line}), and that the cable is made for the P1 port'
             )
-            return MeterError(Fault.LINE_GARBLED, f'{received}, but no telegram: {remedy}')
+            return MeterError(
+                Fault.LINE_GARBLED, f'{received}, but they are not a telegram: {remedy}'
+            )
         remedy = 'check the cable, and that the P1 port is switched on'
+        if waited < self._longest_silence:
+            remedy = f'wait longer, because some meters send only every 10 s, or {remedy}'
         return MeterError(Fault.METER_SILENT, f'no byte was received {where}: {remedy}')
+
+    def _port_lost(self, error: OSError) -> MeterError:
+        remedy = 'check the cable'
+        if self._is_remote:
+            remedy = 'check the network, and the program that serves the port there'
+        detail = f'{self.settings.port} was lost during a reading ({error}): {remedy}'
+        return MeterError(Fault.PORT_LOST, detail)
 
     def _open(self) -> Any:
         try:
@@ -348,11 +360,15 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             return
         chosen = reading.specification
         if reading.unsure:
-            chosen += ' (unsure)'
+            chosen += ', unsure'
         listed = ' '.join(codes[:CODES_LOGGED])
         if len(codes) > CODES_LOGGED:
             listed += f' and {len(codes) - CODES_LOGGED} more'
-        log.warning('specification %s: no value from the lines %s', chosen, listed)
+        log.warning(
+            'specification %s: these lines of the telegram are not understood, and their values are missing: %s',
+            chosen,
+            listed,
+        )
 
     def _is_new_problem(self, *kind: str) -> bool:
         """Whether to log a problem of this kind: it was not logged before, and not too many were."""
@@ -425,7 +441,8 @@ def cannot_open(port: str, error: Exception) -> MeterError:
     elif fault is Fault.PORT_BUSY:
         reason = 'is in use by another program: stop that program'
     elif '://' in port:
-        reason = f'does not respond ({error}): check [meter] port and that a server listens there'
+        remedy = 'check [meter] port, and that ser2net or a similar program is running there'
+        reason = f'does not respond ({error}): {remedy}'
     elif not Path(port).exists():
         reason = 'is not there: check the cable and [meter] port'
     else:
@@ -445,4 +462,4 @@ def _reason_of_denial(port: str) -> str:
                 ' DeviceAllow its driver'
             )
         group = grp.getgrgid(number).gr_name
-    return f'may not be opened by {user}: sudo usermod -a -G {group} {user}, then log in again'
+    return f'may not be opened by {user}: run `sudo usermod -a -G {group} {user}`, then log in again'

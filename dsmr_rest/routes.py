@@ -111,7 +111,11 @@ def part_of_reading(service: Service, request: Request) -> Response:
 
     A pointer whose first key cannot occur in any telegram specification is 404 without reading the meter.
     """
-    not_found = HttpError(Fault.NOT_FOUND, f'nothing is at {request.path}')
+    detail = (
+        f'nothing is at {request.path}: see / for all values of the meter,'
+        ' and /openapi.json for all other paths'
+    )
+    not_found = HttpError(Fault.NOT_FOUND, detail)
     try:
         keys = _pointer_keys(request.path)
     except UnicodeDecodeError:
@@ -209,7 +213,7 @@ def stream(service: Service, request: Request) -> Response:
     """GET /stream returns server-sent events, one per reading, and `event: problem` when the meter is lost."""
     if not service.places.take(STREAMS):
         detail = (
-            'as many streams as [server] max_streams allows are open: try again, or set it higher'
+            'too many clients follow the meter: try again later, or set [server] max_streams higher'
         )
         return problem(Fault.TOO_MANY_CONNECTIONS, detail)
     events = ReadingStream(service, request)

@@ -400,8 +400,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Exit status 0 after SIGINT or SIGTERM, 2 when an option is wrong."""
     description = 'A smart meter on a pseudo-terminal, to try things with.'
     parser = argparse.ArgumentParser('python -m dsmr_rest.simulated_meter', description=description)
-    parser.add_argument('--version', choices=VERSIONS, default='5.0', help='default: 5.0')
-    parser.add_argument('--interval', type=float, metavar='SECONDS', help='0: without a pause')
+    parser.add_argument(
+        '--version',
+        choices=VERSIONS,
+        default='5.0',
+        help='what it sends: a version of DSMR, or a Belgian meter (default: 5.0)',
+    )
+    parser.add_argument(
+        '--interval',
+        type=float,
+        metavar='SECONDS',
+        help='the time between two telegrams; 0 means no pause (default: as real meters do)',
+    )
     options = parser.parse_args(arguments)
     if options.interval is not None and not 0 <= options.interval <= DAY.total_seconds():
         parser.error('argument --interval: must be from 0 to a day')

@@ -55,7 +55,8 @@ class TelegramServer(Listener, ThreadingTCPServer):
             self._is_full = is_full
         if is_news:
             log.warning(
-                'telegram clients are refused: as many streams as [server] max_streams allows are open'
+                'clients of telegram_port are refused, because too many clients follow the meter:'
+                ' set [server] max_streams higher'
             )
 
 

@@ -197,7 +197,7 @@ def test_a_wrong_key_is_refused_and_not_shown(key: str, text: str) -> None:
     """A key is 32 hexadecimal digits; the error says so without the key."""
     assert (
         refusal(f'[meter]\n{key} = {text}\n')
-        == f'{FILE}: [meter] {key} = …: must be 32 hexadecimal digits'
+        == f'{FILE}: [meter] {key} = …: must be 32 hexadecimal digits (0-9 and a-f)'
     )
 
 
@@ -270,7 +270,7 @@ def test_a_wrong_file_for_a_secret_is_refused(
     if content:
         Path('secret').write_bytes(content)
     complaint = refusal(with_user(section, f'{key}_file = secret\n'))
-    assert f'[{section}] {key}: secret: ' in complaint
+    assert f'[{section}] {key}: the file secret ' in complaint
     complaint = refusal(with_user(section, f'{key} = {secret}\n{key}_file = secret\n'))
     assert (
         f'{key} and {key}_file: only one of them may be set' in complaint

@@ -171,7 +171,10 @@ def test_without_the_library_there_is_one_log_line(
     caplog.set_level(logging.INFO)
     announced(8080, homewizard_api=homewizard_api).close()
     assert [(record.levelname, record.message) for record in caplog.records] == [
-        (level, 'not announced on the network: the package zeroconf is not installed')
+        (
+            level,
+            'not announced on the network: the package zeroconf is not installed (pip install zeroconf)',
+        )
     ]
 
 

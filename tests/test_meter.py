@@ -562,14 +562,14 @@ def test_checksum_failures_are_logged_when_they_begin_and_when_they_are_over(
         for _ in range(10):
             outcome(shared)
         wait_for(lambda: len(caplog.messages) == 1)
-        assert caplog.messages[0].startswith('checksum trouble begins')
+        assert caplog.messages[0].startswith('telegrams arrive damaged, and are not served')
         meter.corrupt_every = 0
         wait_for(lambda: outcome(shared) and len(caplog.messages) > 1)
         failures = shared.counters.checksum_failures
         shared.stop()
         wait_for(lambda: not has_thread())
     assert len(caplog.messages) == 2
-    assert f'checksum trouble is over: {failures} telegrams were damaged' in caplog.messages[1]
+    assert f'telegrams arrive intact again: {failures} were damaged' in caplog.messages[1]
 
 
 def test_a_wait_ends_when_its_reading_is_not_wanted_any_more(start_meter: StartMeter) -> None:

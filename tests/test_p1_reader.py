@@ -168,6 +168,7 @@ def test_a_port_that_is_unplugged() -> None:
             read_until(source, unplugged)
         assert (caught.value.fault.code, source.counters.port_losses) == ('port_lost', 1)
         assert caught.value.detail.startswith(meter.port)
+        assert caught.value.detail.endswith(': check the cable')
 
 
 class PortWithOneBaudRate(serial.Serial):
@@ -361,6 +362,16 @@ def test_what_arrived_says_why_there_is_no_reading(
         error = broken_reader.nothing_usable(LineCounters(), 2.0)
     assert error.fault.code == code
     assert f'{meter.port} in 2.0 s' in error.detail
+
+
+@pytest.mark.parametrize(('waited', 'is_short'), [(10.0, True), (LONGEST_SILENCE, False)])
+def test_a_short_wait_does_not_prove_that_the_meter_is_silent(
+    waited: float, *, is_short: bool
+) -> None:
+    """Meters may be silent for that long; the advice after a shorter wait begins with a longer one."""
+    detail = reader('/dev/none').nothing_usable(LineCounters(), waited).detail
+    assert ('wait longer' in detail) == is_short
+    assert 'that the P1 port is switched on' in detail
 
 
 def test_what_arrived_before_does_not_count() -> None:
@@ -588,6 +599,7 @@ def test_a_network_port_that_disconnects() -> None:
         with pytest.raises(MeterError) as caught:
             read_until(source, lambda _: False)
     assert (caught.value.fault.code, source.counters.port_losses) == ('port_lost', 1)
+    assert 'check the network' in caught.value.detail
 
 
 def test_a_telegram_right_before_the_peer_disconnects_is_read() -> None:

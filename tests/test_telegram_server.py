@@ -26,7 +26,7 @@ PROMPTLY = 1.0
 SEND_TIME = 10.0
 """Seconds after which a client that does not take its telegram is disconnected."""
 SECONDS_TO_STOP = 2.0
-REFUSED = 'telegram clients are refused'
+REFUSED = 'clients of telegram_port are refused'
 LONGER_THAN_ANY = 10_000
 """Bytes, more than those of any telegram here."""
 END = re.compile(rb'!(?:[0-9A-F]{4})?\r\n')
