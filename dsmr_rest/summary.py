@@ -102,7 +102,7 @@ def _clients(server: ServerSettings) -> str:
     if server.is_local:
         clients = 'every program on this machine'
     if server.user:
-        return f'{clients} that has the user name and the password'
+        return f'{clients} with the user name and the password'
     return clients
 
 

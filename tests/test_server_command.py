@@ -309,9 +309,7 @@ def test_check_shows_no_secret(tmp_path: Path) -> None:
     text = output('--check', '--config', config)
     report = facts(text)
     assert report['keys'] == 'decryption_key and authentication_key are set'
-    assert report['who may ask'] == (
-        'everyone on the network that has the user name and the password'
-    )
+    assert report['who may ask'] == ('everyone on the network with the user name and the password')
     assert report['warning']
     for secret in (KEY, KEY[::-1], 'geheim'):
         assert secret[:6] not in text
@@ -335,7 +333,7 @@ def test_check_opens_no_port(meter: SimulatedMeter, tmp_path: Path) -> None:
     trace = tmp_path / 'trace'
     config = write_config(tmp_path, {'port': meter.port}, {'port': 8123, 'telegram_port': 8124})
     calls = 'trace=open,openat,socket,bind,listen'
-    strace = [program('strace', 'strace'), '-f', '-y', '-e', calls, '-o', str(trace)]
+    strace = [program('strace', 'strace'), '-f', '-e', calls, '-o', str(trace)]
     report = finished(*strace, *SERVER_COMMAND, '--check', '--config', config)
     assert report.returncode == 0
     made = trace.read_text()

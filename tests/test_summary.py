@@ -73,8 +73,8 @@ def test_which_keys_are_set(keys: list[str], said: str) -> None:
     [
         ({}, 'everyone on the network'),
         ({'host': '127.0.0.1'}, 'every program on this machine'),
-        (PASSWORD, 'everyone on the network that has the user name and the password'),
-        ({'host': '::1', **PASSWORD}, 'every program on this machine that has the user name'),
+        (PASSWORD, 'everyone on the network with the user name and the password'),
+        ({'host': '::1', **PASSWORD}, 'every program on this machine with the user name'),
     ],
 )
 def test_who_may_ask(server: dict[str, Any], said: str) -> None:
