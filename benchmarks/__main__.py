@@ -221,7 +221,7 @@ def draw(delay_ms: dict[int, float], cpu_ms: dict[int, float]) -> None:
 
 
 class Row(NamedTuple):
-    """A row of the table in the README, in its words."""
+    """A row of the table in docs/costs.md, in its words."""
 
     what: str
     target: str

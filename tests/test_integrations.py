@@ -1,4 +1,4 @@
-"""The recipes in docs/recipes.md and the units in systemd/, run with the programs that they are for."""
+"""The recipes in docs/integrations.md and the units in systemd/, run with the programs that they are for."""
 
 import json
 import os
@@ -22,13 +22,13 @@ import pytest
 import yaml
 from conftest import ROOT, Server, StartServer, free_port, new_meter, wait_for
 from faulty_meter import FaultyMeter
+from pages import INTEGRATIONS, PAGES, block
 from system_packages import program
 from test_service import INSTALLED, MOST_EXPOSED, UNIT, analyze, values
 
+from benchmarks.screenshot import chromium
 from dsmr_rest.simulated_meter import DUTCH, telegram
 
-RECIPES = (ROOT / 'docs' / 'recipes.md').read_text()
-README = (ROOT / 'README.md').read_text()
 MQTT_UNIT = ROOT / 'systemd' / 'dsmr-mqtt.service'
 TEMPLATE = ROOT / 'systemd' / 'dsmr-rest-server@.service'
 TOPIC = 'dsmr/reading'
@@ -38,13 +38,9 @@ START_TIME = 30.0
 """Seconds in which a program starts, or connects again after its pause, on a busy machine."""
 
 
-def block(heading: str, language: str) -> str:
-    """The code block in this language in the section with this heading."""
-    _, found, section = RECIPES.partition(f'\n## {heading}\n')
-    assert found, heading
-    section, _, _ = section.partition('\n## ')
-    (code,) = re.findall(rf'^```{language}\n(.*?)^```$', section, re.DOTALL | re.MULTILINE)
-    return str(code)
+def recipe(heading: str, language: str) -> str:
+    """The code block in this language in the section of docs/integrations.md with this heading."""
+    return block(INTEGRATIONS, heading, language)
 
 
 def replaced(text: str, replacements: Mapping[str, object]) -> str:
@@ -149,6 +145,14 @@ def subscriber(tmp_path: Path) -> Iterator[Subscriber]:
         yield received
 
 
+@pytest.fixture
+def constant() -> Iterator[FaultyMeter]:
+    """A meter that sends the same telegram, from a night without sun, again and again."""
+    sent = telegram('5.0', datetime(2024, 1, 15, 2, tzinfo=DUTCH))
+    with new_meter(interval=0.2, source=lambda: sent) as simulated:
+        yield simulated
+
+
 def is_reading(line: str) -> bool:
     """Whether a line is the JSON of one reading."""
     document = json.loads(line)
@@ -170,7 +174,7 @@ def mqtt_loop(server: Server, subscriber: Subscriber) -> str:
         'http://raspberrypi.local:8080/': server.url,
         '-h broker.local': f'-h 127.0.0.1 -p {subscriber.broker_port}',
     }
-    return replaced(block('MQTT', 'sh'), hosts)
+    return replaced(recipe('MQTT', 'sh'), hosts)
 
 
 def test_readings_are_published_before_and_after_a_restart_of_the_server(
@@ -247,7 +251,7 @@ def test_home_assistants_sensors_show_the_values_of_a_reading(
 ) -> None:
     """Each template of the recipe for Home Assistant renders its value of a message, in the unit that it names."""
     server = start_server(meter.port)
-    sensors = yaml.safe_load(block('MQTT', 'yaml'))['mqtt']['sensor']
+    sensors = yaml.safe_load(recipe('MQTT', 'yaml'))['mqtt']['sensor']
     with running('sh', '-c', mqtt_loop(server, subscriber), folder=tmp_path):
         reading = json.loads(subscriber.next_message())
     templates = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
@@ -267,6 +271,63 @@ def test_home_assistants_sensors_show_the_values_of_a_reading(
     }
 
 
+def test_home_assistants_rest_sensor_shows_the_value_of_its_resource(
+    start_server: StartServer, constant: FaultyMeter
+) -> None:
+    """The REST sensor requests a path that exists, renders its value, and names its unit."""
+    server = start_server(constant.port)
+    (sensor,) = yaml.safe_load(recipe('Home Assistant: REST sensor', 'yaml'))['sensor']
+    (path,) = re.findall(r'^http://raspberrypi\.local:8080(/.*)$', sensor['resource'])
+    item = server.get(path, timeout=sensor['timeout']).json
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True).from_string(
+        sensor['value_template']
+    )
+    shown = template.render(value_json=item)
+    used = server.get().json['currentElectricityUsage']
+    assert (float(shown), sensor['unit_of_measurement']) == (used['value'], used['unit'])
+
+
+def test_the_python_example_prints_a_value_and_its_unit(
+    start_server: StartServer, meter: FaultyMeter, tmp_path: Path
+) -> None:
+    """The example in Python prints the power and its unit."""
+    server = start_server(meter.port)
+    script = tmp_path / 'example.py'
+    script.write_text(
+        replaced(recipe('Python', 'python'), {'http://raspberrypi.local:8080/': server.url})
+    )
+    output = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True
+    ).stdout
+    assert re.fullmatch(r'\d+\.\d+ kW\n', output)
+
+
+def test_a_web_page_shows_the_power(
+    start_server: StartServer, constant: FaultyMeter, tmp_path: Path
+) -> None:
+    """The example of a web page, on a website whose origin is set in cors_origin, shows the power in a browser."""
+    programs = program('chromium', 'chromium'), program('chromedriver', 'chromium-driver')
+    port = free_port()
+    website = f'http://127.0.0.1:{port}'
+    server = start_server(constant.port, server={'cors_origin': website})
+    kilowatts = server.get('/currentElectricityUsage/value').json
+    folder = tmp_path / 'website'
+    folder.mkdir()
+    (folder / 'index.html').write_text(
+        replaced(recipe('A web page', 'html'), {'http://raspberrypi.local:8080/': server.url})
+    )
+    serve = (sys.executable, '-m', 'http.server', port, '--bind', '127.0.0.1')
+    with running(*serve, folder=folder):
+        wait_for(lambda: accepts(port), START_TIME)
+        browser = chromium(tmp_path / 'chromium', *programs)
+        try:
+            browser.get(f'{website}/')
+            power = browser.find_element('id', 'power')
+            wait_for(lambda: power.text == str(kilowatts), START_TIME)
+        finally:
+            browser.quit()
+
+
 def test_history_is_one_file_per_day(
     start_server: StartServer, meter: FaultyMeter, tmp_path: Path
 ) -> None:
@@ -283,7 +344,9 @@ def test_history_is_one_file_per_day(
     date = programs / 'date'
     date.write_text(f'#!/bin/sh\nexec {program("date", "coreutils")} -d "$(cat {day})" "$@"\n')
     date.chmod(0o755)
-    loop = replaced(block('History in files', 'sh'), {'http://raspberrypi.local:8080/': server.url})
+    loop = replaced(
+        recipe('History in files', 'sh'), {'http://raspberrypi.local:8080/': server.url}
+    )
 
     def lines(name: str) -> list[str]:
         file = folder / name
@@ -314,7 +377,9 @@ def test_curl_takes_the_password_from_a_file(
     """A recipe whose curl has the option and the file that the page names reads from a server with a password."""
     program('curl', 'curl')
     server = start_server(meter.port, server={'user': 'smart', 'password': 'meter'})
-    option, line = re.findall(r'add `(--netrc-file) FILE`.*?contains\n`(machine .*)`', RECIPES)[0]
+    option, line = re.findall(
+        r'add `(--netrc-file) FILE`.*?contains\n`(machine .*)`', PAGES[INTEGRATIONS]
+    )[0]
     credentials = tmp_path / 'netrc'
     credentials.write_text(
         replaced(line, {'raspberrypi.local': '127.0.0.1', 'USER': 'smart', 'PASSWORD': 'meter'})
@@ -323,7 +388,7 @@ def test_curl_takes_the_password_from_a_file(
         'http://raspberrypi.local:8080/': server.url,
         'curl ': f'curl {option} {credentials} ',
     }
-    loop = replaced(block('History in files', 'sh'), with_password)
+    loop = replaced(recipe('History in files', 'sh'), with_password)
     folder = tmp_path / 'history'
     folder.mkdir()
 
@@ -338,26 +403,17 @@ def test_curl_takes_the_password_from_a_file(
     assert is_reading(written()[0])
 
 
-@pytest.fixture
-def constant() -> Iterator[FaultyMeter]:
-    """A meter that sends the same telegram, from a night without sun, again and again."""
-    sent = telegram('5.0', datetime(2024, 1, 15, 2, tzinfo=DUTCH))
-    with new_meter(interval=0.2, source=lambda: sent) as simulated:
-        yield simulated
-
-
 def test_victoria_metrics_returns_what_the_server_returns(
     start_server: StartServer, constant: FaultyMeter, tmp_path: Path
 ) -> None:
-    """VictoriaMetrics, started as in the recipe with the README's configuration, has the values of `/`."""
+    """VictoriaMetrics, started as in the recipe with the recipe for Prometheus, has the values of `/`."""
     server = start_server(constant.port)
     port = free_port()
-    (scrapes,) = re.findall(
-        r'^```yaml\n(scrape_configs:\n.*?)^```$', README, re.MULTILINE | re.DOTALL
+    scrapes = replaced(
+        recipe('Prometheus', 'yaml'), {'raspberrypi.local:8080': f'127.0.0.1:{server.port}'}
     )
-    scrapes = replaced(scrapes, {'raspberrypi.local:8080': f'127.0.0.1:{server.port}'})
     (tmp_path / 'prometheus.yml').write_text(f'global:\n  scrape_interval: 1s\n{scrapes}')
-    command = shlex.split(block('VictoriaMetrics', 'sh'))
+    command = shlex.split(recipe('VictoriaMetrics', 'sh'))
     command[0] = program('victoria-metrics', 'victoria-metrics')
     # As in Prometheus, the newest samples are returned: by default they are held back for 30 s.
     command += [f'-httpListenAddr=127.0.0.1:{port}', '-search.latencyOffset=1s']
@@ -396,7 +452,7 @@ def test_socat_makes_a_serial_port_of_the_telegram_port(
         'raspberrypi.local:2001': f'127.0.0.1:{telegram_port}',
         ',mode=660,group=dialout': ',mode=600',
     }
-    command = shlex.split(replaced(block('Programs that need a serial port', 'sh'), actual))
+    command = shlex.split(replaced(recipe('Programs that need a serial port', 'sh'), actual))
     command[0] = program('socat', 'socat')
     with running(*command, folder=tmp_path):
         wait_for(link.exists)
@@ -463,23 +519,3 @@ def test_each_instance_serves_its_own_meter(tmp_path: Path) -> None:
                 ) as response:
                     served[name] = json.load(response)
     assert served == {'house': '50', 'office': '42'}
-
-
-def test_the_recipes_install_units_that_exist() -> None:
-    """Each unit that the recipes copy is in the folder systemd."""
-    copied = re.findall(r'sudo cp (\S+) /etc/systemd/system/', RECIPES)
-    assert len(copied) == 2
-    for unit in copied:
-        assert (ROOT / unit).is_file(), unit
-
-
-def test_the_readme_links_to_sections_that_exist() -> None:
-    """Each link from the README to a recipe or to its own section ends at a heading."""
-    for page, anchor in re.findall(r'\]\(((?:docs/recipes\.md)?)#([\w-]+)\)', README):
-        headings = re.findall(
-            r'^#+ (.*)$', {'': README, 'docs/recipes.md': RECIPES}[page], re.MULTILINE
-        )
-        anchors = [
-            re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings
-        ]
-        assert anchor in anchors

@@ -16,8 +16,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from conftest import ROOT, StartServer, free_port, hush, new_meter, wait_for
+from conftest import StartServer, free_port, hush, new_meter, wait_for
 from faulty_meter import FaultyMeter
+from pages import INTEGRATIONS, block
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
@@ -504,14 +505,6 @@ def test_a_slow_meter_scraped_often_is_always_up(start_server: StartServer) -> N
     assert ups == [1.0] * 31
 
 
-def scrape_configuration() -> str:
-    """The block of README.md that is to be copied into prometheus.yml."""
-    readme = (ROOT / 'README.md').read_text()
-    blocks = re.findall(r'^```yaml\n(scrape_configs:\n.*?)^```$', readme, re.MULTILINE | re.DOTALL)
-    (block,) = (block for block in blocks if 'job_name: smart-meter' in block)
-    return str(block)
-
-
 class Prometheus:
     """A real one, on loopback."""
 
@@ -565,8 +558,9 @@ def prometheus(folder: Path, scrape_configuration: str) -> Iterator[Prometheus]:
             process.terminate()
 
 
-def test_prometheus_scrapes_as_the_readme_says(start_server: StartServer, tmp_path: Path) -> None:
-    """With the README's scrape configuration `up`, `dsmr_up` and the rate of a counter come from Prometheus."""
+def test_prometheus_scrapes_as_the_recipe_says(start_server: StartServer, tmp_path: Path) -> None:
+    """With the recipe in docs/integrations.md `up`, `dsmr_up` and the rate of a counter come from Prometheus."""
+    scrapes = block(INTEGRATIONS, 'Prometheus', 'yaml')
     minutes = itertools.count()
     night = datetime(2024, 1, 15, 2, tzinfo=DUTCH)
     with new_meter(
@@ -574,7 +568,7 @@ def test_prometheus_scrapes_as_the_readme_says(start_server: StartServer, tmp_pa
     ) as meter:
         server = start_server(meter.port)
         configuration, replaced = re.subn(
-            r'(targets: \[)[^\]]*\]', rf"\1'127.0.0.1:{server.port}']", scrape_configuration()
+            r'(targets: \[)[^\]]*\]', rf"\1'127.0.0.1:{server.port}']", scrapes
         )
         assert replaced == 1
         with prometheus(tmp_path, configuration) as started:

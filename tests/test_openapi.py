@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -91,20 +90,6 @@ def described_codes(response: Mapping[str, Any]) -> set[tuple[int, str]]:
         return set()
     kind = content['schema']['properties']
     return {(kind['status']['const'], code) for code in kind['code']['enum']}
-
-
-def test_the_readme_names_every_code() -> None:
-    """Its table of errors has every code except those of bad requests, which share one row."""
-    codes = {code for status, code in ALL_CODES if status >= HTTPStatus.INTERNAL_SERVER_ERROR}
-    assert {
-        'port_missing',
-        'meter_silent',
-        'decryption_failed',
-        'too_many_connections',
-        'stopping',
-    } <= codes
-    readme = (ROOT / 'README.md').read_text()
-    assert {code for code in codes if f'`{code}`' not in readme} == set()
 
 
 def test_the_description_is_valid_openapi_3_1() -> None:

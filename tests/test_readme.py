@@ -1,4 +1,4 @@
-"""The README is true: its commands run, its responses are the server's, and its tables are those of the code."""
+"""The README and the pages in docs/ are true: commands run, responses are the server's, and tables are the code's."""
 
 import os
 import re
@@ -6,38 +6,59 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from configparser import ConfigParser
 from contextlib import suppress
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from conftest import ROOT, Server, StartServer, free_port, wait_for
+from conftest import MISSING_PORT, ROOT, Server, StartServer, free_port, wait_for
+from pages import (
+    HTTP,
+    OPERATIONS,
+    PAGES,
+    README,
+    SETTINGS,
+    anchors,
+    block,
+    blocks,
+    section_of,
+    without_code,
+)
 from system_packages import program
 
 from dsmr_rest.config import Config, MeterSettings, ServerSettings, load
+from dsmr_rest.faults import Fault
 from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES
 from dsmr_rest.simulated_meter import SimulatedMeter
 
-README = (ROOT / 'README.md').read_text()
+MOST_LINES = 150
+"""Of the README: a newcomer reads it to the end."""
+LONG_LINE = 60
+"""Characters. A line of that length that is on two pages says the same thing twice."""
 SECTIONS = {'meter': MeterSettings, 'server': ServerSettings}
+OTHER_TEXTS = ('CONTRIBUTING.md', 'CHANGELOG.md')
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in a language."""
-    return re.findall(rf'^ *```{language}\n(.*?)^ *```$', README, re.DOTALL | re.MULTILINE)
+class Example(NamedTuple):
+    """A command in a console block, and the output that is shown for it."""
+
+    page: str
+    command: str
+    output: str
 
 
-def examples() -> dict[str, str]:
-    """The commands in the README's console blocks, each with the output that is shown for it."""
-    shown = {}
-    for block in blocks('console'):
-        for example in re.split(r'^\$ ', block, flags=re.MULTILINE)[1:]:
-            command, _, output = example.partition('\n')
-            shown[command] = output.strip()
+def examples() -> list[Example]:
+    shown = []
+    for page, text in PAGES.items():
+        for code in blocks(text, 'console'):
+            for example in re.split(r'^\$ ', code, flags=re.MULTILINE)[1:]:
+                command, _, output = example.partition('\n')
+                shown.append(Example(page, command, output.strip()))
     return shown
 
 
@@ -65,35 +86,123 @@ def pattern(shown: str) -> str:
     return expected
 
 
-@pytest.mark.parametrize('command', EXAMPLES)
-def test_a_command_prints_what_is_shown(command: str, demo: Server) -> None:
-    """Each curl command of the README, run against the demo, prints what is shown for it."""
+def run_with_curl(command: str, server: Server) -> 'subprocess.CompletedProcess[str]':
+    """Runs a curl command of a page, silently and with the address of this server."""
     program('curl', 'curl')
-    words = command.replace('http://localhost:8080/', demo.url).replace('curl ', 'curl -s ')
-    output = subprocess.run(
-        ['bash', '-c', words], capture_output=True, text=True, check=False
-    ).stdout
-    assert re.fullmatch(pattern(EXAMPLES[command]), output.replace('\r', '').strip(), re.DOTALL), (
-        output
-    )
+    words = command.replace('http://localhost:8080/', server.url).replace('curl ', 'curl -s ')
+    return subprocess.run(['bash', '-c', words], capture_output=True, text=True, check=False)
 
 
-def test_each_path_is_in_the_table_and_has_a_command() -> None:
-    """Every path is in the README's table, and every path that is served by default is shown with its response."""
+@pytest.mark.parametrize(
+    'example', EXAMPLES, ids=lambda example: f'{example.page} {example.command}'
+)
+def test_a_command_prints_what_is_shown(example: Example, demo: Server) -> None:
+    """Each curl command of the pages, run against the demo, prints what is shown for it."""
+    output = run_with_curl(example.command, demo).stdout.replace('\r', '').strip()
+    assert re.fullmatch(pattern(example.output), output, re.DOTALL), output
+
+
+def test_each_path_is_described_and_has_a_command() -> None:
+    """Every path is on the page about HTTP; those served by default are in the README and are shown with a response."""
     for path in [*ROUTES, *HOMEWIZARD_ROUTES]:
-        assert f'`{path}`' in README
+        assert f'`{path}`' in PAGES[HTTP]
+    commands = [example.command for example in EXAMPLES]
     for path in ROUTES:
-        assert any(command.endswith(f'localhost:8080{path}') for command in EXAMPLES), path
+        assert f'\n| `{path}` | ' in PAGES[README]
+        assert any(command.endswith(f'localhost:8080{path}') for command in commands), path
 
 
-def test_the_python_example_runs(demo: Server, tmp_path: Path) -> None:
-    """The example in Python prints a value and its unit."""
-    script = tmp_path / 'example.py'
-    script.write_text(blocks('python')[0].replace('http://localhost:8080/', demo.url))
-    output = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, check=True
-    ).stdout
-    assert re.fullmatch(r'\d+\.\d+ kW\n', output)
+def test_the_readme_is_short() -> None:
+    """The README has at most 150 lines."""
+    assert len(PAGES[README].splitlines()) <= MOST_LINES
+
+
+def test_the_checks_run_the_command_of_the_readme() -> None:
+    """The command that the README and CONTRIBUTING.md give for the tests is the last line of .ci/run, to the letter."""
+    command = (ROOT / '.ci' / 'run').read_text().splitlines()[-1]
+    assert command.endswith('pytest')
+    for text in (PAGES[README], (ROOT / 'CONTRIBUTING.md').read_text()):
+        assert f'\n    {command}\n' in text
+
+
+def test_the_readme_links_to_every_page() -> None:
+    """From the README a reader gets to every page in docs/."""
+    for page in PAGES.keys() - {README}:
+        assert f']({page})' in section_of(README, 'Read on')
+
+
+@pytest.mark.parametrize('page', [*PAGES, *OTHER_TEXTS])
+def test_links_lead_somewhere(page: str) -> None:
+    """Each relative link and picture is a file of the repository; an anchor is that of one heading of its page."""
+    file = ROOT / page
+    for target in re.findall(r'\]\(([^)\s]+)\)', without_code(file.read_text())):
+        if '://' in target:
+            continue
+        path, _, anchor = target.partition('#')
+        linked = file
+        if path:
+            linked = (file.parent / path).resolve()
+        assert linked.is_file(), target
+        if anchor:
+            assert anchors(linked.read_text()).count(anchor) == 1, target
+
+
+def test_nothing_is_said_twice() -> None:
+    """No long line is on two pages."""
+    pages_with_line: Counter[str] = Counter()
+    for text in PAGES.values():
+        lines = {line.strip() for line in text.splitlines()}
+        pages_with_line.update(line for line in lines if len(line) >= LONG_LINE)
+    assert {line for line, count in pages_with_line.items() if count > 1} == set()
+
+
+def test_the_table_of_errors_has_every_fault() -> None:
+    """It has the status and code of every fault, and no others."""
+    rows = re.findall(r'^\| (\d+) \| \[?`(\w+)`', section_of(HTTP, 'Errors'), re.MULTILINE)
+    shown = [(int(status), code) for status, code in rows]
+    assert sorted(shown) == sorted((fault.status.value, fault.code) for fault in Fault)
+
+
+def test_every_fault_of_the_meter_has_advice_to_read() -> None:
+    """Each fault for which take_one_reading.py has advice has a section in the troubleshooting guide."""
+    guide = re.findall(r'^### `(\w+)`$', section_of(OPERATIONS, 'Troubleshooting'), re.MULTILINE)
+    codes = {fault.code for fault in Fault if fault.advice}
+    assert 'meter_silent' in codes
+    assert codes <= set(guide)
+    assert set(guide) <= {fault.code for fault in Fault}
+
+
+def test_the_report_of_one_reading(tmp_path: Path) -> None:
+    """The report that the README shows for take_one_reading.py describes the meter as a report of the demo does."""
+    (shown,) = blocks(section_of(README, 'Install it on a Raspberry Pi'), '')
+    shown_report, _, config_lines = (
+        shown.replace('\n   ', '\n').strip().partition('\nconfig.ini:\n')
+    )
+    command = [sys.executable, str(ROOT / 'take_one_reading.py'), '--demo']
+    report = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stderr.strip()
+    assert re.sub('/dev/pts/[0-9]+', '/dev/ttyUSB0', report) == shown_report
+    config = tmp_path / 'config.ini'
+    config.write_text(config_lines)
+    assert load(config).meter.specification == 'V5'
+
+
+def test_a_container_is_healthy_while_the_meter_responds(
+    demo: Server, start_server: StartServer
+) -> None:
+    """The command of HEALTHCHECK succeeds while the meter is responding, and fails when it is not."""
+    _, _, command = block(OPERATIONS, 'Monitoring', '').strip().partition(' CMD ')
+    assert run_with_curl(command, demo).returncode == 0
+    assert run_with_curl(command, start_server(MISSING_PORT)).returncode != 0
+
+
+def test_the_pages_copy_units_that_exist() -> None:
+    """Each unit that a page copies is in the folder systemd, and each unit there is copied by a page."""
+    copied = set()
+    for text in PAGES.values():
+        copied.update(re.findall(r'sudo cp (\S+) /etc/systemd/system/', text))
+    assert copied == {str(unit.relative_to(ROOT)) for unit in (ROOT / 'systemd').iterdir()}
 
 
 def text_of(default: Any) -> str:
@@ -110,12 +219,13 @@ def text_of(default: Any) -> str:
 
 
 def test_the_settings_are_the_same_everywhere() -> None:
-    """config.ini and the README's table have every setting, with the default of the dataclass."""
+    """config.ini and the table of docs/settings.md have every setting, with the default of the dataclass."""
     defaults = {}
     for section, kind in SECTIONS.items():
         for setting in fields(kind):
             defaults[section, setting.name] = text_of(setting.default)
-    rows = re.findall(r'^\| (meter|server) \| `(\w+)` \| (?:`([^`]*)`)? ?\| ', README, re.MULTILINE)
+    row = r'^\| (meter|server) \| `(\w+)` \| (?:`([^`]*)`)? ?\| '
+    rows = re.findall(row, PAGES[SETTINGS], re.MULTILINE)
     assert {(section, name): default for section, name, default in rows} == defaults
     parser = ConfigParser(interpolation=None)
     parser.read(ROOT / 'config.ini')
@@ -138,24 +248,12 @@ def test_each_setting_is_explained() -> None:
     assert unexplained == ['password', 'private_key']
 
 
-def test_the_javascript_example_may_listen(
-    start_server: StartServer, meter: SimulatedMeter
-) -> None:
-    """A page of the website in cors_origin may read /stream, as the example in JavaScript does."""
-    server = start_server(meter.port, server={'cors_origin': 'https://example.org'})
-    assert '/stream' in blocks('html')[0]
-    assert (
-        server.get('/stream', method='HEAD').headers['Access-Control-Allow-Origin']
-        == 'https://example.org'
-    )
-
-
 def test_nohup(meter: SimulatedMeter, tmp_path: Path) -> None:
     """The README's nohup command, run in a clone, starts a server that SIGTERM ends."""
     config = tmp_path / 'config.ini'
     port = free_port()
     config.write_text(f'[meter]\nport = {meter.port}\n[server]\nhost = 127.0.0.1\nport = {port}\n')
-    shown = re.search(r'^ *(nohup .*)$', README, re.MULTILINE)
+    shown = re.search(r'^ *(nohup .*)$', PAGES[README], re.MULTILINE)
     assert shown
     command = (
         shown[1]

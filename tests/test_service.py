@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import ROOT, new_meter
+from pages import PAGES, README
 from system_packages import program
 
 UNIT = ROOT / 'systemd' / 'dsmr-rest-server.service'
@@ -95,7 +96,7 @@ def test_the_unit_is_hardly_exposed(unit: Path) -> None:
 def test_the_readme_installs_what_the_unit_starts() -> None:
     """The README clones the project to the folder from which the unit starts it."""
     assert values(UNIT, 'WorkingDirectory') == [INSTALLED]
-    assert f'sudo git clone … {INSTALLED} && cd {INSTALLED}\n' in (ROOT / 'README.md').read_text()
+    assert f'sudo git clone … {INSTALLED} && cd {INSTALLED}\n' in PAGES[README]
 
 
 def test_the_unit_starts_a_server_that_makes_only_allowed_system_calls(
