@@ -28,6 +28,7 @@ from dsmr_rest.line_parser import (
     object_lines,
 )
 from dsmr_rest.mbus import GAS_METER, MbusDevice, mbus_device
+from dsmr_rest.quantities import GAS_COPIES, GAS_IDENTIFIER
 from dsmr_rest.specification import Chooser, Plan, PlannedLine, Specification, value_names
 from dsmr_rest.telegram import Telegram
 
@@ -209,8 +210,7 @@ def _document(items: ParsedLines, lines: list[str], specification: str) -> Objec
             document[key] = item
         else:
             devices[planned.channel][key] = item
-    if specification != 'ISKRA_IE':  # which has this name for the meter's own number
-        document.pop('equipmentIdentifierGas', None)
+    _drop_gas_of_no_device(document, specification)
     known_devices = []
     for channel, device in devices.items():
         if device:
@@ -219,6 +219,17 @@ def _document(items: ParsedLines, lines: list[str], specification: str) -> Objec
         document['mbusDevices'] = known_devices
     document.update(_gas(known_devices))
     return document
+
+
+def _drop_gas_of_no_device(document: Object, specification: str) -> None:
+    """Removes the keys of the gas meter, so that they can only be those of an M-Bus device.
+
+    The names that V2_2 and V4 have for its objects do not depend on the channel, and channel 0 is the meter itself.
+    """
+    for key in GAS_COPIES:
+        is_the_meters_own_number = specification == 'ISKRA_IE' and key == GAS_IDENTIFIER
+        if not is_the_meters_own_number:
+            document.pop(key, None)
 
 
 def _empty_devices(lines: list[str]) -> dict[int, Object]:

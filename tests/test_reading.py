@@ -281,6 +281,7 @@ GAS_METERS: dict[str, tuple[list[tuple[str, ...]], float | None]] = {
     'type 13': ([device(1, '013', NEW, '00001.000')], None),
     'type 30': ([device(1, '030', NEW, '00001.000')], None),
     'no type': ([device(1, '', NEW, '00001.000')], None),
+    'channel 0, the meter itself': ([device(0, '003', NEW, '00001.000')], None),
     'none': ([], None),
 }
 
