@@ -6,6 +6,7 @@ format has room for it (wifi_ssid). It knows nothing of HTTP; the document's key
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -68,8 +69,9 @@ def data(reading: Reading) -> Fields:
         'active_power_w': _net_power(
             quantities.POWER_USED.total_in(document),
             quantities.POWER_DELIVERED.total_in(document),
+            delivers=_has_value(reading, quantities.POWER_DELIVERED.total),
         ),
-        **_phases(document),
+        **_phases(reading),
         'active_frequency_hz': quantities.FREQUENCY.total_in(document),
         'any_power_fail_count': failures.get('short'),
         'long_power_fail_count': failures.get('long'),
@@ -132,6 +134,20 @@ def _whole(value: float | None) -> int | None:
     return round(value)
 
 
+def _has_value(reading: Reading, key: str) -> bool:
+    """Whether the meter sent a value for this key, perhaps one that cannot be read or has an odd unit."""
+    if key in reading.unreadable:
+        return True
+    item = reading.document.get(key)
+    return item is not None and item['value'] is not None
+
+
+def _are_complete(parts: Mapping[str, float], quantity: Quantity, reading: Reading) -> bool:
+    """Whether the parts of a quantity that were found are all that the meter sent."""
+    keys_of_others = [key for part, key in quantity.parts.items() if part not in parts]
+    return not any(_has_value(reading, key) for key in keys_of_others)
+
+
 def _energy(reading: Reading, direction: str, quantity: Quantity, code: str) -> Fields:
     """The registers of one direction, whose OBIS codes are `code` and the tariff.
 
@@ -139,7 +155,8 @@ def _energy(reading: Reading, direction: str, quantity: Quantity, code: str) -> 
     tariff for it, and their statistics would jump by thousands of kWh.
     """
     tariffs = quantity.parts_in(reading.document)
-    if tariffs and not _has_unreadable_tariff(reading, quantity, code):
+    are_complete = _are_complete(tariffs, quantity, reading)
+    if tariffs and are_complete and not _has_unread_tariff(reading, code, tariffs):
         total: float | None = round(sum(tariffs.values()), 3)
     else:
         total = quantity.total_in(reading.document)
@@ -151,24 +168,33 @@ def _energy(reading: Reading, direction: str, quantity: Quantity, code: str) -> 
     return energy
 
 
-def _has_unreadable_tariff(reading: Reading, quantity: Quantity, code: str) -> bool:
-    for tariff in quantity.parts:
-        register = f':{code}.{tariff}'
-        if any(register in unreadable for unreadable in reading.not_understood):
+def _has_unread_tariff(reading: Reading, code: str, tariffs: Mapping[str, float]) -> bool:
+    """Whether there is the line of another tariff, which the telegram specification need not know."""
+    others = [f'{code}.{tariff}' for tariff in quantities.TARIFFS if tariff not in tariffs]
+    for unread_code in reading.not_understood:
+        _, _, register = unread_code.partition(':')
+        if register in others:
             return True
     return False
 
 
-def _net_power(used: float | None, delivered: float | None) -> int | None:
-    """Watts, negative when delivering. Some meters have one object only, with a sign: `used`."""
+def _net_power(used: float | None, delivered: float | None, *, delivers: bool) -> int | None:
+    """Watts, negative when delivering; `delivers` is whether the meter sends a value for the delivered power at all.
+
+    Some meters have one object only, with a sign: `used`. For others, a `delivered` that is not known is zero as long
+    as power is used, and may be anything when none is.
+    """
     if used is None:
         return None
-    if delivered is None:
-        return round(used)
-    return round(used - delivered)
+    if delivered is not None:
+        return round(used - delivered)
+    if delivers and not used:
+        return None
+    return round(used)
 
 
-def _phases(document: Document) -> Fields:
+def _phases(reading: Reading) -> Fields:
+    document = reading.document
     used = quantities.POWER_USED.parts_in(document)
     delivered = quantities.POWER_DELIVERED.parts_in(document)
     voltages = quantities.VOLTAGE.parts_in(document)
@@ -177,13 +203,14 @@ def _phases(document: Document) -> Fields:
     swells = quantities.VOLTAGE_SWELLS.parts_in(document)
     fields: Fields = {}
     for phase in PHASES:
-        watts = _net_power(used.get(phase), delivered.get(phase))
+        delivers = _has_value(reading, quantities.POWER_DELIVERED.parts[phase])
+        watts = _net_power(used.get(phase), delivered.get(phase), delivers=delivers)
         fields[f'active_power_l{phase}_w'] = watts
         fields[f'active_voltage_l{phase}_v'] = voltages.get(phase)
         fields[f'active_current_l{phase}_a'] = _signed_current(currents.get(phase), watts)
         fields[f'voltage_sag_l{phase}_count'] = sags.get(phase)
         fields[f'voltage_swell_l{phase}_count'] = swells.get(phase)
-    if currents:
+    if currents and _are_complete(currents, quantities.CURRENT, reading):
         fields['active_current_a'] = round(sum(map(abs, currents.values())), 3)
     return fields
 

@@ -61,8 +61,9 @@ class Reading:
     """One telegram as it is served.
 
     `specification` is the name of the one that was used, `unsure` whether it knows less than half of the lines.
-    `not_understood` has the OBIS codes of the lines that are unknown or cannot be read. `received` is Unix time,
-    `arrived` the monotonic clock's, both in seconds.
+    `not_understood` has the OBIS codes of the lines that are unknown or cannot be read, `unreadable` the keys that the
+    meter's own lines among the latter would have in the document. `received` is Unix time, `arrived` the monotonic
+    clock's, both in seconds.
     """
 
     document: Mapping[str, Any]
@@ -70,6 +71,7 @@ class Reading:
     specification: str
     unsure: bool
     not_understood: tuple[str, ...]
+    unreadable: frozenset[str]
     received: float
     arrived: float
 
@@ -153,7 +155,8 @@ def make_reading(
     specification = choice.specification
     if not _checksum_allows(telegram, specification):
         raise UnusableTelegramError(Fault.CHECKSUM_FAILED, 'the checksum is wrong or missing')
-    items, unreadable_codes = _parse(lines, choice.plan)
+    items, unreadable_lines = _parse(lines, choice.plan)
+    unreadable_codes = dict.fromkeys(code_of(lines[planned.index]) for planned in unreadable_lines)
     document = _document(items, lines, specification.name)
     if not document:
         raise UnusableTelegramError(Fault.LINE_GARBLED, 'no line of the telegram can be read')
@@ -163,6 +166,7 @@ def make_reading(
         specification=specification.name,
         unsure=choice.unsure,
         not_understood=(*choice.unknown_codes, *unreadable_codes),
+        unreadable=_keys_of_meter(unreadable_lines),
         received=received,
         arrived=arrived,
     )
@@ -182,21 +186,24 @@ def _checksum_allows(telegram: Telegram, specification: Specification) -> bool:
     return is_absent or specification.name == 'ISKRA_IE'
 
 
-def _parse(lines: list[str], plan: Plan) -> tuple[ParsedLines, list[str]]:
-    """The items of the lines that can be read, and the codes, without duplicates, of those that cannot."""
+def _parse(lines: list[str], plan: Plan) -> tuple[ParsedLines, Plan]:
+    """The items of the lines that can be read, and the lines that cannot."""
     items: ParsedLines = []
-    unreadable_codes: dict[str, None] = {}
+    unreadable: Plan = []
     for planned in plan:
-        line = lines[planned.index]
         try:
-            groups = groups_of(line)
+            groups = groups_of(lines[planned.index])
             item = planned.entry.parser.parse(groups)
         except UnreadableLineError:
-            code = code_of(line)
-            unreadable_codes[code] = None
+            unreadable.append(planned)
             continue
         items.append((planned, item))
-    return items, list(unreadable_codes)
+    return items, unreadable
+
+
+def _keys_of_meter(plan: Plan) -> frozenset[str]:
+    """The keys of the lines that are about the meter itself."""
+    return frozenset(camel_case(planned.entry.name) for planned in plan if planned.channel is None)
 
 
 def _document(items: ParsedLines, lines: list[str], specification: str) -> Object:

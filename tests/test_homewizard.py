@@ -248,13 +248,76 @@ def test_a_tariff_is_one_to_four(text: str, tariff: int | None) -> None:
     assert data(f'0-0:96.14.0({text})').get('active_tariff') == tariff
 
 
-def test_an_unreadable_tariff_leaves_no_sum() -> None:
-    """When a tariff is unreadable there is no sum and no tariff of this direction, but the meter's own total is."""
-    broken = ('1-0:1.8.1(001000.000*kWh)', '1-0:1.8.2(00x000.000*kWh)', '1-0:2.8.1(000005.000*kWh)')
+SECOND_TARIFFS = (
+    '00x000.000*kWh',
+    '002000.000*kvarh',
+    '002000.000',
+    '9' * 31 + '*kWh',
+    '1)(2',
+)
+
+
+@pytest.mark.parametrize('second', SECOND_TARIFFS)
+def test_an_unusable_tariff_leaves_no_sum(second: str) -> None:
+    """When a tariff is unusable there is no sum and no tariff of this direction, but the meter's own total is."""
+    broken = ('1-0:1.8.1(001000.000*kWh)', f'1-0:1.8.2({second})', '1-0:2.8.1(000005.000*kWh)')
     fields = data(*broken)
     assert not [field for field in fields if field.startswith('total_power_import')]
     assert fields['total_power_export_kwh'] == 5.0
     assert data(*broken, '1-0:1.8.0(003000.000*kWh)')['total_power_import_kwh'] == 3000.0
+
+
+def test_a_tariff_that_the_specification_does_not_know_leaves_no_sum() -> None:
+    """With a third tariff, which V5 does not know, the sum of two would be too little."""
+    fields = data('1-0:1.8.1(001000.000*kWh)', '1-0:1.8.2(001000.000*kWh)', '1-0:1.8.3(1*kWh)')
+    assert 'total_power_import_kwh' not in fields
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        '1-0:1.8.2()',
+        '1-0:1.8.10(x)',
+        '1-0:1.8.13(1*kWh)',
+        '0-1:1.8.1(x)',
+        '1-0:1.8.1(x)',
+        '1-0:1.8.22',
+    ],
+)
+def test_a_line_that_is_no_unusable_tariff_leaves_the_sum(line: str) -> None:
+    """An empty tariff, a code that resembles a tariff's, a device's line and a second line cost no field."""
+    fields = data(line, '1-0:1.8.1(001000.000*kWh)')
+    assert fields['total_power_import_kwh'] == fields['total_power_import_t1_kwh'] == 1000.0
+
+
+@pytest.mark.parametrize(
+    ('used', 'delivered', 'watts'),
+    [
+        ('00.000*kW', '0x.500*kW', None),
+        ('00.000*kW', '00.500*kvar', None),
+        ('00.000*kW', '', 0),
+        ('00.250*kW', '0x.500*kW', 250),
+        ('0x.250*kW', '00.500*kW', None),
+        ('00.000*kW', '00.500*kW', -500),
+    ],
+)
+def test_power_that_may_be_delivered_is_not_zero(
+    used: str, delivered: str, watts: int | None
+) -> None:
+    """Without a usable delivered power there is no net power when none is used: it may be anything below zero."""
+    whole = (f'1-0:1.7.0({used})', f'1-0:2.7.0({delivered})')
+    phase = (f'1-0:41.7.0({used})', f'1-0:42.7.0({delivered})')
+    fields = data('1-0:32.7.0(230.1*V)', *whole, *phase)
+    assert (fields.get('active_power_w'), fields.get('active_power_l2_w')) == (watts, watts)
+
+
+@pytest.mark.parametrize(
+    ('second', 'amperes'), [('002*A', 3.0), ('', 1.0), ('0x2*A', None), ('2*V', None)]
+)
+def test_the_current_of_some_phases_is_not_that_of_all(second: str, amperes: float | None) -> None:
+    """When a phase's current is unusable there is no sum; a phase without current adds nothing."""
+    fields = data('1-0:31.7.0(001*A)', f'1-0:51.7.0({second})')
+    assert (fields['active_current_l1_a'], fields.get('active_current_a')) == (1.0, amperes)
 
 
 def mbus(channel: int, kind: str, reading: str, identifier: str = '4730') -> list[str]:
