@@ -1,6 +1,7 @@
 """Builders of telegrams: from lines, from the library's patterns for a specification, with even parity, encrypted."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,7 @@ from dsmr_parser import telegram_specifications
 from dsmr_parser.parsers import MaxDemandParser, MBusParser, ProfileGenericParser
 from dsmr_parser.value_types import timestamp
 
-from dsmr_rest.reading import Reading, camel_case, make_reading
+from dsmr_rest.reading import Reading, UnusableTelegramError, camel_case, make_reading
 from dsmr_rest.simulated_meter import DUTCH, with_checksum
 from dsmr_rest.simulated_meter import telegram as simulated_telegram
 from dsmr_rest.specification import Chooser
@@ -72,6 +73,15 @@ def framed(data: bytes) -> Telegram:
 def read(data: bytes, specification: str = 'auto', *, encrypted: bool = False) -> Reading:
     """The reading of the one telegram in these bytes."""
     return make_reading(framed(data), Chooser(specification), 0.0, 0.0, encrypted=encrypted)
+
+
+def usable_readings(data: bytes, chooser: Chooser, *, encrypted: bool = False) -> list[Reading]:
+    """The readings of the telegrams in these bytes that may be served."""
+    readings = []
+    for telegram in telegrams_in(data):
+        with suppress(UnusableTelegramError):
+            readings.append(make_reading(telegram, chooser, 0.0, 0.0, encrypted=encrypted))
+    return readings
 
 
 def read_lines(*lines: str, specification: str = 'V5') -> Reading:

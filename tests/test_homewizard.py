@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from conftest import StartServer, new_meter, wait_for
 from faulty_meter import FaultyMeter
-from telegrams import from_lines, of_version, read, read_lines
+from hostile_telegrams import hostile_telegrams
+from hypothesis import given, settings
+from telegrams import from_lines, of_version, read, read_lines, usable_readings
 
 from dsmr_rest import homewizard
 from dsmr_rest.meter import SLOW_INTERVAL
 from dsmr_rest.simulated_meter import VERSIONS
+from dsmr_rest.specification import Chooser
 
 ON = {'homewizard_api': 'yes'}
 PATHS = ('/api', '/api/v1/data', '/api/v1/telegram')
@@ -617,3 +620,44 @@ def test_the_real_client_reads_the_demo(client: str, start_server: StartServer) 
     assert measurement['tariff'] in (1, 2)
     assert measurement['protocol_version'] == 50
     assert [device['unique_id'] for device in seen['devices'].values()] == ['G0001000000000001']
+
+
+MODELS_PROGRAM = """
+import logging, sys
+from homewizard_energy.models import Measurement
+logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+for line in sys.stdin:
+    measurement = Measurement.from_json(line)
+    print(measurement.wifi_ssid, len(measurement.external_devices))
+"""
+
+
+def test_the_real_client_takes_what_is_left_of_hostile_telegrams(client: str) -> None:
+    """Whatever a telegram contains, the library takes the fields, and each device that has an identifier of its own."""
+    lines: list[str] = []
+    expected: list[str] = []
+
+    chooser = Chooser()
+
+    @settings(deadline=None, max_examples=200, derandomize=True)
+    @given(hostile_telegrams())
+    def collect(telegram: bytes) -> None:
+        for reading in usable_readings(telegram, chooser):
+            fields = homewizard.data(reading)
+            devices = {(device['type'], device['unique_id']) for device in fields['external']}
+            lines.append(json.dumps(fields))
+            expected.append(f'dsmr-rest-server {len(devices)}')
+
+    collect()
+    command = [client, '-c', MODELS_PROGRAM]
+    done = subprocess.run(
+        command,
+        input='\n'.join(lines),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout.splitlines() == expected
+    assert len(lines) > 100

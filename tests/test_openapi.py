@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from conftest import MISSING_PORT, ROOT, Server, StartServer, new_meter
+from hostile_telegrams import hostile_telegrams
+from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from system_packages import node_program
-from telegrams import of_specification, of_version, read
+from telegrams import of_specification, of_version, read, usable_readings
 
 import dsmr_rest
 from dsmr_rest import http_message
@@ -24,7 +26,7 @@ from dsmr_rest.faults import Fault
 from dsmr_rest.reading import possible_keys
 from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES
 from dsmr_rest.simulated_meter import VERSIONS
-from dsmr_rest.specification import NAMES
+from dsmr_rest.specification import NAMES, Chooser
 
 DESCRIPTION: dict[str, Any] = json.loads((ROOT / 'dsmr_rest' / 'openapi.json').read_text())
 RESPONSES = DESCRIPTION['components']['responses']
@@ -197,6 +199,14 @@ def test_readings_with_every_object_fit_the_schema(name: str) -> None:
     """A reading with all objects that a specification has fits the schema."""
     telegram, _ = of_specification(name)
     assert not errors('Reading', read(telegram, name, encrypted=name in ENCRYPTED).document)
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(hostile_telegrams())
+def test_readings_of_hostile_telegrams_fit_the_schema(telegram: bytes) -> None:
+    """Whatever a telegram contains, the document is what the schema describes."""
+    for reading in usable_readings(telegram, Chooser()):
+        assert not errors('Reading', reading.document)
 
 
 @pytest.mark.parametrize(
