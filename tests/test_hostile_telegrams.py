@@ -158,6 +158,8 @@ def test_a_hostile_telegram_has_every_format_or_no_reading(
 
 DECIDES_NAMES = re.compile(r'\d-\d:(0\.2\.8|96\.1\.4)\(')
 """Of the line with the version, which the choice of the specification depends on."""
+BEGINS_A_TELEGRAM = re.compile(r'/[A-Za-z]{3}\d')
+"""An identification, with which the next telegram begins: a telegram that was cut short ran into it."""
 DEPENDS_ON_OTHERS = ('total_power', 'active_power', 'active_current')
 """Fields of HomeWizard that are made of several lines: without one of these they are left out, or without a sign."""
 
@@ -187,7 +189,7 @@ def with_one_bad_line(draw: st.DrawFn) -> tuple[str, bytes, bytes]:
     line = draw(st.sampled_from(replaceable))
     code, _, _ = line.partition('(')
     index = lines.index(line)
-    bad_line = code + draw(BAD_GROUPS)
+    bad_line = code + draw(BAD_GROUPS.filter(lambda groups: not BEGINS_A_TELEGRAM.search(groups)))
     before, after = lines[:index], lines[index + 1 :]
     return code, whole(version, before + after), whole(version, [*before, bad_line, *after])
 

@@ -569,6 +569,7 @@ def test_the_right_credentials_are_accepted(authorization: str, locked: Server) 
         basic('José:'), basic('José:pass'), basic('José:pass:wörd '), basic('josé:pass:wörd'), basic('x:pass:wörd'),
         basic('José:pass:wörd'.encode('latin-1')), basic('José:pass:wörd')[6:], 'Basic José:pass:wörd',
         basic('José:pass:wörd') + '=', 'Basic ' + 'A' * 5_000, basic('José:pass:wörd')[:-1],
+        basic('José:pass:wörd')[:-1] + 'A', basic('José:pass:wöre'), basic('Kosé:pass:wörd'),
         basic('José:pass:wörd').replace('Basic', 'Bearer'),
     ],
 )  # fmt: skip

@@ -523,6 +523,13 @@ def test_mask_hides_numbers_from_a_reading(
     assert json.loads(result.stdout)['hourlyGasMeterReading']['value'] > 0
 
 
+def test_mask_hides_every_digit_of_the_header_line(tmp_path: Path) -> None:
+    """Of the header line only the maker's letters and the code of the baud rate have digits, which are no number."""
+    with new_meter(interval=0.2, source=lambda: NUMBERED) as meter:
+        result = run(tmp_path, '--mask', port=meter.port)
+    assert re.search(r'^meter +XYZ5\\XXXXXXXXX$', result.stderr, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     'data',
     [
