@@ -377,6 +377,12 @@ def test_an_incomplete_device_is_left_out(lines: list[str]) -> None:
     assert [device['unique_id'] for device in data(*lines, *complete)['external']] == ['3853']
 
 
+def test_the_first_year_of_twelve_digits_is_2010() -> None:
+    """The earliest time that has twelve digits is listed."""
+    (device,) = data(*mbus(1, '003', '(100101000000W)(00012.000*m3)'))['external']
+    assert device['timestamp'] == 100101000000
+
+
 def test_a_device_without_identifier_has_an_empty_one() -> None:
     """A device with a reading is listed although its identifier is empty: clients need the key."""
     (device,) = data(*mbus(1, '003', '(240715103000S)(00012.000*m3)', identifier=''))['external']

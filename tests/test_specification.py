@@ -134,14 +134,23 @@ def test_a_telegram_that_no_specification_half_fits_is_read_as_far_as_it_is_know
     assert reading.not_understood == tuple(line.partition('(')[0] for line in foreign)
 
 
-@pytest.mark.parametrize(('foreign', 'unsure'), [(2, False), (3, True)])
-def test_half_the_lines_is_the_limit(foreign: int, unsure: bool) -> None:
+@pytest.mark.parametrize(
+    ('known', 'foreign', 'unsure'), [(2, 2, False), (2, 3, True), (4, 3, False), (4, 4, False)]
+)
+def test_half_the_lines_is_the_limit(known: int, foreign: int, unsure: bool) -> None:
     """A choice that knows half of the lines is sure, one that knows less is not."""
     foreign_lines = [f'1-0:{code}.99.0(1)' for code in range(200, 200 + foreign)]
-    reading = read(
-        from_lines('1-0:1.8.1(000001.000*kWh)', '1-0:1.8.2(000001.000*kWh)', *foreign_lines)
-    )
+    known_lines = ['1-0:1.8.1(000001.000*kWh)'] * known
+    reading = read(from_lines(*known_lines, *foreign_lines))
     assert reading.unsure is unsure
+
+
+def test_one_chooser_names_the_lines_without_value_of_each_telegram() -> None:
+    """A line without brackets is named as that of its own telegram, not of the one before."""
+    chooser = Chooser()
+    for code in ('1-0:1.8.3', '1-0:1.8.4', '0-0:1.8.4'):
+        data = from_lines('1-0:1.8.1(000001.000*kWh)', code)
+        assert make_reading(framed(data), chooser, 0.0, 0.0).not_understood == (code,)
 
 
 def test_a_line_is_named_by_what_it_is_now() -> None:

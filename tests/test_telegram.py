@@ -188,6 +188,19 @@ def test_a_telegram_that_never_ends_is_counted() -> None:
     assert (framer.incomplete, framer.inside) == (1, False)
 
 
+@pytest.mark.parametrize('length', [*range(225, 300), 500, 512, 1000])
+def test_a_header_at_the_end_of_a_long_line_is_found(length: int) -> None:
+    """Noise of any length that begins with a '/' hides no telegram whose header ends the same line."""
+    assert PLAIN in raws(b'/' + b'x' * length + PLAIN)
+
+
+@pytest.mark.parametrize('header', ['/', '/x', '/12 34', '/x/y'])
+def test_a_telegram_without_identification_and_checksum_is_whole(header: str) -> None:
+    """Without both the telegram begins with its header line, whatever that is."""
+    data = from_lines(*LINES[1:], header=header, checksum=False)
+    assert raws(data) == [data]
+
+
 def test_a_telegram_without_end_is_dropped_at_the_limit() -> None:
     """Lines without an end line are given up at the limit, and the next telegram is found."""
     endless = PLAIN[: PLAIN.rindex(b'!')] + b'0-0:96.13.0()\r\n' * (TELEGRAM_LIMIT // 15 + 1)
