@@ -1,4 +1,4 @@
-"""Programs that tests need and that pip does not install: packages of the system, and of npm in tests/package.json."""
+"""What tests need that pip does not install: programs of the system, and packages of npm in tests/package.json."""
 
 import os
 import shutil
@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import pytest
 
-NODE_PROGRAMS = Path(__file__).parent / 'node_modules' / '.bin'
-"""Where `npm install --prefix tests` puts the programs of tests/package.json."""
+NODE_MODULES = Path(__file__).parent / 'node_modules'
+"""Where `npm install --prefix tests` puts the packages of tests/package.json."""
 
 
 def program(name: str, package: str) -> str:
@@ -22,9 +22,17 @@ def program(name: str, package: str) -> str:
 def node_program(name: str) -> str:
     """The path of a program from tests/package.json. Without it, or without Node.js, as for program()."""
     program('node', 'nodejs npm')
-    path = shutil.which(name, path=NODE_PROGRAMS)
+    path = shutil.which(name, path=NODE_MODULES / '.bin')
     if path is None:
         _do_without(f'{name} is not installed: npm install --prefix tests')
+    return path
+
+
+def npm_file(name: str) -> Path:
+    """A file of a package in tests/package.json. Without it the test is skipped, or fails where it is required."""
+    path = NODE_MODULES / name
+    if not path.exists():
+        _do_without(f'{path} is missing: npm install --prefix tests')
     return path
 
 
