@@ -462,4 +462,6 @@ def _reason_of_denial(port: str) -> str:
                 ' DeviceAllow its driver'
             )
         group = grp.getgrgid(number).gr_name
-    return f'may not be opened by {user}: run `sudo usermod -a -G {group} {user}`, then log in again'
+    return (
+        f'may not be opened by {user}: run `sudo usermod -a -G {group} {user}`, then log in again'
+    )
