@@ -9,26 +9,37 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from http import HTTPStatus
 
 from benchmarks.line import Line
+from benchmarks.usage import threads
 
 DRAIN_PAUSE = 0.05
 """Seconds between two reads of all open streams."""
+RELEASE_PAUSE = 0.1
+"""Seconds in which a thread of the bare floor begins to wait."""
 
 
-def get(port: int) -> bytes:
-    """The body of one response."""
+def get(port: int, path: str = '/') -> bytes:
+    """The body of one response, which must be 200."""
     with closing(http.client.HTTPConnection('127.0.0.1', port, timeout=30)) as connection:
-        connection.request('GET', '/')
-        return connection.getresponse().read()
+        connection.request('GET', path)
+        response = connection.getresponse()
+        body = response.read()
+    assert response.status == HTTPStatus.OK, body
+    return body
 
 
-def responses_per_second(port: int, seconds: int = 3) -> float:
-    """What wrk measures on 16 keep-alive connections, when a reading from memory will do."""
+def responses_per_second(port: int, *, keep_alive: bool, seconds: int = 3) -> float:
+    """What wrk measures with 16 clients, each on one connection or on one per request, when a reading from memory
+    will do."""
     options = ['-t1', '-c16', f'-d{seconds}s', '-H', 'Cache-Control: max-age=3600']
+    if not keep_alive:
+        options += ['-H', 'Connection: close']
     command = ['wrk', *options, f'http://127.0.0.1:{port}/']
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert 'Non-2xx' not in report, report
+    has_failed = 'Non-2xx' in report or 'timeout' in report
+    assert not has_failed, report
     _, _, after_label = report.rpartition('Requests/sec:')
     return float(after_label.split()[0])
 
@@ -36,9 +47,10 @@ def responses_per_second(port: int, seconds: int = 3) -> float:
 class PendingRequest:
     """A request for a new reading, sent on its own connection; `ended` is the time of the response's last byte."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, path: str = '/') -> None:
         self.connection = socket.create_connection(('127.0.0.1', port))
-        self.connection.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+        fields = 'Host: localhost\r\nConnection: close\r\n'
+        self.connection.sendall(f'GET {path} HTTP/1.1\r\n{fields}\r\n'.encode())
         self.ended: float | None = None
         self._received = b''
 
@@ -51,6 +63,9 @@ class PendingRequest:
     def receive(self) -> None:
         """Take what has arrived."""
         chunk = self.connection.recv(65536)
+        if not self._received:
+            status_line, _, _ = chunk.partition(b'\r\n')
+            assert status_line == b'HTTP/1.1 200 OK', chunk
         self._received += chunk
         body = self.body
         if body and len(body) == self._content_length():
@@ -73,6 +88,29 @@ class PendingRequest:
 def delays(line: Line, port: int, clients: int) -> list[float]:
     """Seconds from a telegram's last byte on the line to the last byte of each response, for requests sent at once."""
     requests = [PendingRequest(port) for _ in range(clients)]
+    ended = receive_all(requests)
+    return [
+        moment - line.ended[request.counter()]
+        for request, moment in zip(requests, ended, strict=True)
+    ]
+
+
+def delays_of_bare_floor(floor: subprocess.Popen[bytes], port: int, clients: int) -> list[float]:
+    """The same for the bare floor, from the moment at which it is told to send the responses."""
+    threads_before = threads(floor.pid)
+    requests = [PendingRequest(port, '/next') for _ in range(clients)]
+    while threads(floor.pid) < threads_before + clients:
+        time.sleep(RELEASE_PAUSE)
+    time.sleep(RELEASE_PAUSE)  # until the last thread waits
+    released = time.monotonic()
+    assert floor.stdin is not None
+    floor.stdin.write(b'\n')
+    floor.stdin.flush()
+    return [moment - released for moment in receive_all(requests)]
+
+
+def receive_all(requests: list[PendingRequest]) -> list[float]:
+    """Waits for all responses; the time of the last byte of each."""
     with selectors.DefaultSelector() as selector:
         for request in requests:
             selector.register(request.connection, selectors.EVENT_READ, request)
@@ -82,12 +120,12 @@ def delays(line: Line, port: int, clients: int) -> list[float]:
                 request.receive()
                 if request.ended is not None:
                     selector.unregister(request.connection)
-    measured = []
+    ended = []
     for request in requests:
         request.connection.close()
         assert request.ended is not None
-        measured.append(request.ended - line.ended[request.counter()])
-    return measured
+        ended.append(request.ended)
+    return ended
 
 
 @contextmanager
@@ -114,6 +152,19 @@ def streams(port: int, count: int) -> Iterator[None]:
         thread.join()
         for connection in connections:
             connection.close()
+
+
+def telegrams_of_stream(port: int, count: int) -> list[float]:
+    """The numbers of so many telegrams in a row, as one stream has them."""
+    numbers: list[float] = []
+    with closing(http.client.HTTPConnection('127.0.0.1', port, timeout=30)) as connection:
+        connection.request('GET', '/stream')
+        response = connection.getresponse()
+        while len(numbers) < count:
+            field, _, value = response.readline().partition(b': ')
+            if field == b'data':
+                numbers.append(json.loads(value)['electricityUsedTariff1']['value'])
+    return numbers
 
 
 def drain(connection: socket.socket) -> None:

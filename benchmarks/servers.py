@@ -1,5 +1,6 @@
 """Starts the processes that the benchmarks measure, on loopback, and ends each with its block."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -10,8 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-START_TIME = 20.0
+START_TIME = 60.0
 """Seconds that a process may take until it listens."""
+LISTENING_CHECK = 0.001
+"""Seconds between two attempts to connect to a process that starts."""
+
+
+class Machine:
+    """What the processes run on: this machine, or a slower one, on which they run for a share of the time only."""
+
+    share = 1.0
+
+
+MACHINE = Machine()
 
 
 def free_port() -> int:
@@ -33,15 +45,40 @@ def running(*arguments: object, port: int | None = None) -> Iterator[subprocess.
     """A Python process with these arguments. When it has a port, the block begins as soon as it listens there."""
     command = [sys.executable, *map(str, arguments)]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    try:
-        if port is not None:
-            _wait_until_listening(process, port)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with _slowed(process):
+        try:
+            if port is not None:
+                _wait_until_listening(process, port)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _slowed(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Lets a process run for the share of the time that the machine gives it."""
+    if MACHINE.share == 1.0:
+        yield
+        return
+    command = [sys.executable, '-m', 'benchmarks.slow_machine', str(MACHINE.share)]
+    # Stopped until the other process is ready to slow it.
+    process.send_signal(signal.SIGSTOP)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as slower:
+        assert slower.stdin is not None
+        assert slower.stdout is not None
+        slower.stdout.readline()
+        slower.stdin.write(b'%d\n' % process.pid)
+        slower.stdin.flush()
+        yield
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
@@ -49,7 +86,7 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
     while not is_listening(port):
         assert process.poll() is None, f'{process.args!r} ended'
         assert time.monotonic() < deadline, f'{process.args!r} does not listen on port {port}'
-        time.sleep(0.01)
+        time.sleep(LISTENING_CHECK)
 
 
 @contextmanager

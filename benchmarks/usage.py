@@ -26,5 +26,9 @@ def wake_ups(process_id: int) -> int:
     return total
 
 
+def threads(process_id: int) -> int:
+    return len(list(Path(f'/proc/{process_id}/task').iterdir()))
+
+
 def open_files(process_id: int) -> list[Path]:
     return [descriptor.readlink() for descriptor in Path(f'/proc/{process_id}/fd').iterdir()]
