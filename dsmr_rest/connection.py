@@ -65,17 +65,26 @@ class Connection:
     def send(self, data: bytes, seconds: float) -> None:
         """Waits until all the data is sent. Most of what is sent fits into the socket's buffer, without waiting."""
         deadline = time.monotonic() + seconds
-        unsent = data[self._send_what_fits(data) :]
+        unsent = data[self.send_at_once(data) :]
         while unsent:
             self._wait_for_room(deadline - time.monotonic())
-            unsent = unsent[self._send_what_fits(unsent) :]
+            unsent = unsent[self.send_at_once(unsent) :]
+
+    def send_at_once(self, data: bytes) -> int:
+        """Sends as much as fits into the socket's buffer, without waiting. Returns how many bytes that was."""
+        try:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
 
     def is_connected(self) -> bool:
-        """Whether the client is still there. One that has only closed its sending side is waiting for a response."""
-        poll = select.poll()
-        # Reports POLLERR and POLLHUP: a reset, or both sides are closed.
-        poll.register(self._socket, 0)
-        return not poll.poll(0)
+        """Whether the client has not been seen to leave. Does not wait."""
+        # POLLERR and POLLHUP, a reset or both sides closed, are always reported.
+        return not self._events(0)
+
+    def has_stopped_sending(self) -> bool:
+        """Whether the client has closed its sending side, and perhaps both: TCP does not tell. Does not wait."""
+        return bool(self._events(select.POLLRDHUP))
 
     def linger(self, seconds: float) -> None:
         """Ends the sending, and discards what the client sends until it ends its own, or the time is over.
@@ -102,11 +111,10 @@ class Connection:
         except BlockingIOError:
             raise TimeoutError from None
 
-    def _send_what_fits(self, data: bytes) -> int:
-        try:
-            return self._socket.send(data, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
+    def _events(self, wanted: int) -> list[tuple[int, int]]:
+        poll = select.poll()
+        poll.register(self._socket, wanted)
+        return poll.poll(0)
 
     def _wait_for_room(self, seconds: float) -> None:
         _check_time_left(seconds)
@@ -148,6 +156,13 @@ class TlsConnection(Connection):
         _check_time_left(seconds)
         self._socket.settimeout(seconds)
         self._socket.sendall(data)
+
+    def send_at_once(self, data: bytes) -> int:
+        self._socket.settimeout(0)
+        try:
+            return self._socket.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
 
     def _end_sending(self, seconds: float) -> None:
         _check_time_left(seconds)

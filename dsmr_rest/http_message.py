@@ -29,6 +29,8 @@ FIELD_LIMIT = 100
 RETRY_AFTER = 5
 """Seconds after which a client is advised to try again when there is no reading."""
 ALLOWED_METHODS = 'GET, HEAD, OPTIONS'
+BEGINNING_OF_RESPONSES = b'HTTP/1.1 '
+"""What every response begins with, whatever its status."""
 DATES_KEPT = 64
 """Dates that http_date() remembers: within a second, all responses have the same few."""
 
@@ -128,9 +130,9 @@ class Response:
         has_length = self.events is None and self.status not in _STATUSES_WITHOUT_BODY
         if has_length:
             all_fields['Content-Length'] = str(len(self.body))
-        lines = [f'HTTP/1.1 {self.status.value} {self.status.phrase}']
+        lines = [f'{self.status.value} {self.status.phrase}']
         lines += [f'{name}: {value}' for name, value in all_fields.items()]
-        return '\r\n'.join([*lines, '', '']).encode('latin-1')
+        return BEGINNING_OF_RESPONSES + '\r\n'.join([*lines, '', '']).encode('latin-1')
 
 
 def problem(fault: Fault, detail: str, headers: Mapping[str, str] | None = None) -> Response:

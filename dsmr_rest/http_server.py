@@ -25,6 +25,7 @@ from dsmr_rest.config import ConfigError, ServerSettings
 from dsmr_rest.connection import connection_of, disconnect
 from dsmr_rest.faults import Fault, NotWantedError
 from dsmr_rest.http_message import (
+    BEGINNING_OF_RESPONSES,
     TOO_MANY_CONNECTIONS,
     HttpError,
     Request,
@@ -250,6 +251,8 @@ class RequestHandler(BaseRequestHandler):
         self._connection = connection_of(self.request)
         self._received = b''  # what the client has sent of its next requests
         self._may_send_more = True  # whether the client may send something after its last response
+        self._is_waiting = False  # whether the client has sent a request and no response has begun
+        self._begun = 0  # how many bytes of the response to it have been sent before it was known
 
     def handle(self) -> None:
         # The client has disconnected or does not take its response in time, which needs no log line.
@@ -277,7 +280,8 @@ class RequestHandler(BaseRequestHandler):
             header_section = self._receive_header_section()
             if header_section is None:
                 return False
-            request = parse_request(header_section, self._connection.is_connected)
+            request = parse_request(header_section, self._is_client_there)
+            self._is_waiting = True
             response = self._respond(request)
         except HttpError as error:
             response = error.response
@@ -335,6 +339,21 @@ class RequestHandler(BaseRequestHandler):
             detail = f'a request must arrive completely within {self.request_time:g} s'
             raise HttpError(Fault.REQUEST_TIMEOUT, detail) from None
 
+    def _is_client_there(self) -> bool:
+        """Whether the client of the request is still waiting, as far as that is known. Does not wait.
+
+        A client that has closed its sending side may be waiting for its response (`nc -N`), or have closed both sides
+        (curl after its timeout): to the server the two look alike. So it is sent what every response begins with. A
+        client that is gone refuses that with a reset, which the next check sees; one that is waiting notices nothing.
+        """
+        try:
+            if self._is_waiting and self._connection.has_stopped_sending():
+                unsent = BEGINNING_OF_RESPONSES[self._begun :]
+                self._begun += self._connection.send_at_once(unsent)
+        except OSError:
+            return False
+        return self._connection.is_connected()
+
     def _send(self, request: Request | None, response: Response) -> bool:
         """Sends a response. True when the connection is kept alive for another request."""
         is_endless = response.events is not None
@@ -342,12 +361,14 @@ class RequestHandler(BaseRequestHandler):
         keep_alive = request is not None and request.keep_alive and not is_last
         has_body = request is None or request.method != 'HEAD'
         self._may_send_more = request is None or not request.is_last
+        self._is_waiting = False
         self.server.application.count(response)
         self._log(request, response)
         data = response.header_section(self.server.header_fields(keep_alive=keep_alive))
         if has_body:
             data += response.body
-        self._connection.send(data, SEND_TIME)
+        self._connection.send(data[self._begun :], SEND_TIME)
+        self._begun = 0
         if response.events is not None and has_body:
             for event in response.events:
                 self._connection.send(event, SEND_TIME)

@@ -7,13 +7,21 @@ import signal
 import socket
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from conftest import Server, StartServer, new_meter, receive_all, reset, wait_for
+from conftest import (
+    Server,
+    StartServer,
+    new_meter,
+    receive_all,
+    reset,
+    split_responses,
+    wait_for,
+)
 from telegrams import from_lines
 
 from dsmr_rest.printable import printable
@@ -89,15 +97,23 @@ def waiting_client(server: Server, stack: ExitStack) -> socket.socket:
     return client
 
 
-def test_clients_that_reset_free_their_places(start_server: StartServer) -> None:
-    """Clients that ask a silent meter and reset do not keep others out for longer than a second or so."""
+def close_both_sides(client: socket.socket) -> None:
+    """Disconnects as curl does when its patience ends: the server sees only that the client sends no more."""
+    client.close()
+
+
+@pytest.mark.parametrize('leave', [reset, close_both_sides])
+def test_clients_that_leave_free_their_places(
+    leave: Callable[[socket.socket], None], start_server: StartServer
+) -> None:
+    """Clients that ask a silent meter and leave do not keep others out for longer than a second or so."""
     with new_meter(source=lambda: b'') as meter:
         server = start_server(meter.port, meter={'timeout': 3600}, server={'max_connections': 8})
         with ExitStack() as stack:
             clients = [waiting_client(server, stack) for _ in range(8)]
             wait_for(lambda: server.get('/', {'Prefer': 'wait=0'}).status == 503)
             for client in clients:
-                reset(client)
+                leave(client)
         wait_for(lambda: server.get('/', {'Prefer': 'wait=0'}).status == 504)
         wait_for(lambda: server.health['waitingRequests'] == 0)
 
@@ -126,13 +142,14 @@ def test_a_full_server_still_says_why(start_server: StartServer) -> None:
 def test_a_client_that_only_closed_its_sending_side_is_waited_for(
     start_server: StartServer,
 ) -> None:
-    """A half-closed connection (printf … | nc -N) still gets its response, however long that takes."""
+    """A half-closed connection (printf … | nc -N) still gets its responses, each whole, however long that takes."""
     telegram = from_lines('1-0:1.7.0(00.355*kW)')
     with new_meter(interval=0.2, source=lambda: telegram) as meter:
         meter.hush()
         server = start_server(meter.port)
         with socket.create_connection(('127.0.0.1', server.port), 15) as client:
-            client.sendall(b'GET /telegram HTTP/1.1\r\n' + HOST + b'\r\n')
+            request = b'GET /telegram HTTP/1.1\r\n' + HOST + b'\r\n'
+            client.sendall(request * 2)
             client.shutdown(socket.SHUT_WR)
             wait_for(lambda: server.health['waitingRequests'] == 1)
             began = time.monotonic()
@@ -141,7 +158,23 @@ def test_a_client_that_only_closed_its_sending_side_is_waited_for(
             assert server.health['waitingRequests'] == 1
             meter.silent = False
             received = receive_all(client)
-    assert received.endswith(telegram)
+    responses = split_responses(received)
+    assert [response.body for response in responses] == [telegram] * 2
+
+
+def test_a_stream_of_a_client_that_stopped_sending_is_unchanged(
+    start_server: StartServer,
+) -> None:
+    """A half-closed client of /stream gets the response once, and then nothing but events."""
+    with new_meter(interval=0.2) as meter:
+        server = start_server(meter.port)
+        with socket.create_connection(('127.0.0.1', server.port), 15) as client:
+            client.sendall(b'GET /stream HTTP/1.1\r\n' + HOST + b'\r\n')
+            client.shutdown(socket.SHUT_WR)
+            received = b''
+            while received.count(b'id: ') < 5:
+                received += client.recv(65536)
+    assert received.count(b'HTTP/1.1') == 1
 
 
 def next_event(stream: BinaryIO) -> bytes:
