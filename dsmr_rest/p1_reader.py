@@ -42,7 +42,7 @@ LONGEST_ROUND = 2 * TICK
 """Seconds from one read to the next: bytes may gather for a TICK, and a read may wait for one."""
 STALL_TIME = 1.0
 """Seconds beyond those that reading takes, after which what arrived meanwhile is of unknown age."""
-END_IN_SIGHT = 48
+END_IN_SIGHT = 16
 """Bytes before the expected end of a telegram from which each arrival is read at once; before that they gather.
 
 Weighed by `python -m benchmarks`, which has arrivals of 16 and of 180 bytes: delay on one side, CPU on the other.
