@@ -17,6 +17,8 @@ from benchmarks.usage import threads
 
 DRAIN_PAUSE = 0.05
 """Seconds between two reads of all open streams."""
+FLOOR_THREADS = 2
+"""Threads of the bare floor without clients: one reads stdin, one accepts."""
 RELEASE_PAUSE = 0.1
 """Seconds in which a thread of the bare floor begins to wait."""
 
@@ -101,9 +103,8 @@ def delays(line: Line, port: int, clients: int) -> list[float]:
 
 def delays_of_bare_floor(floor: subprocess.Popen[bytes], port: int, clients: int) -> list[float]:
     """The same for the bare floor, from the moment at which it is told to send the responses."""
-    threads_before = threads(floor.pid)
     requests = [PendingRequest(port, '/next') for _ in range(clients)]
-    while threads(floor.pid) < threads_before + clients:
+    while threads(floor.pid) < FLOOR_THREADS + clients:
         time.sleep(RELEASE_PAUSE)
     time.sleep(RELEASE_PAUSE)  # until the last thread waits
     released = time.monotonic()
