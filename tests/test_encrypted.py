@@ -255,7 +255,8 @@ def test_no_frame_is_decrypted_unless_its_tag_is_verified(
 def test_the_server_reports_a_telegram_that_is_not_valid_as_such(start_server: StartServer) -> None:
     """The response, /health, /metrics and the log have the same code, and none of them blames the line."""
     with meter(cycle([cipher_frame(WRONG_CHECKSUM)]), interval=0.2) as simulated:
-        server = start_server(simulated.port, meter={'decryption_key': KEY.hex(), 'timeout': 1})
+        settings = {'decryption_key': KEY.hex(), 'timeout': 1, 'line': '115200 8N1'}
+        server = start_server(simulated.port, meter=settings)
         response = server.get('/')
         health = server.get('/health').json
         scrape = server.get('/metrics').body.decode()
@@ -281,7 +282,9 @@ def test_telegrams_that_are_not_valid_among_others_are_no_checksum_trouble(
     """While other telegrams are served they are only counted: the log does not say that telegrams arrive damaged."""
     frames = cycle([cipher_frame(WRONG_CHECKSUM, counter=2), FIRST])
     with meter(frames) as simulated:
-        server = start_server(simulated.port, meter={'decryption_key': KEY.hex(), 'keep_open': 30})
+        # A line that never pauses can be taken for one of another speed; so the speed is set.
+        settings = {'decryption_key': KEY.hex(), 'keep_open': 30, 'line': '115200 8N1'}
+        server = start_server(simulated.port, meter=settings)
         wait_for(lambda: server.health['counters']['invalidTelegrams'] > 2)
         assert server.get('/').status == 200
         assert 'checksum' not in server.log
