@@ -87,17 +87,14 @@ class Connection:
         return bool(self._events(select.POLLRDHUP))
 
     def linger(self, seconds: float) -> None:
-        """Ends the sending, and discards what the client sends until it ends its own, or the time is over.
+        """Ends the sending, and discards what the client sends until it ends its own.
 
         To close at once would destroy what has been sent before the client has read it (RFC 9112 9.6).
         """
         deadline = time.monotonic() + seconds
         self._end_sending(seconds)
-        seconds_left = seconds
-        while seconds_left > 0:
-            if not self._receive_plain(seconds_left):
-                return
-            seconds_left = deadline - time.monotonic()
+        while self._receive_plain(deadline - time.monotonic()):
+            pass  # what a client sends after its last response is not read
 
     def _end_sending(self, _seconds: float) -> None:
         self._socket.shutdown(socket.SHUT_WR)
@@ -144,17 +141,15 @@ class TlsConnection(Connection):
     _socket: ssl.SSLSocket
 
     def shake_hands(self, seconds: float) -> None:
-        self._socket.settimeout(seconds)
+        self._set_timeout(seconds)
         self._socket.do_handshake()
 
     def receive(self, seconds: float) -> bytes:
-        _check_time_left(seconds)
-        self._socket.settimeout(seconds)
+        self._set_timeout(seconds)
         return self._socket.recv(RECEIVE_SIZE)
 
     def send(self, data: bytes, seconds: float) -> None:
-        _check_time_left(seconds)
-        self._socket.settimeout(seconds)
+        self._set_timeout(seconds)
         self._socket.sendall(data)
 
     def send_at_once(self, data: bytes) -> int:
@@ -165,13 +160,15 @@ class TlsConnection(Connection):
             return 0
 
     def _end_sending(self, seconds: float) -> None:
-        _check_time_left(seconds)
-        self._socket.settimeout(seconds)
+        self._set_timeout(seconds)
         with suppress(OSError):
             self._socket.unwrap()  # tells the client that nothing is missing (RFC 9112 9.8)
         socket.socket.shutdown(self._socket, socket.SHUT_WR)
 
     def _receive_plain(self, seconds: float) -> bytes:
+        self._set_timeout(seconds)
+        return socket.socket.recv(self._socket, RECEIVE_SIZE)
+
+    def _set_timeout(self, seconds: float) -> None:
         _check_time_left(seconds)
         self._socket.settimeout(seconds)
-        return socket.socket.recv(self._socket, RECEIVE_SIZE)

@@ -216,7 +216,7 @@ class HttpServer(Listener, ThreadingHTTPServer):
             response = TOO_MANY_CONNECTIONS
             data = response.header_section(self.header_fields(keep_alive=False)) + response.body
             with suppress(OSError):
-                request.send(data, socket.MSG_DONTWAIT)
+                connection_of(request).send_at_once(data)
         self.shutdown_request(request)
 
     def _refuse(self, request: socket.socket, client_address: Any) -> None:
@@ -230,9 +230,8 @@ class HttpServer(Listener, ThreadingHTTPServer):
 
     def shutdown_request(self, request: Any) -> None:
         self.places.leave(request)
-        self.close_request(
-            request
-        )  # nothing else refers to the socket, so this ends the connection as well
+        # Nothing else refers to the socket, so this ends the connection as well.
+        self.close_request(request)
 
 
 class RequestHandler(BaseRequestHandler):

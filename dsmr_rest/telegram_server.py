@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
+from dsmr_rest.connection import connection_of
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.listener import Listener
 from dsmr_rest.meter import Meter
@@ -66,6 +67,9 @@ class TelegramHandler(BaseRequestHandler):
     server: TelegramServer
     request: socket.socket
 
+    def setup(self) -> None:
+        self._connection = connection_of(self.request)
+
     def handle(self) -> None:
         is_admitted = self.server.places.take(TELEGRAM_CLIENTS)
         self.server.note_admission(is_full=not is_admitted)
@@ -89,7 +93,7 @@ class TelegramHandler(BaseRequestHandler):
                     return
                 time.sleep(RETRY_PAUSE)
                 continue
-            self._send(latest.telegram)
+            self._connection.send(latest.telegram, SEND_TIME)
 
     def _next_reading(self, latest: Reading | None) -> Reading:
         meter = self.server.meter
@@ -97,15 +101,10 @@ class TelegramHandler(BaseRequestHandler):
             max_age=0, after=latest, keep_open=self.server.keep_open, is_wanted=self._is_connected
         )
 
-    def _send(self, telegram: bytes) -> None:
-        self.request.settimeout(SEND_TIME)
-        self.request.sendall(telegram)
-
     def _is_connected(self) -> bool:
         """Discards what the client has sent. Does not wait."""
-        self.request.setblocking(False)
         try:
-            received = self.request.recv(DISCARD_SIZE)
+            received = self.request.recv(DISCARD_SIZE, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return True
         except OSError:
