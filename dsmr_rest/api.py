@@ -7,7 +7,6 @@ routes and of the meter into problem details. It does not know connections, and 
 import base64
 import socket
 from collections.abc import Mapping
-from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import unquote
 
@@ -94,7 +93,7 @@ class Api:
         if not may_wait:
             if waits_for_telegram(path):
                 return TOO_MANY_CONNECTIONS
-            request = replace(request, headers={**request.headers, 'prefer': 'wait=0'})
+            request = request._replace(headers={**request.headers, 'prefer': 'wait=0'})
         route = self._routes.get(path, part_of_reading)
         return route(self._service, request)
 

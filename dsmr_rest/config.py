@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from dsmr_rest.serial_line import BAUD_RATES
@@ -40,8 +40,7 @@ class NotAllowedError(Exception):
     """What is allowed instead of a value: 'must be …'."""
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """How the text of a setting in config.ini becomes its value.
 
     `parse` returns the value of a text that is not empty, or raises NotAllowedError. The text of a file is a path
@@ -345,8 +344,7 @@ def _section(
     return _Section(path, name, texts, settings, credentials)
 
 
-@dataclass(frozen=True)
-class _Section:
+class _Section(NamedTuple):
     """One section of the file at `path`: the texts in it, and the settings that it may have."""
 
     path: Path

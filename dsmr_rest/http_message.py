@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dsmr_rest.faults import Fault
 
@@ -62,8 +62,7 @@ def always() -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One request.
 
     `path` is still percent-encoded and without its query. `host` is the host that the request is addressed to, in lower

@@ -16,10 +16,9 @@ Here a line that cannot be read raises UnreadableLineError and nothing else.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from dsmr_parser.parsers import (
@@ -209,8 +208,7 @@ def _values_and_units(groups: Groups, conversions: Conversions) -> list[ValueAnd
     return list(map(_value_and_unit, groups, conversions))
 
 
-@dataclass(frozen=True)
-class _Quantity:
+class _Quantity(NamedTuple):
     """`(value*unit)`: {"value", "unit"}. Further groups must be readable, and are not served."""
 
     conversions: Conversions
@@ -221,8 +219,7 @@ class _Quantity:
         return {'value': value, 'unit': unit}
 
 
-@dataclass(frozen=True)
-class _TimedQuantity:
+class _TimedQuantity(NamedTuple):
     """`(time)(value*unit)`: {"datetime", "value", "unit"}."""
 
     conversions: Conversions
@@ -234,8 +231,7 @@ class _TimedQuantity:
         return {'datetime': time, 'value': value, 'unit': unit}
 
 
-@dataclass(frozen=True)
-class _TimedQuantityOfDsmr2:
+class _TimedQuantityOfDsmr2(NamedTuple):
     """`(time)(status)(minutes)(number of values)(code)(unit)(value)` of DSMR 2.2: {"datetime", "value", "unit"}."""
 
     conversions: Conversions
@@ -247,8 +243,7 @@ class _TimedQuantityOfDsmr2:
         return {'datetime': time, 'value': value, 'unit': unit}
 
 
-@dataclass(frozen=True)
-class _FailureLog:
+class _FailureLog(NamedTuple):
     """`(count)(code)` and `(time)(duration*s)` for each power failure: {"buffer_length", "buffer_type", "buffer"}.
 
     The code says what the entries are. A meter without failures may send `()` alone.
@@ -277,7 +272,6 @@ class _FailureLog:
         return {'buffer_length': count, 'buffer_type': code, 'buffer': entries}
 
 
-@dataclass(frozen=True)
 class _PeakHistory:
     """`(count)(code)(code)` and `(month)(time)(value*unit)` for each monthly peak (e-MUCS 1.7).
 

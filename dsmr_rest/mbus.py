@@ -7,13 +7,12 @@ device is shown.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dsmr_rest.quantities import Item, time_of
 
 
-@dataclass(frozen=True)
-class DeviceKind:
+class DeviceKind(NamedTuple):
     """What a kind of M-Bus device is called: its name as it is shown, and HomeWizard's, empty where it has none."""
 
     name: str

@@ -7,8 +7,7 @@ the telegram's unit. Histories (power failure log, past peaks) are not metrics.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
@@ -39,8 +38,7 @@ _SUFFIXES = {'counter': '_total', 'info': '_info'}
 """What a sample's name has after its family's, by the family's type (OpenMetrics 1.0)."""
 
 
-@dataclass(frozen=True)
-class _Definition:
+class _Definition(NamedTuple):
     """The metric family of one quantity: samples of parts have the label, the sample of the total has none."""
 
     name: str
@@ -164,9 +162,8 @@ def _server(reading: Reading | None, age: float | None) -> Iterator[Metric]:
 
 
 def _line(counters: LineCounters) -> Iterator[Metric]:
-    for field in fields(counters):
-        value = getattr(counters, field.name)
-        yield _single(f'dsmr_{field.name}', LINE_COUNTER_HELP[field.name], value, 'counter')
+    for name, count in counters._asdict().items():
+        yield _single(f'dsmr_{name}', LINE_COUNTER_HELP[name], count, 'counter')
 
 
 def _single(name: str, help_text: str, value: float, family_type: str = 'gauge') -> Metric:

@@ -130,6 +130,7 @@ def camel_case(name: str) -> str:
     return ''.join([first, *capitalized])
 
 
+@cache
 def possible_keys() -> frozenset[str]:
     """Every key that a document can have at its top, whatever the specification."""
     keys = {camel_case(name) for name in value_names()}

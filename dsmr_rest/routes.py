@@ -8,7 +8,6 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ _NO_STORE = {'Cache-Control': 'no-store'}
 
 _LIST_INDEX = re.compile(r'0|[1-9][0-9]{0,8}')  # RFC 6901 4: no leading zeros
 _SECONDS = re.compile(r'[0-9]{1,4}(\.[0-9]{1,9})?')
-_FIRST_KEYS = possible_keys()
 
 
 class Service:
@@ -120,7 +118,7 @@ def part_of_reading(service: Service, request: Request) -> Response:
         keys = _pointer_keys(request.path)
     except UnicodeDecodeError:
         raise not_found from None
-    if keys[0] not in _FIRST_KEYS:
+    if keys[0] not in possible_keys():
         raise not_found
     reading = service.reading(request)
     try:
@@ -202,7 +200,7 @@ def _last_reading(reading: Reading | None) -> dict[str, Any]:
 
 def _counters(service: Service) -> dict[str, Any]:
     counters: dict[str, Any] = {}
-    for name, count in asdict(service.meter.counters).items():
+    for name, count in service.meter.counters._asdict().items():
         counters[camel_case(name)] = count
     counters['errorsByCode'] = service.meter.errors.counts()
     counters['requestsByStatus'] = service.responses.counts()
@@ -336,7 +334,7 @@ def waits_for_telegram(path: str) -> bool:
         return False
     _, _, pointer = path.partition('/')
     first_key, _, _ = pointer.partition('/')
-    return path in ROUTES or path in HOMEWIZARD_ROUTES or first_key in _FIRST_KEYS
+    return path in ROUTES or path in HOMEWIZARD_ROUTES or first_key in possible_keys()
 
 
 def _static(body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> Route:

@@ -3,7 +3,8 @@
 Values only: this module does not know how a port is opened or read.
 """
 
-from dataclasses import dataclass, fields, replace
+from operator import sub
+from typing import NamedTuple
 
 BAUD_RATES = {'115200 8N1': 115200, '115200 7E1': 115200, '9600 7E1': 9600}
 """The baud rate of each line setting: 115200 8N1 since DSMR 4, 9600 7E1 in DSMR 2.2 and 3."""
@@ -13,8 +14,7 @@ LONGEST_SILENCE = 11.0
 """Seconds. Meters send at least every 10 s (DSMR 2.2 to 4.x): a longer silence means another baud rate or no peer."""
 
 
-@dataclass(frozen=True)
-class LineCounters:
+class LineCounters(NamedTuple):
     """What happened on the line since the start of the program."""
 
     received_bytes: int = 0
@@ -28,12 +28,10 @@ class LineCounters:
 
     def since(self, before: 'LineCounters') -> 'LineCounters':
         """The counts that were added after `before` was taken."""
-        added = {}
-        for field in fields(self):
-            added[field.name] = getattr(self, field.name) - getattr(before, field.name)
-        return LineCounters(**added)
+        added = map(sub, self, before)
+        return LineCounters(*added)
 
     def plus(self, **added: int) -> 'LineCounters':
         """These counts with some more, such as plus(telegrams=1)."""
         sums = {name: getattr(self, name) + count for name, count in added.items()}
-        return replace(self, **sums)
+        return self._replace(**sums)

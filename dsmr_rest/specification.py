@@ -10,7 +10,7 @@ parsed: with a wrong specification they often can, under wrong names. No I/O, no
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dsmr_parser import telegram_specifications
 
@@ -65,8 +65,7 @@ def _exact_pattern(library_pattern: str) -> re.Pattern[str]:
     return re.compile(code + r'(?!\d)[^(]*\(')
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry of a specification: the lines it is for, their name in dsmr_parser, and their parser."""
 
     pattern: re.Pattern[str]
@@ -134,8 +133,7 @@ def value_names() -> frozenset[str]:
     return frozenset(names)
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The specification for a telegram, and which of its entries reads which line.
 
     `unsure` when it knows less than half of the telegram's lines; `unknown_codes` are those of the lines it does not
@@ -148,8 +146,7 @@ class Choice:
     unknown_codes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Signature:
+class _Signature(NamedTuple):
     """What the choice for a telegram depends on; equal for all telegrams of one meter."""
 
     header: str

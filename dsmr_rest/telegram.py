@@ -27,7 +27,7 @@ Bounds
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TELEGRAM_LIMIT = 16 * 1024
 """Bytes. The longest telegrams known (Belgian, 13 months; Luxembourg) are under 3 kB; a text message adds 2 kB."""
@@ -82,8 +82,7 @@ def crc16(data: bytes) -> int:
     return crc
 
 
-@dataclass(frozen=True)
-class Telegram:
+class Telegram(NamedTuple):
     """A whole telegram as on the wire, from '/' to the end of its last line."""
 
     raw: bytes
@@ -91,8 +90,7 @@ class Telegram:
     """None when the telegram has no checksum (DSMR 2.2 and 3)."""
 
 
-@dataclass(frozen=True)
-class EncryptedFrame:
+class EncryptedFrame(NamedTuple):
     """A DLMS general-global-cipher frame, from its tag on."""
 
     raw: bytes
@@ -141,7 +139,8 @@ class Framer:
     @property
     def pending(self) -> int:
         """Bytes of the telegram that has not ended; 0 between telegrams."""
-        if not self._telegram:
+        has_begun = self._telegram or self._unfinished_line.startswith(b'/')
+        if not has_begun:
             return 0
         return len(self._telegram) + len(self._unfinished_line)
 
