@@ -2,10 +2,15 @@
 
 A serial port has one reader, so requests cannot each open it. Instead, a request becomes a waiter: it counts itself in
 and sleeps on the one Condition. The first waiter starts the reading thread, which opens the port. Every telegram, and
-every fault of the port, is an event: it is handed to all who wait at that moment and wakes them. When nobody waits any
-more, and `keep_open` seconds have passed, the thread closes the port and ends; so nothing runs while nobody asks. A
-client that follows the meter (a stream) is a waiter that waits again and again; there is no queue per client, so a slow
-one skips to the newest reading.
+every fault of the port, is an event: it is handed to all who wait at that moment. When nobody waits any more, and
+`keep_open` seconds have passed, the thread closes the port and ends; so nothing runs while nobody asks. A client that
+follows the meter (a stream) is a waiter that waits again and again; there is no queue per client, so a slow one skips
+to the newest reading.
+
+An event wakes one waiter, and each waiter that has woken wakes the next. Hundreds that were woken at once would compete
+for the interpreter lock: those that want it ask for it every few milliseconds, and each time make the one that has it
+pass it on, which costs more than the responses do. The Condition wakes in the order in which it was waited on, and who
+waits for this event began before all who wait for the one after it, so none of them is left out.
 
 The reading thread is the only one that touches the port. Nothing blocks and nothing is rendered while the lock is held.
 This module does not know HTTP, nor how a telegram is read.
@@ -61,7 +66,7 @@ class Meter:
         self.reader = reader
         self.errors = Tally()
         self._settings = reader.settings
-        # Guards everything below. The reading thread wakes all waiters at each event; stop() wakes them too.
+        # Guards everything below. At each event the reading thread wakes the first waiter; stop() wakes them all.
         self._changed = threading.Condition()
         self._event = 0  # the number of events so far: telegrams and faults
         self._waiters = 0  # how many wait for the next event
@@ -200,13 +205,18 @@ class Meter:
         return MeterError(Fault.STOPPING, 'the server is stopping')
 
     def _sleep_until_event(self, seconds: float) -> bool:
-        """Sleeps until the next event; False when there is none within that time, or the meter is stopped."""
+        """Sleeps until the next event, and then wakes the next waiter.
+
+        False when there is no event within that time, or the meter is stopped.
+        """
         event = self._event
         self._start_reading()
         self._waiters += 1  # the next event sets it back to zero, for all waiters at once
         self._changed.wait_for(lambda: self._event != event or self._stopping, seconds)
         has_happened = self._event != event
-        if not has_happened:
+        if has_happened:
+            self._changed.notify()
+        else:
             self._waiters -= 1
         return has_happened
 
@@ -270,11 +280,11 @@ class Meter:
             return self._stopping or not is_needed
 
     def _hand_out(self, reading: Reading | None, fault: MeterError | None) -> None:
-        """Makes a reading or a fault the newest event and wakes all waiters. The lock is held."""
+        """Makes a reading or a fault the newest event, and wakes the first waiter. The lock is held."""
         if reading is not None:
             self._latest = reading
         self._fault = fault
         self._event += 1
         self._waiters = 0
         self._keep_open = 0.0
-        self._changed.notify_all()
+        self._changed.notify()

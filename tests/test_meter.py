@@ -16,7 +16,7 @@ from faulty_meter import FaultyMeter
 from telegrams import framed, from_lines, numbered
 
 from dsmr_rest.config import MeterSettings
-from dsmr_rest.faults import MeterError, NotWantedError
+from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter import POLL_PAUSE, Meter
 from dsmr_rest.meter_log import CALM
 from dsmr_rest.p1_reader import P1Reader
@@ -160,6 +160,35 @@ def arrived_at(seconds: float) -> Reading:
     """A reading that arrived at this monotonic time."""
     telegram = framed(from_lines('1-0:1.7.0(00.355*kW)'))
     return make_reading(telegram, Chooser('auto'), 0.0, seconds, encrypted=False)
+
+
+@pytest.mark.parametrize('result', ['reading', 'port_lost'])
+def test_one_event_ends_every_wait(result: str) -> None:
+    """All who wait get the reading, or the fault, when it is there, and not only at their deadlines."""
+    is_due = threading.Event()
+
+    def once() -> Iterator[Reading | None]:
+        while not is_due.wait(0.01):
+            yield None
+        is_due.clear()
+        if result == 'port_lost':
+            raise MeterError(Fault.PORT_LOST, 'pulled out')
+        yield from and_silence(iter([arrived_at(time.monotonic())]))
+
+    shared = Meter(ScriptedReader(once))
+    ended: list[str] = []
+
+    def wait(_: int) -> None:
+        ended.append(kind(outcome(shared, 60)))
+
+    with together(MANY, wait):
+        try:
+            wait_for(lambda: shared.waiters == MANY)
+            is_due.set()
+            wait_for(lambda: len(ended) == MANY)
+        finally:
+            shared.stop()
+    assert set(ended) == {result}
 
 
 def and_silence(readings: Iterator[Reading]) -> Iterator[Reading | None]:
