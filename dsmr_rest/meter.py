@@ -41,7 +41,11 @@ STOP_TIME = 1.0
 SLOW_INTERVAL = 2.0
 """Seconds between telegrams above which a meter is slow: up to DSMR 4 one is sent every 10 s, later every second."""
 CLIENT_CHECK = 0.25
-"""Seconds between two checks whether a waiter is still wanted."""
+"""Seconds between two checks whether a waiter is still wanted, when few wait."""
+LONGEST_CLIENT_CHECK = 0.8
+"""The same, when many wait: the place of a client that has disconnected must be free within a second."""
+CLIENT_CHECKS = 500
+"""Checks a second by all waiters together, as long as LONGEST_CLIENT_CHECK allows that."""
 POLL_PAUSE = 90.0
 """Seconds that a slow meter's port is kept open after a poll: by default, Prometheus polls every minute."""
 
@@ -62,6 +66,12 @@ class Tally:
         """All counts so far, in the order of their names."""
         with self._lock:
             return dict(sorted(self._counts.items()))
+
+
+def client_check_pause(waiters: int) -> float:
+    """Seconds between two checks whether a waiter is still wanted, when so many wait: a check costs a wake-up."""
+    pause = waiters / CLIENT_CHECKS
+    return min(max(CLIENT_CHECK, pause), LONGEST_CLIENT_CHECK)
 
 
 class Meter:
@@ -199,7 +209,7 @@ class Meter:
             if is_wanted is not None:
                 if not is_wanted():
                     raise NotWantedError
-                seconds = min(seconds, CLIENT_CHECK)
+                seconds = min(seconds, client_check_pause(self._waiters))
             if not self._sleep_until_event(seconds):
                 continue
             if self._fault is not None:

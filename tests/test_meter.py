@@ -17,7 +17,7 @@ from telegrams import framed, from_lines, numbered
 
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
-from dsmr_rest.meter import POLL_PAUSE, Meter
+from dsmr_rest.meter import POLL_PAUSE, Meter, client_check_pause
 from dsmr_rest.meter_log import CALM
 from dsmr_rest.p1_reader import P1Reader
 from dsmr_rest.reading import Reading, make_reading
@@ -621,6 +621,12 @@ def test_a_wait_ends_when_its_reading_is_not_wanted_any_more(start_meter: StartM
             assert isinstance(wanted.result(10), Reading)
         assert not shared.errors.counts()
         wait_for(lambda: is_free(meter.port))
+
+
+@pytest.mark.parametrize(('waiters', 'pause'), [(1, 0.25), (64, 0.25), (250, 0.5), (900, 0.8)])
+def test_many_waiters_check_their_clients_less_often(waiters: int, pause: float) -> None:
+    """Each check wakes a thread; still, a client that has disconnected is noticed within a second."""
+    assert client_check_pause(waiters) == pause
 
 
 def test_a_wait_that_nobody_wants_does_not_open_the_port(
