@@ -212,10 +212,10 @@ class Framer:
         if not self._telegram:
             return None
         self._telegram += line
-        if end:
-            return self._finish(end[1])
         if len(self._telegram) > TELEGRAM_LIMIT:
             self._drop()
+        elif end:
+            return self._finish(end[1])
         elif is_object:
             self._has_objects = True
         return None

@@ -611,6 +611,7 @@ def test_a_website_of_the_origin_may_read(locked: Server) -> None:
         assert response.headers['Access-Control-Allow-Origin'] == 'https://example.org'
     assert 'GET' in preflight.headers['Access-Control-Allow-Methods']
     assert 'authorization' in preflight.headers['Access-Control-Allow-Headers'].lower()
+    assert preflight.headers['Access-Control-Max-Age'] == str(24 * 3600)
 
 
 def test_other_websites_may_not_read(served: Server) -> None:

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from telegrams import at_8n1, cipher_frame, from_lines, of_version
 
 from dsmr_rest.simulated_meter import with_checksum
-from dsmr_rest.telegram import TELEGRAM_LIMIT, EncryptedFrame, Framer, Telegram, crc16
+from dsmr_rest.telegram import (
+    FRAME_LIMIT,
+    TELEGRAM_LIMIT,
+    EncryptedFrame,
+    Framer,
+    Telegram,
+    crc16,
+)
 
 LINES = ('1-3:0.2.8(50)', '1-0:1.8.1(000123.456*kWh)', '0-1:24.2.1(240115103000W)(00012.345*m3)')
 PLAIN = from_lines(*LINES)
@@ -209,6 +216,48 @@ def test_a_telegram_without_end_is_dropped_at_the_limit() -> None:
     assert framer.incomplete == 1
     assert framer.pending == 0
     assert raws(endless + NEXT) == [NEXT]
+
+
+def of_length(length: int) -> bytes:
+    """A telegram of so many bytes."""
+    head, _, _ = PLAIN.rpartition(b'!')
+    line = b'0-0:96.13.0()\r\n'
+    missing = length - len(PLAIN)
+    lines, rest = divmod(missing, len(line))
+    padding = b'x' * rest
+    return with_checksum(head + line * (lines - 1) + b'0-0:96.13.0(' + padding + b')\r\n')
+
+
+def test_a_telegram_may_be_as_long_as_the_limit() -> None:
+    """One byte more is too many, wherever in the telegram it is; what follows is found."""
+    longest = of_length(TELEGRAM_LIMIT)
+    assert len(longest) == TELEGRAM_LIMIT
+    assert raws(longest + NEXT) == [longest, NEXT]
+    assert raws(of_length(TELEGRAM_LIMIT + 1) + NEXT) == [NEXT]
+
+
+def test_a_frame_may_be_as_long_as_the_limit() -> None:
+    """A head that announces one byte more does not begin a frame."""
+    head_size = 13  # tag, system title with its length, and the length of what follows
+    for length, is_found in ((FRAME_LIMIT, True), (FRAME_LIMIT + 1, False)):
+        announced = length - head_size
+        head = b'\xdb\x08abcdefgh\x82' + announced.to_bytes(2, 'big')
+        # The security control counts in the announced length.
+        frame = head + b'\x30' + b'.' * (announced - 1)
+        found = feed(Framer(), [frame + b'.'])
+        assert (len(found) == 1) == is_found
+
+
+def test_which_bytes_are_text() -> None:
+    """Printable ASCII, CR and LF, as they are and at 7E1, where the parity bit makes the number of ones even."""
+    for byte in range(256):
+        framer = Framer()
+        framer.feed(bytes([byte]))
+        character = chr(byte & 0x7F)
+        is_printable = character.isprintable() or character in '\r\n'
+        has_parity = byte.bit_count() % 2 == 0
+        is_text = is_printable and (byte < 0x80 or has_parity)
+        assert framer.unprintable == int(not is_text), byte
 
 
 MEGABYTE = 1_000_000
