@@ -223,11 +223,12 @@ class ReadingStream:
 
     The stream is a waiter of the Meter that waits again after each reading. When there is no reading it reports a
     problem, once for each kind of fault in a row, and keeps trying: a fault of the port comes at once, so it pauses for
-    STREAM_RETRY between attempts. It ends when the meter is stopped.
+    STREAM_RETRY between attempts. It ends when the meter is stopped. `beat` is in seconds, see STREAM_BEAT.
     """
 
-    def __init__(self, service: Service, request: Request) -> None:
+    def __init__(self, service: Service, request: Request, beat: float = STREAM_BEAT) -> None:
         self._service = service
+        self._beat = beat
         self._is_wanted = request.is_wanted
         self._keep_open = max(STREAM_RETRY, service.meter.reader.settings.keep_open)
 
@@ -243,7 +244,7 @@ class ReadingStream:
                 if error.fault is Fault.STOPPING:
                     return
                 is_news = error.fault is not reported
-                is_quiet = time.monotonic() - last_event >= STREAM_BEAT
+                is_quiet = time.monotonic() - last_event >= self._beat
                 if not (is_news or is_quiet):
                     time.sleep(STREAM_RETRY)
                     continue
@@ -263,7 +264,7 @@ class ReadingStream:
     def _next_reading(self, latest: Reading | None, last_event: float) -> Reading:
         """The next reading, if it arrives before it is time for a comment. Raises MeterError."""
         now = time.monotonic()
-        deadline = min(now + self._service.timeout, last_event + STREAM_BEAT)
+        deadline = min(now + self._service.timeout, last_event + self._beat)
         deadline = max(deadline, now + STREAM_RETRY)
         return self._service.meter.read(
             deadline, max_age=0, after=latest, keep_open=self._keep_open, is_wanted=self._is_wanted
