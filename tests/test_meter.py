@@ -320,6 +320,40 @@ def test_a_poll_keeps_the_port_of_a_slow_meter_open(interval: float, *, is_kept:
     assert POLL_PAUSE > 60, 'Prometheus polls every minute by default'
 
 
+def test_the_first_poll_waits_for_a_telegram(
+    start_meter: StartMeter, meter: SimulatedMeter
+) -> None:
+    """Before the first reading there is none in memory, and no interval is known."""
+    shared = start_meter(meter.port)
+    began = time.monotonic()
+    assert shared.poll(began + 10).arrived >= began
+
+
+def test_a_poll_gets_no_reading_from_before_a_long_silence() -> None:
+    """The time between the last two telegrams is not that between any two when the meter was silent for an hour."""
+    now = time.monotonic()
+    old = [arrived_at(now - 3620), arrived_at(now - 20)]
+    new = arrived_at(now + 3600)
+    is_polled = threading.Event()
+
+    def script() -> Iterator[Reading | None]:
+        yield from old
+        while not is_polled.is_set():
+            yield None
+            time.sleep(0.01)
+        yield from and_silence(iter([new]))
+
+    shared = Meter(ScriptedReader(script))
+    shared.open(10)
+    wait_for(lambda: shared.latest is old[1])
+    with ThreadPoolExecutor(1) as pool:
+        polled = pool.submit(shared.poll, time.monotonic() + 10)
+        wait_for(lambda: shared.waiters or polled.done())
+        is_polled.set()
+        assert polled.result() is new
+    shared.stop()
+
+
 # Deadlines and faults
 
 
