@@ -22,8 +22,8 @@ Imports run one way, from the commands down:
     -> specification, mbus -> line_parser, telegram, quantities
 
 config, serial_line and faults may be imported from anywhere above them, http_message only by the HTTP modules, and
-connection only by the two servers. summary, which --check prints, knows only config. take_one_reading begins at
-p1_reader.
+connection only by the two servers. summary, which --check prints, knows only config; command_line, which both commands
+share, knows config and simulated_meter. take_one_reading begins at p1_reader.
 """
 
 __version__ = '1.0.0'

@@ -8,6 +8,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -338,12 +339,24 @@ def waits_for_telegram(path: str) -> bool:
     return path in ROUTES or path in HOMEWIZARD_ROUTES or first_key in possible_keys()
 
 
-def _static(body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> Route:
-    """A route for a body that never changes, which a client may keep and revalidate (RFC 9110 13.1.2)."""
-    tag = f'"{zlib.crc32(body):08x}"'
-    fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
+def openapi_document() -> bytes:
+    """The description of this HTTP interface (OpenAPI 3.1)."""
+    return Path(__file__).with_name('openapi.json').read_bytes()
+
+
+def _static(
+    load: Callable[[], bytes], content_type: str, headers: Mapping[str, str] | None = None
+) -> Route:
+    """A route for a body that never changes, which a client may keep and revalidate (RFC 9110 13.1.2).
+
+    It is loaded with the first request, because most servers are never asked for it.
+    """
+    load_once = cache(load)
 
     def route(_: Service, request: Request) -> Response:
+        body = load_once()
+        tag = f'"{zlib.crc32(body):08x}"'
+        fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
         known_tags = request.headers.get('if-none-match', '')
         is_known = known_tags == '*' or tag in known_tags
         if is_known:
@@ -359,10 +372,8 @@ ROUTES: dict[str, Route] = {
     '/stream': stream,
     '/metrics': metrics,
     '/health': health,
-    '/dashboard': _static(dashboard_page(), 'text/html; charset=utf-8', DASHBOARD_POLICY),
-    '/openapi.json': _static(
-        Path(__file__).with_name('openapi.json').read_bytes(), 'application/json'
-    ),
+    '/dashboard': _static(dashboard_page, 'text/html; charset=utf-8', DASHBOARD_POLICY),
+    '/openapi.json': _static(openapi_document, 'application/json'),
 }
 _AT_ONCE = ('/health', '/dashboard', '/openapi.json')
 HOMEWIZARD_ROUTES: dict[str, Route] = {

@@ -242,10 +242,12 @@ def test_an_announcement_without_a_reading_does_not_delay_the_end(
 
 
 def without_settings_file(folder: Path, option: str) -> str:
-    """What the command prints when it is in this folder, alone: without a config.ini beside it."""
+    """What the command prints when it and its package are in this folder, without a config.ini beside them."""
     script = folder / 'dsmr_rest_server.py'
     shutil.copy(SERVER_COMMAND[1], script)
-    ended = finished(sys.executable, str(script), option, PYTHONPATH=str(ROOT))
+    package = 'dsmr_rest'
+    shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns('__pycache__'))
+    ended = finished(sys.executable, str(script), option)
     assert (ended.returncode, ended.stderr) == (0, '')
     return ended.stdout
 
