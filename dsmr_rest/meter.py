@@ -7,15 +7,15 @@ every fault of the port, is an event: it is handed to all who wait at that momen
 follows the meter (a stream) is a waiter that waits again and again; there is no queue per client, so a slow one skips
 to the newest reading.
 
-An event wakes one waiter, and each waiter that has woken wakes the next. Hundreds that were woken at once would compete
-for the interpreter lock: those that want it ask for it every few milliseconds, and each time make the one that has it
-pass it on, which costs more than the responses do. The Condition wakes in the order in which it was waited on, and who
-waits for this event began before all who wait for the one after it, so none of them is left out.
+An event wakes one waiter, and each waiter that has woken wakes the next. Hundreds woken at once would compete for the
+interpreter lock: each thread that wants it asks for it every few milliseconds and makes its holder pass it on, which
+costs more than the responses do. A Condition wakes threads in the order in which they began to wait, and all who wait
+for one event began before those who wait for the next. So the chain reaches everyone.
 
-What hundreds of waiters pay for, as py-spy shows it: the threads that have woken mostly wait, for this Condition, for
-the interpreter lock, and then for the kernel to take their responses. While they have the interpreter lock, waking the
-next waiter and releasing the Condition take the largest share, and making the header section the next. The rest is
-spread over so many small steps that only fewer threads would make it less.
+Where the time of hundreds of waiters goes, according to py-spy: threads that have woken mostly wait, for this
+Condition, for the interpreter lock, and then for the kernel to take their responses. While they hold the interpreter
+lock, waking the next waiter and releasing the Condition take the largest share, followed by making the header section.
+The rest is spread over many small steps, so only fewer threads would make a difference.
 
 The reading thread is the only one that touches the port. Nothing blocks and nothing is rendered while the lock is held.
 This module does not know HTTP, nor how a telegram is read.
