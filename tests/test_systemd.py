@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, wait_for
+from pages import OPERATIONS, section_of
 from system_packages import program
 
 INSTALLED = Path('/opt/dsmr-rest-server')
@@ -226,3 +227,28 @@ def test_a_cable_may_be_plugged_in_after_the_start(machine: Machine) -> None:
     """The unit loads the drivers of USB cables before systemd looks them up, so their devices are never denied."""
     with without_usb_driver(machine):
         assert machine.serve(TERMINAL)['code'] == 'meter_silent'
+
+
+def commands_with_systemd(heading: str) -> list[str]:
+    """The commands that a section of docs/operations.md has for systemd, without sudo: root runs them here."""
+    _, found, rest = section_of(OPERATIONS, heading).partition('With systemd:\n\n')
+    assert found
+    lines = [line.strip() for line in rest.splitlines() if line.startswith('    ')]
+    return [line.replace('sudo ', '') for line in lines]
+
+
+def test_the_unit_is_restarted_and_uninstalled_as_the_page_says(machine: Machine) -> None:
+    """After an upgrade the unit starts anew and reads; after the last command nothing of it is left. Runs last."""
+    machine.serve(METER_PORT)
+    log_before = machine.log()
+    *_, restart = commands_with_systemd('Upgrade')
+    machine.run('sh', '-c', restart)
+    wait_for(lambda: machine.log() != log_before and 'serving' in machine.log(), 30)
+    assert machine.run('systemctl', 'is-active', UNIT).strip() == 'active'
+    for command in commands_with_systemd('Uninstall'):
+        machine.run('sh', '-c', command)
+    assert machine.run('systemctl', 'is-active', UNIT).strip() == 'inactive'
+    machine.run('systemctl', 'daemon-reload')
+    units = machine.run('systemctl', 'list-unit-files', UNIT)
+    assert '0 unit files' in units
+    assert 'No such file' in machine.run('ls', str(INSTALLED))
