@@ -28,6 +28,8 @@ ROWS = 20
 ROWS_IN_FIRST_TENTH = ROWS // 10
 CLIENTS_PER_SECOND = 500
 LOAD_THREADS = 8
+THREADS_AT_REST = 2
+"""The main thread and the one that accepts connections."""
 SETTLE_TIME = 10.0
 """Seconds within which threads must end and files be closed after the last request."""
 TIMEOUT = 30.0
@@ -205,15 +207,15 @@ def load(process_id: int, port: int, seconds: int) -> int:
     return clients - served
 
 
-def settles(process_id: int, at_rest: Usage) -> bool:
-    """Whether the numbers of threads and files return to what they were at rest."""
+def settles(process_id: int, files_at_rest: int) -> bool:
+    """Whether the numbers of threads and files return to what they are at rest."""
     deadline = time.monotonic() + SETTLE_TIME
     while time.monotonic() < deadline:
         now = Usage.of(process_id)
-        if now.threads <= at_rest.threads and now.files <= at_rest.files:
+        if now.threads <= THREADS_AT_REST and now.files <= files_at_rest:
             return True
         time.sleep(0.05)
-    print(f'not settled: {now}, at rest it was {at_rest}')
+    print(f'not settled: {now}, at rest there were {files_at_rest} files')
     return False
 
 
@@ -231,12 +233,12 @@ def main() -> int:
         SimulatedMeter(interval=0, source=source) as meter,
         roomy_server(meter.port, port) as server,
     ):
-        at_rest = Usage.of(server.pid)
+        files_at_rest = Usage.of(server.pid).files
         growth = soak(server.pid, port, meter, options.telegrams, options.requests)
         failures = growth.failures
         if options.load:
             failures += load(server.pid, port, options.load)
-        has_settled = settles(server.pid, at_rest)
+        has_settled = settles(server.pid, files_at_rest)
     if not has_settled or growth.kilobytes > LIMIT or failures:
         print('failed')
         return 1
