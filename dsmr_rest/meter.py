@@ -74,6 +74,15 @@ def client_check_pause(waiters: int) -> float:
     return min(max(CLIENT_CHECK, pause), LONGEST_CLIENT_CHECK)
 
 
+class _Event:
+    """A telegram or a fault that some wait for. `outcome` is None until it happens, and never changes afterwards.
+
+    So whoever wakes late gets what happened when it was waiting, whatever has happened since.
+    """
+
+    outcome: Reading | MeterError | None = None
+
+
 class Meter:
     """The meter as any number of threads see it. `errors` counts the requests that got no reading, by fault code."""
 
@@ -83,7 +92,7 @@ class Meter:
         self._settings = reader.settings
         # Guards everything below. At each event the reading thread wakes the first waiter; stop() wakes them all.
         self._changed = threading.Condition()
-        self._event = 0  # the number of events so far: telegrams and faults
+        self._next_event = _Event()  # which all waiters share
         self._waiters = 0  # how many wait for the next event
         self._latest: Reading | None = None
         self._fault: MeterError | None = None  # set when the last event was a fault
@@ -210,30 +219,28 @@ class Meter:
                 if not is_wanted():
                     raise NotWantedError
                 seconds = min(seconds, client_check_pause(self._waiters))
-            if not self._sleep_until_event(seconds):
-                continue
-            if self._fault is not None:
-                return self._fault
+            outcome = self._outcome_of_next_event(seconds)
+            if isinstance(outcome, MeterError):
+                return outcome
             # A telegram that arrived before the request, but was parsed after it, is not a response to it.
-            if self._latest is not None and self._latest.arrived >= began:
-                return self._latest
+            if outcome is not None and outcome.arrived >= began:
+                return outcome
         return MeterError(Fault.STOPPING, 'the server is stopping')
 
-    def _sleep_until_event(self, seconds: float) -> bool:
+    def _outcome_of_next_event(self, seconds: float) -> Reading | MeterError | None:
         """Sleeps until the next event, and then wakes the next waiter.
 
-        False when there is no event within that time, or the meter is stopped.
+        None when there is no event within that time, or the meter is stopped.
         """
-        event = self._event
+        event = self._next_event
         self._start_reading()
         self._waiters += 1  # the next event sets it back to zero, for all waiters at once
-        self._changed.wait_for(lambda: self._event != event or self._stopping, seconds)
-        has_happened = self._event != event
-        if has_happened:
-            self._changed.notify()
-        else:
+        self._changed.wait_for(lambda: event.outcome is not None or self._stopping, seconds)
+        if event.outcome is None:
             self._waiters -= 1
-        return has_happened
+        else:
+            self._changed.notify()
+        return event.outcome
 
     def _start_reading(self) -> None:
         if self._thread is None:
@@ -251,7 +258,8 @@ class Meter:
             with self._changed:
                 if fault is not None:
                     self._log.port_failed(fault)
-                    self._hand_out(None, fault)
+                    self._fault = fault
+                    self._hand_out(fault)
                 is_needed = self._waiters > 0 and not self._stopping
                 if not is_needed:
                     self._thread = None
@@ -286,7 +294,9 @@ class Meter:
             if previous is not None:
                 self._interval = reading.arrived - previous.arrived
             self._open_until = max(self._open_until, time.monotonic() + self._keep_open)
-            self._hand_out(reading, None)
+            self._latest = reading
+            self._fault = None
+            self._hand_out(reading)
         self._log.write()
 
     def _is_idle(self) -> bool:
@@ -294,12 +304,10 @@ class Meter:
             is_needed = self._waiters > 0 or time.monotonic() < self._open_until
             return self._stopping or not is_needed
 
-    def _hand_out(self, reading: Reading | None, fault: MeterError | None) -> None:
-        """Makes a reading or a fault the newest event, and wakes the first waiter. The lock is held."""
-        if reading is not None:
-            self._latest = reading
-        self._fault = fault
-        self._event += 1
+    def _hand_out(self, outcome: Reading | MeterError) -> None:
+        """Gives all who wait the outcome, and wakes the first of them. The lock is held."""
+        self._next_event.outcome = outcome
+        self._next_event = _Event()
         self._waiters = 0
         self._keep_open = 0.0
         self._changed.notify()

@@ -162,20 +162,25 @@ def arrived_at(seconds: float) -> Reading:
     return make_reading(telegram, Chooser('auto'), 0.0, seconds, encrypted=False)
 
 
-@pytest.mark.parametrize('result', ['reading', 'port_lost'])
-def test_one_event_ends_every_wait(result: str) -> None:
-    """All who wait get the reading, or the fault, when it is there, and not only at their deadlines."""
+@pytest.mark.parametrize(
+    ('result', 'is_lost_after'), [('reading', False), ('reading', True), ('port_lost', True)]
+)
+def test_one_event_ends_every_wait(result: str, *, is_lost_after: bool) -> None:
+    """All who wait get the reading, or the fault, when it is there: not at their deadlines, and not what comes next."""
     is_due = threading.Event()
 
     def once() -> Iterator[Reading | None]:
         while not is_due.wait(0.01):
             yield None
         is_due.clear()
-        if result == 'port_lost':
+        if result == 'reading':
+            yield arrived_at(time.monotonic())
+        if is_lost_after:
             raise MeterError(Fault.PORT_LOST, 'pulled out')
-        yield from and_silence(iter([arrived_at(time.monotonic())]))
+        yield from and_silence(iter([]))
 
     shared = Meter(ScriptedReader(once))
+    shared.open(60)
     ended: list[str] = []
 
     def wait(_: int) -> None:
