@@ -960,8 +960,11 @@ def test_an_empty_host_is_every_address(start_server: StartServer) -> None:
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason='this machine has no IPv6')
 def test_an_ipv6_address_is_the_only_one(start_server: StartServer) -> None:
     """A host that is an IPv6 address is in brackets in the URL, and the server does not listen on IPv4."""
-    server = start_server(MISSING_PORT, server={'host': '::1'})
-    assert server.url == f'http://[::1]:{server.port}/'
-    assert status_at('::1', server.port) == 404
-    with pytest.raises(ConnectionRefusedError):
-        server.connect()
+    with socket.socket() as reserved:  # so that no other server has this port on IPv4
+        reserved.bind(('127.0.0.1', 0))
+        _, port = reserved.getsockname()
+        server = start_server(MISSING_PORT, server={'host': '::1', 'port': port})
+        assert server.url == f'http://[::1]:{port}/'
+        assert status_at('::1', port) == 404
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
