@@ -87,7 +87,7 @@ class Connection:
         return bool(self._events(select.POLLRDHUP))
 
     def linger(self, seconds: float) -> None:
-        """Ends the sending, and discards what the client sends until it ends its own.
+        """Ends the sending, and discards what the client sends until it ends its own. Raises TimeoutError after `seconds`.
 
         To close at once would destroy what has been sent before the client has read it (RFC 9112 9.6).
         """

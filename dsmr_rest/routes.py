@@ -351,11 +351,14 @@ def _static(
 
     It is loaded with the first request, because most servers are never asked for it.
     """
-    load_once = cache(load)
+
+    @cache
+    def loaded() -> tuple[bytes, str]:
+        body = load()
+        return body, f'"{zlib.crc32(body):08x}"'
 
     def route(_: Service, request: Request) -> Response:
-        body = load_once()
-        tag = f'"{zlib.crc32(body):08x}"'
+        body, tag = loaded()
         fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
         known_tags = request.headers.get('if-none-match', '')
         is_known = known_tags == '*' or tag in known_tags

@@ -55,8 +55,11 @@ class Stream:
         return self.meter.errors.counts().get(fault, 0)
 
 
+Follow = Callable[..., Stream]
+
+
 @pytest.fixture
-def follow() -> Iterator[Callable[..., Stream]]:
+def follow() -> Iterator[Follow]:
     """Opens streams, which end after the test."""
     with ExitStack() as stack:
 
@@ -66,9 +69,6 @@ def follow() -> Iterator[Callable[..., Stream]]:
             return stream
 
         yield open_stream
-
-
-Follow = Callable[..., Stream]
 
 
 def number(event: bytes) -> int:
