@@ -87,9 +87,10 @@ class Connection:
         return bool(self._events(select.POLLRDHUP))
 
     def linger(self, seconds: float) -> None:
-        """Ends the sending, and discards what the client sends until it ends its own. Raises TimeoutError after `seconds`.
+        """Ends the sending, and discards what the client sends until it ends its own.
 
-        To close at once would destroy what has been sent before the client has read it (RFC 9112 9.6).
+        To close at once would destroy what has been sent before the client has read it (RFC 9112 9.6). Raises
+        TimeoutError when the client has not ended within that time.
         """
         deadline = time.monotonic() + seconds
         self._end_sending(seconds)
