@@ -12,23 +12,23 @@ import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from dsmr_rest.api import Api
-from dsmr_rest.command_line import (
+from dsmr_rest.api.dispatch import Api
+from dsmr_rest.api.places import Places
+from dsmr_rest.commands.options import (
     common_arguments,
     configuration,
     settings_file,
     with_simulated_meter,
 )
+from dsmr_rest.commands.summary import summary
 from dsmr_rest.config import Config, ConfigError
 from dsmr_rest.discovery import Announcement
-from dsmr_rest.http_server import HttpServer, server_urls, tls_context
-from dsmr_rest.listener import refuse_unusable_address
-from dsmr_rest.meter import Meter
-from dsmr_rest.p1_reader import P1Reader
-from dsmr_rest.places import Places
+from dsmr_rest.http.listener import refuse_unusable_address
+from dsmr_rest.http.server import HttpServer, server_urls, tls_context
+from dsmr_rest.meter.meter import Meter
+from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.printable import PrintableFormatter
-from dsmr_rest.reading import Reading
-from dsmr_rest.summary import summary
+from dsmr_rest.reading.document import Reading
 from dsmr_rest.telegram_server import TelegramServer
 
 log = logging.getLogger(__name__)

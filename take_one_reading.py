@@ -18,12 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsmr_rest.command_line import common_arguments, configuration, with_simulated_meter
+from dsmr_rest.commands.options import common_arguments, configuration, with_simulated_meter
 from dsmr_rest.config import Config, ConfigError, NotAllowedError, serial_port
 from dsmr_rest.faults import Fault, MeterError
-from dsmr_rest.p1_reader import P1Reader
+from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.printable import printable
-from dsmr_rest.reading import Reading, render
+from dsmr_rest.reading.document import Reading, render
 
 NO_READING = 1
 CANNOT_START = 2

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from benchmarks.servers import ROOT, free_port
-from dsmr_rest.meter import POLL_PAUSE
+from dsmr_rest.meter.meter import POLL_PAUSE
 
 LOOPBACK = '127.0.0.1'
 MAX_SERVERS = 200

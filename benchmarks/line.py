@@ -5,8 +5,10 @@ import threading
 import time
 from datetime import datetime
 
-from dsmr_rest.serial_line import BITS_PER_BYTE
-from dsmr_rest.simulated_meter import DUTCH, PseudoTerminal, telegram, with_checksum
+from dsmr_rest.p1.line import BITS_PER_BYTE
+from dsmr_rest.simulated.house import DUTCH
+from dsmr_rest.simulated.meter import PseudoTerminal
+from dsmr_rest.simulated.telegrams import telegram, with_checksum
 
 BYTES_PER_SECOND = 115200 / BITS_PER_BYTE
 RETRY = 0.0005

@@ -19,7 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from benchmarks.servers import free_port, our_server
-from dsmr_rest.simulated_meter import SimulatedMeter
+from dsmr_rest.simulated.meter import SimulatedMeter
 
 MODES = {
     'headers': ('-H', '-i', '2'),

@@ -23,7 +23,9 @@ from typing import Any
 from selenium import webdriver
 
 from benchmarks.servers import ROOT
-from dsmr_rest.simulated_meter import DUTCH, SimulatedMeter, telegram
+from dsmr_rest.simulated.house import DUTCH
+from dsmr_rest.simulated.meter import SimulatedMeter
+from dsmr_rest.simulated.telegrams import telegram
 
 BEGIN = datetime(2026, 6, 12, 17, 46, tzinfo=DUTCH)
 """At six in the evening the house begins to use more than the solar panels produce."""

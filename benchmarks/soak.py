@@ -20,7 +20,8 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.servers import free_port, roomy_server
-from dsmr_rest.simulated_meter import SimulatedMeter, with_checksum
+from dsmr_rest.simulated.meter import SimulatedMeter
+from dsmr_rest.simulated.telegrams import with_checksum
 
 LIMIT = 1024
 """kB of resident memory."""

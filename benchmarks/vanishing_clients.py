@@ -18,7 +18,7 @@ from contextlib import closing
 from http import HTTPStatus
 
 from benchmarks.servers import free_port, our_server
-from dsmr_rest.simulated_meter import PseudoTerminal
+from dsmr_rest.simulated.meter import PseudoTerminal
 
 CLIENTS = 64
 """As many as max_connections allows by default."""

@@ -3,7 +3,7 @@
 python -m docs.make_keys
 
 Which keys there are, in which specifications and with which OBIS codes, comes from dsmr_parser's tables. What a key
-means and its units come from the descriptions in dsmr_rest/openapi.json, where clients find them too.
+means and its units come from the descriptions in dsmr_rest/api/openapi.json, where clients find them too.
 """
 
 import json
@@ -15,9 +15,9 @@ from typing import Any
 
 from dsmr_parser import telegram_specifications
 
-from dsmr_rest.quantities import GAS_COPIES
-from dsmr_rest.reading import camel_case
-from dsmr_rest.specification import NAMES
+from dsmr_rest.choices import SPECIFICATION_NAMES
+from dsmr_rest.reading.document import camel_case
+from dsmr_rest.reading.quantities import GAS_COPIES
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / 'docs' / 'reading.md'
@@ -132,7 +132,7 @@ def all_keys() -> list[Key]:
     """Every key of every specification, in the order of the specifications."""
     patterns: dict[str, str] = {}
     sent_by: dict[str, list[str]] = {}
-    for specification in NAMES:
+    for specification in SPECIFICATION_NAMES:
         for row in getattr(telegram_specifications, specification)['objects']:
             name = camel_case(row['value_name'])
             patterns[name] = row['obis_reference']

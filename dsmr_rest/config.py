@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from dsmr_rest.serial_line import BAUD_RATES
-from dsmr_rest.specification import NAMES
+from dsmr_rest.choices import BAUD_RATES, SPECIFICATION_NAMES
 
 SCHEMES = ('socket', 'rfc2217')
 """pyserial's URL schemes for a serial port on another machine."""
@@ -172,7 +171,7 @@ class MeterSettings:
 
     port: str = _setting('/dev/ttyUSB0', serial_port)
     line: str = _setting('auto', _one_of('auto', *BAUD_RATES))
-    specification: str = _setting('auto', _one_of('auto', *NAMES))
+    specification: str = _setting('auto', _one_of('auto', *SPECIFICATION_NAMES))
     timeout: float = _setting(30.0, _seconds(0.1))
     max_age: float = _setting(0.0, _seconds(0))
     keep_open: float = _setting(0.0, _seconds(0))

@@ -11,9 +11,9 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from dsmr_rest import homewizard
+from dsmr_rest.api import homewizard
 from dsmr_rest.config import ServerSettings
-from dsmr_rest.reading import Reading
+from dsmr_rest.reading.document import Reading
 
 if TYPE_CHECKING:
     import asyncio

@@ -15,12 +15,12 @@ import time
 from contextlib import suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
-from dsmr_rest.connection import connection_of
+from dsmr_rest.api.places import TELEGRAM_CLIENTS, Places
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
-from dsmr_rest.listener import Listener
-from dsmr_rest.meter import Meter
-from dsmr_rest.places import TELEGRAM_CLIENTS, Places
-from dsmr_rest.reading import Reading
+from dsmr_rest.http.connection import connection_of
+from dsmr_rest.http.listener import Listener
+from dsmr_rest.meter.meter import Meter
+from dsmr_rest.reading.document import Reading
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_meter import FaultyMeter
+
+from tests.faulty_meter import FaultyMeter
 
 ROOT = Path(__file__).parent.parent
 SERVER_COMMAND = [sys.executable, str(ROOT / 'dsmr_rest_server.py')]

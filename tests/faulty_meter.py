@@ -5,8 +5,8 @@ import termios
 import threading
 from typing import Any
 
-from dsmr_rest.serial_line import BITS_PER_BYTE
-from dsmr_rest.simulated_meter import RETRY, PseudoTerminal, SimulatedMeter
+from dsmr_rest.p1.line import BITS_PER_BYTE
+from dsmr_rest.simulated.meter import RETRY, PseudoTerminal, SimulatedMeter
 
 PATIENCE = 10.0
 """Seconds that hush() waits for the end of a telegram."""

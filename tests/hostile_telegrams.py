@@ -12,11 +12,11 @@ from datetime import datetime
 
 from dsmr_parser import telegram_specifications
 from hypothesis import strategies as st
-from telegrams import of_specification
 
-from dsmr_rest.mbus import KINDS
-from dsmr_rest.simulated_meter import with_checksum
-from dsmr_rest.specification import NAMES
+from dsmr_rest.choices import SPECIFICATION_NAMES
+from dsmr_rest.reading.mbus import KINDS
+from dsmr_rest.simulated.telegrams import with_checksum
+from tests.telegrams import of_specification
 
 TOO_LONG_FOR_INT = 4301
 """Digits from which int() raises ValueError."""
@@ -28,7 +28,7 @@ Text = st.SearchStrategy[str]
 def _tails() -> list[str]:
     """What follows the channel in each OBIS code of the specifications, such as 1.8.1."""
     tails = set()
-    for name in NAMES:
+    for name in SPECIFICATION_NAMES:
         for row in getattr(telegram_specifications, name)['objects']:
             _, _, pattern = row['obis_reference'].partition(':')
             tail, _, _ = pattern.partition('.+?')
@@ -246,7 +246,7 @@ def _lines(name: str) -> st.SearchStrategy[list[str]]:
     return st.lists(line, min_size=4, max_size=20)
 
 
-LINES = {name: _lines(name) for name in NAMES}
+LINES = {name: _lines(name) for name in SPECIFICATION_NAMES}
 
 
 SOUND_HEADERS = st.sampled_from(
@@ -295,7 +295,7 @@ def hostile_telegrams(draw: st.DrawFn) -> bytes:
 
     Its lines are sound ones of a specification, sound ones with other groups, and hostile ones.
     """
-    name = draw(st.sampled_from(NAMES))
+    name = draw(st.sampled_from(SPECIFICATION_NAMES))
     lines = draw(LINES[name])
     long_line = draw(st.sampled_from([''] * 30 + LONG_LINES))
     line_end = draw(st.sampled_from(['\r\n', '\r\n', '\r\n', '\n', '\r\r\n', ' \r\n']))
@@ -304,5 +304,5 @@ def hostile_telegrams(draw: st.DrawFn) -> bytes:
     return add_checksum(text)
 
 
-SPECIFICATIONS = st.sampled_from([*['auto'] * 9, *NAMES])
+SPECIFICATIONS = st.sampled_from([*['auto'] * 9, *SPECIFICATION_NAMES])
 """Values of [meter] specification."""

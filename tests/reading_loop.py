@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from dsmr_rest.p1_reader import P1Reader
-from dsmr_rest.reading import Reading
+from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.reading.document import Reading
 
 PATIENCE = 20.0
 """Seconds until a test that waits for readings fails."""

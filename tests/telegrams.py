@@ -11,11 +11,13 @@ from dsmr_parser import telegram_specifications
 from dsmr_parser.parsers import MaxDemandParser, MBusParser, ProfileGenericParser
 from dsmr_parser.value_types import timestamp
 
-from dsmr_rest.reading import Reading, UnusableTelegramError, camel_case, make_reading
-from dsmr_rest.simulated_meter import DUTCH, with_checksum
-from dsmr_rest.simulated_meter import telegram as simulated_telegram
-from dsmr_rest.specification import Chooser
-from dsmr_rest.telegram import Framer, Telegram
+from dsmr_rest.p1.framing import Framer
+from dsmr_rest.reading.document import Reading, UnusableTelegramError, camel_case, make_reading
+from dsmr_rest.reading.specification import Chooser
+from dsmr_rest.reading.telegram import Telegram
+from dsmr_rest.simulated.house import DUTCH
+from dsmr_rest.simulated.telegrams import telegram as simulated_telegram
+from dsmr_rest.simulated.telegrams import with_checksum
 
 HEADER = '/TST5\\2TELEGRAM'
 NOON = datetime(2024, 6, 21, 12, tzinfo=DUTCH)

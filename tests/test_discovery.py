@@ -11,13 +11,13 @@ from typing import Any
 
 import ifaddr
 import pytest
-from conftest import ROOT, wait_for
-from telegrams import of_version, read
 from zeroconf import NonUniqueNameException, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
 
-from dsmr_rest import homewizard
+from dsmr_rest.api import homewizard
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.discovery import HOMEWIZARD_SERVICE, WEB_SERVICE, Announcement
+from tests.conftest import ROOT, wait_for
+from tests.telegrams import of_version, read
 
 LOOPBACK = ['127.0.0.1']
 READING = read(of_version('5.0'))

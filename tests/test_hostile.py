@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from conftest import (
+
+from dsmr_rest.printable import printable
+from dsmr_rest.simulated.telegrams import with_checksum
+from tests.conftest import (
     Server,
     StartServer,
     new_meter,
@@ -22,10 +25,7 @@ from conftest import (
     split_responses,
     wait_for,
 )
-from telegrams import from_lines
-
-from dsmr_rest.printable import printable
-from dsmr_rest.simulated_meter import with_checksum
+from tests.telegrams import from_lines
 
 HOST = b'Host: localhost\r\n'
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from conftest import ROOT
-from pages import PAGES
-from telegrams import of_specification, of_version, read
 
 from docs.make_keys import COUNTRIES, DUTCH, PAGE, codes_in, page
-from dsmr_rest.reading import possible_keys
-from dsmr_rest.simulated_meter import VERSIONS
-from dsmr_rest.specification import NAMES
+from dsmr_rest.choices import SPECIFICATION_NAMES
+from dsmr_rest.reading.document import possible_keys
+from dsmr_rest.simulated.telegrams import VERSIONS
+from tests.conftest import ROOT
+from tests.pages import PAGES
+from tests.telegrams import of_specification, of_version, read
 
 TEXT = PAGES['docs/reading.md']
 ROW = re.compile(r'^\| `(\w+)` \| (.*) \| (.*) \| (.*) ?\| (.*) \|$', re.MULTILINE)
@@ -67,7 +67,7 @@ def test_every_key_has_a_meaning() -> None:
             assert DESCRIBED[key]['description'] == f'{codes}: {meaning}'
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', SPECIFICATION_NAMES)
 def test_a_key_is_where_its_table_says(name: str) -> None:
     """In a reading with every object of a specification, each key is in a table of its place that names the sender."""
     sender = COUNTRIES.get(name) or f'DSMR {DUTCH[name]}'

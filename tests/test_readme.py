@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import MISSING_PORT, ROOT, Server, StartServer, free_port, wait_for
-from pages import (
+
+from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, ROUTES
+from dsmr_rest.config import Config, MeterSettings, ServerSettings, load
+from dsmr_rest.faults import Fault
+from dsmr_rest.simulated.meter import SimulatedMeter
+from tests.conftest import MISSING_PORT, ROOT, Server, StartServer, free_port, wait_for
+from tests.pages import (
     HTTP,
     OPERATIONS,
     PAGES,
@@ -29,12 +34,7 @@ from pages import (
     section_of,
     without_code,
 )
-from system_packages import program
-
-from dsmr_rest.config import Config, MeterSettings, ServerSettings, load
-from dsmr_rest.faults import Fault
-from dsmr_rest.routes import HOMEWIZARD_ROUTES, ROUTES
-from dsmr_rest.simulated_meter import SimulatedMeter
+from tests.system_packages import program
 
 MOST_LINES = 150
 """Of the README: a newcomer reads it to the end."""

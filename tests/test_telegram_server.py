@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Server, StartServer, free_port, is_free, new_meter, wait_for
-from faulty_meter import FaultyMeter
-from telegrams import KEY, PUBLIC_KEY, cipher_frame, numbered, of_version
+
+from tests.conftest import Server, StartServer, free_port, is_free, new_meter, wait_for
+from tests.faulty_meter import FaultyMeter
+from tests.telegrams import KEY, PUBLIC_KEY, cipher_frame, numbered, of_version
 
 INTERVAL = 0.2
 """Seconds between the telegrams of most tests: so long that a client on a busy machine does not skip one."""

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import serial
-from conftest import (
+
+from tests.conftest import (
     ROOT,
     SERVER_COMMAND,
     THREADS_AT_REST,
@@ -34,9 +35,9 @@ from conftest import (
     wait_together,
     write_config,
 )
-from faulty_meter import FaultyMeter
-from system_packages import program
-from telegrams import from_lines
+from tests.faulty_meter import FaultyMeter
+from tests.system_packages import program
+from tests.telegrams import from_lines
 
 YEAR = 365 * 24 * 3600
 TIMEOUT = 3

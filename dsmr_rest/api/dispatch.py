@@ -1,0 +1,140 @@
+"""Api: who may ask, and which route responds. What the HTTP server serves.
+
+It checks the host, the method and the credentials of a request, calls the route of its path, and turns the errors of
+routes and of the meter into problem details. It does not know connections, and not what a route returns.
+"""
+
+import base64
+import socket
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from dsmr_rest.api.places import Places
+from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, ROUTES, part_of_reading, waits_for_telegram
+from dsmr_rest.api.service import Service, meter_problem
+from dsmr_rest.config import ServerSettings
+from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.http.message import (
+    ALLOWED_METHODS,
+    TOO_MANY_CONNECTIONS,
+    HttpError,
+    Request,
+    Response,
+)
+from dsmr_rest.meter.meter import Meter
+
+LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
+"""Names that the public DNS does not resolve (RFC 6762, RFC 8375, ICANN's .internal), or never will."""
+PREFLIGHT_AGE = 86_400
+"""Seconds that a browser may remember what a website may send."""
+
+
+class Api:
+    """Responds to requests, from any number of threads at once."""
+
+    def __init__(self, settings: ServerSettings, meter: Meter, places: Places) -> None:
+        self._settings = settings
+        self._service = Service(settings, meter, places)
+        self._routes = dict(ROUTES)
+        if settings.homewizard_api:
+            self._routes.update(HOMEWIZARD_ROUTES)
+        self._own_names = {socket.gethostname().lower(), *settings.hosts}
+        self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
+
+    @property
+    def header_fields(self) -> Mapping[str, str]:
+        """The header fields that every response has."""
+        fields = {'X-Content-Type-Options': 'nosniff'}
+        if self._settings.cors_origin:
+            fields['Access-Control-Allow-Origin'] = self._settings.cors_origin
+            fields['Access-Control-Expose-Headers'] = 'Age, Last-Modified, Retry-After'
+        return fields
+
+    def respond(self, request: Request) -> Response:
+        """The response to a request; it never raises an error that the request or the meter causes."""
+        return self._respond(request, may_wait=True)
+
+    def respond_at_once(self, request: Request) -> Response:
+        """The response to a request for which there is no place to wait: 503 if it would have to wait for a telegram.
+
+        /health then reports what is known, so that a monitor can always ask why.
+        """
+        return self._respond(request, may_wait=False)
+
+    def _respond(self, request: Request, *, may_wait: bool) -> Response:
+        try:
+            return self._dispatch(request, may_wait=may_wait)
+        except HttpError as error:
+            return error.response
+        except MeterError as error:
+            return meter_problem(error)
+
+    def count(self, response: Response) -> None:
+        """Counts a response, by its status, for /health and /metrics."""
+        self._service.responses.add(str(response.status.value))
+
+    def _dispatch(self, request: Request, *, may_wait: bool) -> Response:
+        self._check_host(request.host)
+        if request.method == 'OPTIONS':
+            headers = {'Allow': ALLOWED_METHODS, **self._preflight_fields()}
+            return Response(b'', '', HTTPStatus.NO_CONTENT, headers)
+        self._check_credentials(request.headers.get('authorization', ''))
+        if request.method not in ('GET', 'HEAD'):
+            detail = f'{request.method} is not allowed, because this server only reads: use GET'
+            raise HttpError(Fault.METHOD_NOT_ALLOWED, detail, {'Allow': ALLOWED_METHODS})
+        path = unquote(request.path)
+        if not may_wait:
+            if waits_for_telegram(path):
+                return TOO_MANY_CONNECTIONS
+            request = request._replace(headers={**request.headers, 'prefer': 'wait=0'})
+        route = self._routes.get(path, part_of_reading)
+        return route(self._service, request)
+
+    def _check_host(self, host: str) -> None:
+        """Refuses a host that is a public name (RFC 9110 7.4).
+
+        A website can make its name resolve to the address of this server, and then read the meter through the browser
+        of somebody on this network (DNS rebinding). Only the Host field reveals that. So a name must be local or in
+        [server] hosts; an address cannot be rebound.
+        """
+        is_literal = host.startswith('[')
+        is_single_label = '.' not in host and not is_literal
+        if is_single_label or host in self._own_names or host.endswith(LOCAL_SUFFIXES):
+            return
+        address, _, _ = host.strip('[]').partition('%')  # a zone (RFC 6874)
+        family = socket.AF_INET
+        if is_literal:
+            family = socket.AF_INET6
+        try:
+            socket.inet_pton(family, address)
+        except OSError:
+            detail = (
+                'this server does not respond to the host name in this request: use its IP address, or add the'
+                ' name to [server] hosts'
+            )
+            raise HttpError(Fault.MISDIRECTED_REQUEST, detail) from None
+
+    def _check_credentials(self, authorization: str) -> None:
+        """HTTP Basic (RFC 7617), compared in constant time."""
+        if not self._settings.user:
+            return
+        import hmac  # noqa: PLC0415 takes 0.6 MB, which a server without a password does not need
+
+        scheme, _, credentials = authorization.partition(' ')
+        is_basic = scheme.lower() == 'basic'
+        are_right = hmac.compare_digest(credentials.strip().encode(), self._credentials)
+        if not (is_basic and are_right):
+            challenge = {'WWW-Authenticate': 'Basic realm="smart meter", charset="UTF-8"'}
+            detail = 'the user name or the password is missing or wrong'
+            raise HttpError(Fault.UNAUTHORIZED, detail, challenge)
+
+    def _preflight_fields(self) -> Mapping[str, str]:
+        """What a website of [server] cors_origin may send (WHATWG Fetch, CORS preflight)."""
+        if not self._settings.cors_origin:
+            return {}
+        return {
+            'Access-Control-Allow-Methods': ALLOWED_METHODS,
+            'Access-Control-Allow-Headers': 'Authorization, Cache-Control, Prefer',
+            'Access-Control-Max-Age': str(PREFLIGHT_AGE),
+        }

@@ -1,0 +1,424 @@
+"""HTTP/1.1 over TCP and TLS: connections, their limits and deadlines, and the end.
+
+What a response says is up to the application (api.py): this module does not know meters, paths or credentials.
+
+Every connection has its own thread, which reads one request at a time, the whole of it before a deadline, and sends
+each response in one piece. How a socket keeps to a deadline is up to connection.py. The accepting thread only accepts:
+it never waits for a client. A client that finds all places taken goes one of two ways. Up to MOST_REFUSALS at a time
+get a thread that responds to one request, with 503 if that would have to wait for the meter; beyond that the 503 is
+sent at once, and the connection is closed whether or not the client can read it.
+"""
+
+import logging
+import math
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from http.server import ThreadingHTTPServer
+from socketserver import BaseRequestHandler
+from typing import Any, Protocol
+
+from dsmr_rest.config import ConfigError, ServerSettings
+from dsmr_rest.faults import Fault, NotWantedError
+from dsmr_rest.http.connection import connection_of, disconnect
+from dsmr_rest.http.listener import Listener
+from dsmr_rest.http.message import (
+    BEGINNING_OF_RESPONSES,
+    TOO_MANY_CONNECTIONS,
+    HttpError,
+    Request,
+    Response,
+    after_header_section,
+    end_of_header_section,
+    http_date,
+    parse_request,
+    problem,
+    skip_empty_lines,
+)
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIME = 10.0
+"""Seconds for a header section, from its first byte to its last, and for the TLS handshake."""
+IDLE_TIME = 30.0
+"""Seconds that a connection may stay open between requests."""
+REFUSAL_TIME = 2.0
+"""Seconds for the one request of a client for which there is no place."""
+SPARE_TIME = 2.0
+"""Seconds without a request after which a connection may be closed to make room for a new one."""
+SEND_TIME = 10.0
+"""Seconds for a client to take a response."""
+LINGER_TIME = 1.0
+"""Seconds in which a client may go on sending after its last response."""
+MOST_REFUSALS = 64
+"""Clients at a time that get a thread although all places are taken: each needs a file descriptor as well."""
+STOP_TIME = 0.4
+"""Seconds for the last responses to go out. The whole server must stop within 2 s, of which the meter takes up to 1."""
+BUSY_CHECK = 0.01
+"""Seconds between two looks whether the last responses have gone out."""
+
+
+class Application(Protocol):
+    """What the server serves. It is called from many threads at once."""
+
+    @property
+    def header_fields(self) -> Mapping[str, str]:
+        """The header fields that every response has."""
+
+    def respond(self, request: Request) -> Response:
+        """The response to a request."""
+
+    def respond_at_once(self, request: Request) -> Response:
+        """The response to a request for which there is no place to wait."""
+
+    def count(self, response: Response) -> None:
+        """Called with each response before it is sent."""
+
+
+class ConnectionPlaces:
+    """The places of [server] max_connections: which connections have one, and since when each has been silent.
+
+    When all are taken, a new connection may take over the place of the one that has been silent for longest.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.BoundedSemaphore(count)
+        self._lock = threading.Lock()  # guards _silent_since
+        # Per connection the monotonic time since when it has been silent; infinity while it is being served.
+        self._silent_since: dict[socket.socket, float] = {}
+
+    def take(self, connection: socket.socket) -> bool:
+        """Takes a place, if there is one or one can be taken over."""
+        if not self._free.acquire(blocking=False) and not self._take_over():
+            return False
+        with self._lock:
+            self._silent_since[connection] = time.monotonic()
+        return True
+
+    def leave(self, connection: socket.socket) -> None:
+        """Returns a place; nothing happens if the connection has none, or another has taken it over."""
+        with self._lock:
+            had_place = self._silent_since.pop(connection, None) is not None
+        if had_place:
+            self._free.release()
+
+    def mark_silent(self, connection: socket.socket) -> None:
+        """From now on the server waits for this client."""
+        self._mark(connection, time.monotonic())
+
+    def mark_busy(self, connection: socket.socket) -> None:
+        """From now on the client waits for the server."""
+        self._mark(connection, math.inf)
+
+    def wait_until_silent(self, seconds: float) -> None:
+        """Waits for at most that long until no connection is being served."""
+        deadline = time.monotonic() + seconds
+        while self._is_any_busy() and time.monotonic() < deadline:
+            time.sleep(BUSY_CHECK)
+
+    def disconnect_all(self) -> None:
+        with self._lock:
+            connections = list(self._silent_since)
+        for connection in connections:
+            disconnect(connection)
+
+    def _mark(self, connection: socket.socket, since: float) -> None:
+        with self._lock:
+            has_place = connection in self._silent_since
+            if has_place:
+                self._silent_since[connection] = since
+
+    def _is_any_busy(self) -> bool:
+        with self._lock:
+            return math.inf in self._silent_since.values()
+
+    def _take_over(self) -> bool:
+        """Disconnects the client that has been silent for longest, if that is long enough. Its place is not freed."""
+        with self._lock:
+            if not self._silent_since:
+                return False
+            longest = min(self._silent_since, key=lambda connection: self._silent_since[connection])
+            if time.monotonic() - self._silent_since[longest] < SPARE_TIME:
+                return False
+            del self._silent_since[longest]
+        disconnect(longest)
+        return True
+
+
+class HttpServer(Listener, ThreadingHTTPServer):
+    """The server. It listens when it is made, accepts after start(), and is gone after close()."""
+
+    def __init__(
+        self, settings: ServerSettings, application: Application, *, verbose: bool = False
+    ) -> None:
+        self.application = application
+        self.verbose = verbose
+        self.tls = tls_context(settings)
+        self._settings = settings
+        self.places = ConnectionPlaces(settings.max_connections)
+        self.stopping = threading.Event()
+        self._refusals = threading.BoundedSemaphore(MOST_REFUSALS)
+        super().__init__(settings.host, settings.port, 'port', RequestHandler)
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs at which the server can be reached."""
+        return server_urls(self._settings, self.port)
+
+    def close(self) -> None:
+        """Stops accepting, lets the last responses go out for STOP_TIME, and disconnects everybody."""
+        self.stopping.set()
+        self.stop_accepting()
+        self.places.wait_until_silent(STOP_TIME)
+        self.places.disconnect_all()
+
+    def header_fields(self, *, keep_alive: bool) -> dict[str, str]:
+        """The header fields that every response has now."""
+        fields = {
+            'Date': http_date(int(time.time())),
+            'Server': 'dsmr-rest-server',
+            **self.application.header_fields,
+        }
+        if not keep_alive:
+            fields['Connection'] = 'close'
+        return fields
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        if self.tls is not None:  # the handshake follows in the connection's own thread
+            connection = self.tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts a thread for an accepted connection, in one of two lanes. Called in the accepting thread."""
+        if self.places.take(request):
+            super().process_request(request, client_address)
+        elif self._refusals.acquire(blocking=False):
+            self._start_refusal(request, client_address)
+        else:
+            self._refuse_at_once(request)
+
+    def _start_refusal(self, request: socket.socket, client_address: Any) -> None:
+        thread = threading.Thread(target=self._refuse, args=(request, client_address), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads; the caller closes the connection
+            self._refusals.release()
+            raise
+
+    def _refuse_at_once(self, request: socket.socket) -> None:
+        if self.tls is None:  # a handshake would have to wait for the client
+            response = TOO_MANY_CONNECTIONS
+            data = response.header_section(self.header_fields(keep_alive=False)) + response.body
+            with suppress(OSError):
+                connection_of(request).send_at_once(data)
+        self.shutdown_request(request)
+
+    def _refuse(self, request: socket.socket, client_address: Any) -> None:
+        try:
+            RefusalHandler(request, client_address, self)
+        except Exception:
+            log.exception('a connection failed')
+        finally:
+            self.shutdown_request(request)
+            self._refusals.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        self.places.leave(request)
+        # Nothing else refers to the socket, so this ends the connection as well.
+        self.close_request(request)
+
+
+class RequestHandler(BaseRequestHandler):
+    """Handles one connection: its requests one after another, each read whole before a deadline.
+
+    Only the bytes are handled here. The application (api.py) calls the route, which asks the Meter for a reading.
+    """
+
+    server: HttpServer
+    request: socket.socket
+    idle_time = IDLE_TIME
+    request_time = REQUEST_TIME
+    may_keep_alive = True
+
+    def setup(self) -> None:
+        self._connection = connection_of(self.request)
+        self._received = b''  # what the client has sent of its next requests
+        self._may_send_more = True  # whether the client may send something after its last response
+        self._is_waiting = False  # whether the client has sent a request and no response has begun
+        self._begun = 0  # how many bytes of the response to it have been sent before it was known
+
+    def handle(self) -> None:
+        # The client has disconnected or does not take its response in time, which needs no log line.
+        with suppress(OSError, NotWantedError):
+            self._connection.shake_hands(REQUEST_TIME)
+            self._serve()
+            if self._must_linger():
+                self.server.places.mark_silent(self.request)
+                self._connection.linger(LINGER_TIME)
+
+    def _must_linger(self) -> bool:
+        """Whether the connection must not be closed at once."""
+        is_encrypted = self.server.tls is not None  # TLS has an end of its own (RFC 9112 9.8)
+        return self._may_send_more or is_encrypted
+
+    def _serve(self) -> None:
+        keep_alive = True
+        while keep_alive:
+            keep_alive = self._serve_one_request()
+
+    def _serve_one_request(self) -> bool:
+        """Reads a request and responds to it. False when the connection must be closed."""
+        request: Request | None = None
+        try:
+            header_section = self._receive_header_section()
+            if header_section is None:
+                return False
+            request = parse_request(header_section, self._is_client_there)
+            self._is_waiting = True
+            response = self._respond(request)
+        except HttpError as error:
+            response = error.response
+        except (OSError, NotWantedError):
+            raise  # the client has disconnected
+        except Exception:
+            log.exception('a request failed')
+            response = problem(
+                Fault.INTERNAL_ERROR,
+                'something went wrong in the server itself: its log has the details; please report them',
+            )
+        with closing(response):
+            return self._send(request, response)
+
+    def _respond(self, request: Request) -> Response:
+        return self.server.application.respond(request)
+
+    def _receive_header_section(self) -> bytes | None:
+        """The next request, without the empty line that ends it; None when there is none. Raises HttpError.
+
+        The deadline is for the request as a whole: a client that sends it byte by byte gains nothing.
+        """
+        self.server.places.mark_silent(self.request)
+        began = time.monotonic()
+        deadline = began + self.idle_time
+        seconds_left = self.idle_time
+        self._received, skipped = skip_empty_lines(self._received, 0)
+        if self._received:  # pipelined
+            deadline = began + self.request_time
+            seconds_left = self.request_time
+        while True:
+            end = end_of_header_section(self._received)
+            if end is not None:
+                break
+            data = self._receive(seconds_left)
+            if not data:
+                return None
+            now = time.monotonic()
+            if not self._received:
+                deadline = min(deadline, now + self.request_time)
+            seconds_left = deadline - now
+            self._received, skipped = skip_empty_lines(self._received + data, skipped)
+        self.server.places.mark_busy(self.request)
+        header_section = self._received[:end]
+        self._received = after_header_section(self._received, end)
+        return header_section
+
+    def _receive(self, seconds: float) -> bytes:
+        """What the client sends; nothing when it has disconnected or is idle. Raises HttpError for a slow request."""
+        try:
+            return self._connection.receive(seconds)
+        except TimeoutError:
+            if not self._received:
+                return b''
+            detail = f'a request must arrive completely within {self.request_time:g} s'
+            raise HttpError(Fault.REQUEST_TIMEOUT, detail) from None
+
+    def _is_client_there(self) -> bool:
+        """Whether the client of the request is still waiting, as far as that is known. Does not wait.
+
+        A client that has closed its sending side may be waiting for its response (`nc -N`), or have closed both sides
+        (curl after its timeout): to the server the two look alike. So it is sent what every response begins with. A
+        client that is gone refuses that with a reset, which the next check sees; one that is waiting notices nothing.
+        """
+        try:
+            if self._is_waiting and self._connection.has_stopped_sending():
+                unsent = BEGINNING_OF_RESPONSES[self._begun :]
+                self._begun += self._connection.send_at_once(unsent)
+        except OSError:
+            return False
+        return self._connection.is_connected()
+
+    def _send(self, request: Request | None, response: Response) -> bool:
+        """Sends a response. True when the connection is kept alive for another request."""
+        is_endless = response.events is not None
+        is_last = is_endless or not self.may_keep_alive or self.server.stopping.is_set()
+        keep_alive = request is not None and request.keep_alive and not is_last
+        has_body = request is None or request.method != 'HEAD'
+        self._may_send_more = request is None or not request.is_last
+        self._is_waiting = False
+        self.server.application.count(response)
+        self._log(request, response)
+        data = response.header_section(self.server.header_fields(keep_alive=keep_alive))
+        if has_body:
+            data += response.body
+        self._connection.send(data[self._begun :], SEND_TIME)
+        self._begun = 0
+        if response.events is not None and has_body:
+            for event in response.events:
+                self._connection.send(event, SEND_TIME)
+        return keep_alive
+
+    def _log(self, request: Request | None, response: Response) -> None:
+        if not self.server.verbose:
+            return
+        requested = 'no request'
+        if request is not None:
+            requested = f'{request.method} {request.path}'
+        log.info('%s: %s: %d', self.client_address[0], requested, response.status)
+
+
+class RefusalHandler(RequestHandler):
+    """Handles a connection for which there is no place: one request, which must not wait for the meter."""
+
+    idle_time = REFUSAL_TIME
+    request_time = REFUSAL_TIME
+    may_keep_alive = False
+
+    def _respond(self, request: Request) -> Response:
+        return self.server.application.respond_at_once(request)
+
+
+def server_urls(settings: ServerSettings, port: int) -> list[str]:
+    """The URLs at which a server with these settings can be reached when it listens on this port."""
+    scheme = 'http'
+    if settings.uses_tls:
+        scheme = 'https'
+    if not settings.host:
+        names = ['localhost', socket.gethostname()]
+    elif ':' in settings.host:
+        names = [f'[{settings.host}]']
+    else:
+        names = [settings.host]
+    return [f'{scheme}://{name}:{port}/' for name in names]
+
+
+def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
+    """TLS with the certificate of the settings; None without one. Raises ConfigError."""
+    if not settings.uses_tls:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # An encrypted key is refused: there is nobody to ask for its pass phrase.
+        context.load_cert_chain(settings.certificate, settings.private_key, password=lambda: '')
+    except OSError as error:
+        raise ConfigError(
+            f'[server] certificate = {settings.certificate}, private_key = {settings.private_key}:'
+            f' must be a certificate and the key that belongs to it, as PEM and without a pass phrase ({error})'
+        ) from error
+    return context

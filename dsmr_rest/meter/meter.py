@@ -1,0 +1,295 @@
+"""Meter: one serial port, shared by all requests that wait for a telegram.
+
+A serial port has one reader, so requests cannot each open it. Instead, a request becomes a waiter: it counts itself in
+and sleeps on the one Condition. The first waiter starts the reading thread, which opens the port. Every telegram, and
+every fault of the port, is an event: it is handed to all who wait at that moment. When nobody waits any more, and
+`keep_open` seconds have passed, the thread closes the port and ends; so nothing runs while nobody asks. A client that
+follows the meter (a stream) is a waiter that waits again and again; there is no queue per client, so a slow one skips
+to the newest reading.
+
+An event wakes one waiter, and each waiter that has woken wakes the next. Hundreds woken at once would compete for the
+interpreter lock: each thread that wants it asks for it every few milliseconds and makes its holder pass it on, which
+costs more than the responses do. A Condition wakes threads in the order in which they began to wait, and all who wait
+for one event began before those who wait for the next. So the chain reaches everyone.
+
+Where the time of hundreds of waiters goes, according to py-spy: threads that have woken mostly wait, for this
+Condition, for the interpreter lock, and then for the kernel to take their responses. While they hold the interpreter
+lock, waking the next waiter and releasing the Condition take the largest share, followed by making the header section.
+The rest is spread over many small steps, so only fewer threads would make a difference.
+
+The reading thread is the only one that touches the port. Nothing blocks and nothing is rendered while the lock is held.
+This module does not know HTTP, nor how a telegram is read.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+from dsmr_rest.faults import Fault, MeterError, NotWantedError
+from dsmr_rest.meter.log import CALM, MeterLog
+from dsmr_rest.meter.tally import Tally
+from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
+from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.reading.document import Reading
+
+log = logging.getLogger(__name__)
+
+STOP_TIME = 1.0
+"""Seconds for the reading thread to end. It checks four times a second; only connecting to a peer may take longer."""
+SLOW_INTERVAL = 2.0
+"""Seconds between telegrams above which a meter is slow: up to DSMR 4 one is sent every 10 s, later every second."""
+CLIENT_CHECK = 0.25
+"""Seconds between two checks whether a waiter is still wanted, when few wait."""
+LONGEST_CLIENT_CHECK = 0.8
+"""The same, when many wait: the place of a client that has disconnected must be free within a second."""
+CLIENT_CHECKS = 500
+"""Checks a second by all waiters together, as long as LONGEST_CLIENT_CHECK allows that."""
+POLL_PAUSE = 90.0
+"""Seconds that a slow meter's port is kept open after a poll: by default, Prometheus polls every minute."""
+
+
+def client_check_pause(waiters: int) -> float:
+    """Seconds between two checks whether a waiter is still wanted, when so many wait: a check costs a wake-up."""
+    pause = waiters / CLIENT_CHECKS
+    return min(max(CLIENT_CHECK, pause), LONGEST_CLIENT_CHECK)
+
+
+class _Event:
+    """A telegram or a fault that some wait for. `outcome` is None until it happens, and never changes afterwards.
+
+    So whoever wakes late gets what happened when it was waiting, whatever has happened since.
+    """
+
+    outcome: Reading | MeterError | None = None
+
+
+class Meter:
+    """The meter as any number of threads see it. `errors` counts the requests that got no reading, by fault code."""
+
+    def __init__(self, reader: P1Reader, *, calm: float = CALM) -> None:
+        self.reader = reader
+        self.errors = Tally()
+        self._settings = reader.settings
+        # Guards everything below. At each event the reading thread wakes the first waiter; stop() wakes them all.
+        self._changed = threading.Condition()
+        self._next_event = _Event()  # which all waiters share
+        self._waiters = 0  # how many wait for the next event
+        self._latest: Reading | None = None
+        self._fault: MeterError | None = None  # set when the last event was a fault
+        self._interval: float | None = None  # seconds between the last two telegrams of one opening
+        self._keep_open = 0.0  # seconds; the most that the present waiters ask for
+        self._open_until = 0.0  # monotonic; the port stays open until then even if nobody waits
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._log = MeterLog(min(self._settings.timeout, LONGEST_SILENCE), calm)
+
+    @property
+    def latest(self) -> Reading | None:
+        """The last reading, however old; None before the first."""
+        with self._changed:
+            return self._latest
+
+    @property
+    def waiters(self) -> int:
+        """How many requests are waiting for a telegram."""
+        with self._changed:
+            return self._waiters
+
+    @property
+    def counters(self) -> LineCounters:
+        """What happened on the line since the start."""
+        return self.reader.counters
+
+    def read(
+        self,
+        deadline: float | None = None,
+        max_age: float | None = None,
+        after: Reading | None = None,
+        keep_open: float | None = None,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> Reading:
+        """Returns a reading that arrives after this call and before `deadline` (monotonic).
+
+        A reading from memory is returned at once if it is at most `max_age` seconds old, or if `after` is given and it
+        is a newer one. Afterwards the port is kept open for `keep_open` seconds. Omitted arguments default to the
+        settings. Raises MeterError: at once for a fault of the port, at the deadline for a silent or garbled line, and
+        when the meter is stopped. Raises NotWantedError soon after `is_wanted`, which must not block, returns False.
+        """
+        began = time.monotonic()
+        if deadline is None:
+            deadline = began + self._settings.timeout
+        if max_age is None:
+            max_age = self._settings.max_age
+        if keep_open is None:
+            keep_open = self._settings.keep_open
+        counters = self.counters
+        with self._changed:
+            reading = self._from_memory(began, max_age, after)
+            if reading is not None:
+                self._open_until = max(self._open_until, began + keep_open)
+                return reading
+            self._keep_open = max(self._keep_open, keep_open)
+            outcome = self._wait(began, deadline, is_wanted)
+            if outcome is None:
+                outcome = self.reader.nothing_usable(counters, time.monotonic() - began)
+                self._log.wait_failed(outcome, began)
+        if isinstance(outcome, Reading):
+            return outcome
+        self.errors.add(outcome.fault.code)
+        self._log.write()
+        # Many waiters may get the same fault; an exception object of their own keeps their tracebacks apart.
+        raise MeterError(outcome.fault, outcome.detail)
+
+    def poll(self, deadline: float, is_wanted: Callable[[], bool] | None = None) -> Reading:
+        """A reading for a client that polls, perhaps more often than the meter sends. Raises what read() raises.
+
+        The reading may be as old as the time between two telegrams, and a slow meter's port is kept open until the next
+        poll: otherwise each poll would open the port and wait up to 10 s.
+        """
+        with self._changed:
+            interval = self._interval
+            has_fault = self._fault is not None
+        if interval is None or interval > LONGEST_SILENCE:
+            interval = LONGEST_SILENCE
+        max_age = self._settings.max_age
+        if not has_fault:
+            max_age = max(max_age, interval)
+        keep_open = self._settings.keep_open
+        if interval > SLOW_INTERVAL:
+            keep_open = max(keep_open, POLL_PAUSE)
+        return self.read(deadline, max_age=max_age, keep_open=keep_open, is_wanted=is_wanted)
+
+    def open(self, seconds: float) -> None:
+        """Opens the port for at least that long, before anybody asks."""
+        with self._changed:
+            self._open_until = max(self._open_until, time.monotonic() + seconds)
+            self._start_reading()
+
+    def stop(self) -> None:
+        """Ends the reading thread and every wait; takes at most STOP_TIME."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(STOP_TIME)
+
+    # The waiters' side. The lock is held in all of these, except while a waiter sleeps.
+
+    def _from_memory(self, now: float, max_age: float, after: Reading | None) -> Reading | None:
+        """The last reading, if the caller accepts it as it is."""
+        latest = self._latest
+        if latest is None:
+            return None
+        is_newer = after is not None and latest is not after
+        is_young = max_age > 0 and now - latest.arrived <= max_age
+        if is_newer or is_young:
+            return latest
+        return None
+
+    def _wait(
+        self, began: float, deadline: float, is_wanted: Callable[[], bool] | None
+    ) -> Reading | MeterError | None:
+        """The first reading that arrived after `began`, or a fault of the port; None at the deadline."""
+        while not self._stopping:
+            seconds = deadline - time.monotonic()
+            if seconds <= 0:
+                return None
+            if is_wanted is not None:
+                if not is_wanted():
+                    raise NotWantedError
+                seconds = min(seconds, client_check_pause(self._waiters))
+            outcome = self._outcome_of_next_event(seconds)
+            if isinstance(outcome, MeterError):
+                return outcome
+            # A telegram that arrived before the request, but was parsed after it, is not a response to it.
+            if outcome is not None and outcome.arrived >= began:
+                return outcome
+        return MeterError(Fault.STOPPING, 'the server is stopping')
+
+    def _outcome_of_next_event(self, seconds: float) -> Reading | MeterError | None:
+        """Sleeps until the next event, and then wakes the next waiter.
+
+        None when there is no event within that time, or the meter is stopped.
+        """
+        event = self._next_event
+        self._start_reading()
+        self._waiters += 1  # the next event sets it back to zero, for all waiters at once
+        self._changed.wait_for(lambda: event.outcome is not None or self._stopping, seconds)
+        if event.outcome is None:
+            self._waiters -= 1
+        else:
+            self._changed.notify()
+        return event.outcome
+
+    def _start_reading(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name='meter', daemon=True)
+            thread.start()  # may fail, and then no thread must seem to be reading
+            self._thread = thread
+
+    # The reading thread.
+
+    def _run(self) -> None:
+        """Reads until nobody waits. Errors end here: whatever fails, the waiters get a fault."""
+        is_needed = True
+        while is_needed:
+            fault = self._read_until_idle()
+            with self._changed:
+                if fault is not None:
+                    self._log.port_failed(fault)
+                    self._fault = fault
+                    self._hand_out(fault)
+                is_needed = self._waiters > 0 and not self._stopping
+                if not is_needed:
+                    self._thread = None
+            self._log.write()
+
+    def _read_until_idle(self) -> MeterError | None:
+        """Opens the port and hands out readings until nobody waits; the fault that ended it, if one did."""
+        try:
+            with closing(self.reader.read()) as readings:
+                previous: Reading | None = None
+                for reading in readings:
+                    if reading is not None:
+                        self._receive(reading, previous)
+                        previous = reading
+                    if self._is_idle():
+                        break
+        except MeterError as error:
+            # Without the traceback, whose frames hold the port.
+            return MeterError(error.fault, error.detail)
+        except Exception as error:
+            with self._changed:
+                is_repeated = self._fault is not None
+            if not is_repeated:
+                log.exception('reading failed')
+            return MeterError(Fault.PORT_LOST, f'{self._settings.port} could not be read: {error}')
+        return None
+
+    def _receive(self, reading: Reading, previous: Reading | None) -> None:
+        """Hands out a reading; `previous` is the one before it in this opening of the port."""
+        with self._changed:
+            self._log.reading_arrived(reading, self.counters)
+            if previous is not None:
+                self._interval = reading.arrived - previous.arrived
+            self._open_until = max(self._open_until, time.monotonic() + self._keep_open)
+            self._latest = reading
+            self._fault = None
+            self._hand_out(reading)
+        self._log.write()
+
+    def _is_idle(self) -> bool:
+        with self._changed:
+            is_needed = self._waiters > 0 or time.monotonic() < self._open_until
+            return self._stopping or not is_needed
+
+    def _hand_out(self, outcome: Reading | MeterError) -> None:
+        """Gives all who wait the outcome, and wakes the first of them. The lock is held."""
+        self._next_event.outcome = outcome
+        self._next_event = _Event()
+        self._waiters = 0
+        self._keep_open = 0.0
+        self._changed.notify()
