@@ -20,7 +20,6 @@ from urllib.request import urlopen
 import jinja2
 import pytest
 import yaml
-from tests.api.test_service import INSTALLED, MOST_EXPOSED, UNIT, analyze, values
 
 from benchmarks.screenshot import chromium
 from dsmr_rest.simulated.house import DUTCH
@@ -28,6 +27,7 @@ from dsmr_rest.simulated.telegrams import telegram
 from tests.conftest import ROOT, Server, StartServer, free_port, new_meter, wait_for
 from tests.faulty_meter import FaultyMeter
 from tests.pages import INTEGRATIONS, PAGES, block
+from tests.programs.test_service import INSTALLED, MOST_EXPOSED, UNIT, analyze, values
 from tests.system_packages import program
 
 MQTT_UNIT = ROOT / 'systemd' / 'dsmr-mqtt.service'

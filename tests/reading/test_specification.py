@@ -21,7 +21,7 @@ SAME_AS = {'V3': 'V2_2', 'AUSTRIA_ENERGIENETZE_STEIERMARK': 'SAGEMCOM_T210_D_R'}
 
 
 def test_all_of_the_library_s_specifications_are_offered() -> None:
-    """A setting names those that this server is known to read, and none of the tables that the library builds them from."""
+    """The setting offers all tables that are read, and none of the tables that the library builds them from."""
     assert set(SPECIFICATION_NAMES) == {
         *(
             'V2_2',
