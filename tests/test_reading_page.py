@@ -18,7 +18,7 @@ from tests.telegrams import of_specification, of_version, read
 TEXT = PAGES['docs/reading.md']
 ROW = re.compile(r'^\| `(\w+)` \| (.*) \| (.*) \| (.*) ?\| (.*) \|$', re.MULTILINE)
 """Key, meaning, units, OBIS codes, senders."""
-DESCRIPTION = json.loads((ROOT / 'dsmr_rest' / 'openapi.json').read_text())
+DESCRIPTION = json.loads((ROOT / 'dsmr_rest' / 'api' / 'openapi.json').read_text())
 DESCRIBED = DESCRIPTION['components']['schemas']['Objects']['properties']
 ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK')
 

@@ -29,7 +29,7 @@ from tests.hostile_telegrams import hostile_telegrams
 from tests.system_packages import node_program
 from tests.telegrams import of_specification, of_version, read, usable_readings
 
-DESCRIPTION: dict[str, Any] = json.loads((ROOT / 'dsmr_rest' / 'openapi.json').read_text())
+DESCRIPTION: dict[str, Any] = json.loads((ROOT / 'dsmr_rest' / 'api' / 'openapi.json').read_text())
 RESPONSES = DESCRIPTION['components']['responses']
 PROBLEM = 'application/problem+json'
 POINTER = '/{pointer}'
@@ -162,7 +162,7 @@ def test_head_and_options_list_what_they_can_get(path: str) -> None:
 
 def test_the_linter_has_no_complaints(tmp_path: Path) -> None:
     """Redocly's recommended rules, all of them, find neither an error nor a warning."""
-    command = [node_program('redocly'), 'lint', str(ROOT / 'dsmr_rest' / 'openapi.json')]
+    command = [node_program('redocly'), 'lint', str(ROOT / 'dsmr_rest' / 'api' / 'openapi.json')]
     command += ['--extends=recommended-strict', '--format=json']
     quiet = {'REDOCLY_TELEMETRY': 'off', 'REDOCLY_SUPPRESS_UPDATE_NOTICE': 'true'}
     done = subprocess.run(
