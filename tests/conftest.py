@@ -1,6 +1,5 @@
 """What the tests share: real meters on pseudo-terminals, real servers in their own processes, and leftover checks."""
 
-import fcntl
 import http.client
 import itertools
 import json
@@ -21,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.faulty_meter import FaultyMeter
+from tests.faulty_meter import PATIENCE, FaultyMeter, is_locked
 
 ROOT = Path(__file__).parent.parent
 SERVER_COMMAND = [sys.executable, str(ROOT / 'dsmr_rest_server.py')]
@@ -30,8 +29,8 @@ THREADS_AT_REST = 2
 """Threads of a server without requests: the main thread, which waits for a signal, and the one that accepts clients."""
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Returns the result of `condition` as soon as it is true."""
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """Returns the result of `condition` as soon as it is true. Fewer `seconds` are a claim about the time it takes."""
     deadline = time.monotonic() + seconds
     while True:
         result = condition()
@@ -71,14 +70,7 @@ def hush(meter: FaultyMeter) -> None:
 
 def is_free(port: str) -> bool:
     """Whether no reader has the serial port locked."""
-    descriptor = os.open(port, os.O_RDWR | os.O_NOCTTY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    return not is_locked(port)
 
 
 # What a process holds

@@ -1,15 +1,25 @@
-"""A simulated meter with faults: silence, wrong digits, noise, a loose plug, and a reader at another baud rate."""
+"""A simulated meter with faults: silence, wrong digits, noise, a loose plug, and a reader at another baud rate.
 
+It can also send when it is asked to, and knows how far its reader is, so that a test need not rely on a clock.
+"""
+
+import fcntl
+import os
 import re
+import struct
 import termios
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 from dsmr_rest.p1.line import BITS_PER_BYTE
 from dsmr_rest.simulated.meter import RETRY, PseudoTerminal, SimulatedMeter
 
-PATIENCE = 10.0
-"""Seconds that hush() waits for the end of a telegram."""
+PATIENCE = 60.0
+"""Seconds that a test waits for the meter, far more than it needs on a busy machine."""
+LOCKS = Path('/proc/locks')
+"""The locks of all processes, proc_locks(5)."""
 BAUD_RATES = {
     getattr(termios, f'B{rate}'): rate
     for rate in (300, 1200, 2400, 4800, 9600, 19200, 57600, 115200)
@@ -19,6 +29,14 @@ BAUD_RATES = {
 
 class UnpluggedError(Exception):
     """The meter has no port at the moment."""
+
+
+def is_locked(port: str) -> bool:
+    """Whether a reader has locked the port, as each does while it is open. Looking disturbs no reader that opens it."""
+    status = Path(port).stat()
+    device = f'{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}'
+    file = f' {device}:{status.st_ino} '
+    return any('FLOCK' in line and file in line for line in LOCKS.read_text().splitlines())
 
 
 def misread(data: bytes, sent_baud: int, read_baud: int) -> bytes:
@@ -52,6 +70,9 @@ class FaultyMeter(SimulatedMeter):
     only so many bytes of each telegram. `noise`: bytes sent before each telegram. A reader at another baud rate gets
     garbage.
 
+    While it is silent, send() and ask() have it send all the same. `taken` counts the telegrams of which a reader that
+    had the port open all the time took all that was sent.
+
     Tests assign the faults and the meter's thread reads each once per telegram. They need no lock: none depends on
     another, and one that comes too late for a telegram holds for the next. A test that must be sure calls hush().
     """
@@ -64,8 +85,15 @@ class FaultyMeter(SimulatedMeter):
     def __init__(self, version: str = '5.0', *, link: str | None = None, **options: Any) -> None:
         self._link = link
         self._telegrams = 0
+        self.taken = 0
+        self._is_being_taken = (
+            False  # of the last telegram: a reader was there, and may still be taking it
+        )
         self._sending = threading.Lock()
         """Held from the look at `silent` to the end of the telegram."""
+        self._asking = threading.Lock()
+        """Guards `_asked`, which two threads count."""
+        self._asked = 0  # telegrams to send although it is silent
         self._plug = threading.Lock()
         """Guards `terminal` and `_is_plugged_in`: nothing is written to a terminal that is being closed."""
         self._is_plugged_in = True
@@ -79,6 +107,27 @@ class FaultyMeter(SimulatedMeter):
         self.silent = True
         assert self._sending.acquire(timeout=PATIENCE), 'a telegram does not end'
         self._sending.release()
+
+    @property
+    def has_reader(self) -> bool:
+        """Whether a reader has the port open."""
+        return self._is_plugged_in and is_locked(self.port)
+
+    def ask(self, count: int = 1) -> None:
+        """Have a silent meter send so many telegrams, each when a reader has the port open and has taken the last one.
+
+        As on any line, a reader that is only just opening the port may miss the beginning of the first.
+        """
+        with self._asking:
+            self._asked += count
+
+    def send(self, count: int = 1) -> None:
+        """Have a silent meter send so many telegrams; return when the reader has taken them. See ask()."""
+        self.ask(count)
+        deadline = time.monotonic() + PATIENCE
+        while self._asked:
+            assert time.monotonic() < deadline, 'no reader takes the telegrams'
+            time.sleep(RETRY)
 
     def unplug(self) -> None:
         """Take the port away, also from a reader that has it open."""
@@ -94,10 +143,20 @@ class FaultyMeter(SimulatedMeter):
                 self._is_plugged_in = True
 
     def send_next(self) -> None:
+        has_reader = self.has_reader
+        self._count_taken(has_reader=has_reader)
+        is_asked = self._asked > 0 and has_reader
         with self._sending:
-            has_sent = not self.silent and self._send_with_faults()
+            is_due = is_asked or not self.silent
+            has_sent = is_due and self._send_with_faults()
         if not has_sent:
             self.wait(RETRY)
+            return
+        self._is_being_taken = has_reader
+        if is_asked:
+            self._wait_until_taken()
+            with self._asking:
+                self._asked -= 1
 
     def write(self, data: bytes) -> int:
         with self._plug:
@@ -111,6 +170,28 @@ class FaultyMeter(SimulatedMeter):
             garbage = misread(data, self.baud_rate, read_baud)
             has_room = super().write(garbage) > 0
         return len(data) if has_room else 0
+
+    def _count_taken(self, *, has_reader: bool) -> None:
+        """Count the last telegram when the reader that was there at its beginning has taken it."""
+        if self._is_being_taken and not has_reader:
+            self._is_being_taken = False
+        if self._is_being_taken and not self._unread():
+            self._is_being_taken = False
+            self.taken += 1
+
+    def _wait_until_taken(self) -> None:
+        """Return when the reader has taken the last telegram, or has closed the port, or the meter is closed."""
+        self._count_taken(has_reader=self.has_reader)
+        while self._is_being_taken and not self.wait(RETRY):
+            self._count_taken(has_reader=self.has_reader)
+
+    def _unread(self) -> int:
+        """The number of bytes on the line that the reader has not taken."""
+        with self._plug:
+            if not self._is_plugged_in:
+                return 0
+            number = fcntl.ioctl(self.terminal.reader_end, termios.FIONREAD, bytes(4))
+        return int(struct.unpack('i', number)[0])
 
     def _send_with_faults(self) -> bool:
         """Send the next telegram; return whether all that was to be sent of it found a line."""

@@ -31,12 +31,12 @@ class PseudoTerminal:
 
     def __init__(self, link: str | None = None) -> None:
         with ExitStack() as undo:
-            self.master, reader_end = os.openpty()
+            self.master, self.reader_end = os.openpty()
             undo.callback(os.close, self.master)
-            undo.callback(os.close, reader_end)  # held open here, it outlives its readers
-            tty.setraw(reader_end)
+            undo.callback(os.close, self.reader_end)  # held open here, it outlives its readers
+            tty.setraw(self.reader_end)
             os.set_blocking(self.master, False)
-            self.name = os.ttyname(reader_end)
+            self.name = os.ttyname(self.reader_end)
             if link is not None:
                 Path(link).symlink_to(self.name)
                 undo.callback(Path(link).unlink, missing_ok=True)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime, timedelta, timezone
@@ -42,9 +43,8 @@ from dsmr_rest.simulated.house import (
 from dsmr_rest.simulated.meter import SimulatedMeter
 from dsmr_rest.simulated.telegrams import VERSIONS, telegram, with_checksum
 from tests.conftest import hush, open_files, wait_for
-from tests.faulty_meter import FaultyMeter, misread
+from tests.faulty_meter import PATIENCE, FaultyMeter, misread
 
-PATIENCE = 10
 SUMMER_NOON = datetime(2024, 6, 21, 13, 40, 5, tzinfo=DUTCH)
 NIGHT = datetime(2024, 6, 22, 2, 0, tzinfo=DUTCH)
 COUNTERS = [(direction, tariff) for direction in (USED, DELIVERED) for tariff in (LOW, NORMAL)]
@@ -72,7 +72,7 @@ def reading(version: str, moment: datetime) -> Any:
 
 @contextmanager
 def reader(meter: SimulatedMeter, baud: int = 115200) -> Iterator[serial.Serial]:
-    with serial.Serial(meter.port, baud, timeout=0.05) as port:
+    with serial.Serial(meter.port, baud, timeout=0.05, exclusive=True) as port:
         yield port
 
 
@@ -427,12 +427,45 @@ def test_silence() -> None:
         received = read_until(port, lambda data: len(data) > 20)
         hush(meter)
         sent = meter.sent
-        received += port.read(port.in_waiting)
-        assert received.endswith(ANY_TELEGRAM[-20:])
+        whole = -(-len(received) // len(ANY_TELEGRAM))  # also those that were only begun
+        missing = whole * len(ANY_TELEGRAM) - len(received)
+        rest = read_until(port, lambda data: len(data) >= missing)
+        assert (received + rest).endswith(ANY_TELEGRAM)
         assert port.read(1) == b''
         assert meter.sent == sent
         meter.silent = False
         assert next_telegram(port) == ANY_TELEGRAM
+
+
+def test_it_sends_when_it_is_asked() -> None:
+    """A silent meter sends as many telegrams as it is asked for, each when the reader has taken the one before."""
+    with FaultyMeter(interval=0.01, source=lambda: ANY_TELEGRAM) as meter:
+        hush(meter)
+        with reader(meter) as port, ThreadPoolExecutor(1) as pool:
+            sent, taken = meter.sent, meter.taken
+            sending = pool.submit(meter.send, 2)
+            wait_for(lambda: meter.sent == sent + 1)
+            assert not sending.done()
+            data = read_until(port, lambda data: len(data) >= 2 * len(ANY_TELEGRAM))
+            sending.result(PATIENCE)
+            assert data == 2 * ANY_TELEGRAM
+            assert (meter.sent, meter.taken) == (sent + 2, taken + 2)
+            assert port.read(1) == b''
+
+
+def test_what_nobody_reads_is_not_taken() -> None:
+    """Telegrams count as taken only while a reader has the port open, and takes them."""
+    with FaultyMeter(interval=0.01, source=lambda: ANY_TELEGRAM) as meter:
+        wait_for(lambda: meter.sent > 2)
+        assert not meter.has_reader
+        with reader(meter) as port:
+            assert meter.has_reader
+            read_until(port, lambda _: meter.taken > 0)
+        hush(meter)
+        taken, sent = meter.taken, meter.sent
+        meter.silent = False
+        wait_for(lambda: meter.sent > sent + 2)
+        assert meter.taken == taken
 
 
 @contextmanager
