@@ -5,7 +5,6 @@ port: it asks the Meter for a reading, and lets a MeterError pass, of which api.
 """
 
 import re
-import time
 import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from dsmr_rest import __version__
+from dsmr_rest import __version__, clock
 from dsmr_rest.api import homewizard
 from dsmr_rest.api.dashboard import dashboard_page
 from dsmr_rest.api.places import STREAMS, TELEGRAM_CLIENTS
@@ -136,7 +135,7 @@ def _last_reading(reading: Reading | None) -> dict[str, Any]:
         keys = ('ageOfLastReading', 'specification', 'specificationUnsure', 'linesNotUnderstood')
         return dict.fromkeys(keys)
     return {
-        'ageOfLastReading': round(time.monotonic() - reading.arrived, 1),
+        'ageOfLastReading': round(clock.now() - reading.arrived, 1),
         'specification': reading.specification,
         'specificationUnsure': reading.unsure,
         'linesNotUnderstood': list(reading.not_understood),
@@ -171,7 +170,7 @@ def metrics(service: Service, request: Request) -> Response:
     age: float | None = None
     try:
         reading = service.polled_reading(request, _scrape_time(request))
-        age = time.monotonic() - reading.arrived
+        age = clock.now() - reading.arrived
     except MeterError:
         pass  # dsmr_up and dsmr_errors report it
     body, content_type = exposition(

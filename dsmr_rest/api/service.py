@@ -5,6 +5,7 @@ It knows the Meter and what a request says about time (deadline, age); it does n
 
 import time
 
+from dsmr_rest import clock
 from dsmr_rest.api.places import Places
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.faults import MeterError
@@ -62,7 +63,7 @@ def meter_problem(error: MeterError) -> Response:
 def freshness(reading: Reading) -> dict[str, str]:
     """The header fields that say how old a reading is (RFC 9111)."""
     return {
-        'Age': str(int(time.monotonic() - reading.arrived)),
+        'Age': str(int(clock.now() - reading.arrived)),
         'Last-Modified': http_date(int(reading.received)),
         'Cache-Control': 'no-cache',
     }

@@ -6,9 +6,9 @@ asked for it, and the caller provides the lock.
 """
 
 import logging
-import time
 from collections import deque
 
+from dsmr_rest import clock
 from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
 from dsmr_rest.reading.document import Reading
@@ -46,12 +46,12 @@ class MeterLog:
 
     def port_failed(self, error: MeterError) -> None:
         """Notes a fault of the port: the meter is lost at once."""
-        self._note_failure(time.monotonic())
+        self._note_failure(clock.now())
         self._lose(error)
 
     def wait_failed(self, error: MeterError, began: float) -> None:
-        """Notes a wait, since the monotonic time `began`, in which no reading arrived."""
-        now = time.monotonic()
+        """Notes a wait, since the time `began`, in which no reading arrived."""
+        now = clock.now()
         self._note_failure(began)
         # Waits overlap: the time in which several requests waited counts once.
         self._waited += now - max(began, self._waited_until)

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
+from dsmr_rest import clock
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter.log import CALM, MeterLog
 from dsmr_rest.meter.tally import Tally
@@ -117,9 +118,9 @@ class Meter:
         settings. Raises MeterError: at once for a fault of the port, at the deadline for a silent or garbled line, and
         when the meter is stopped. Raises NotWantedError soon after `is_wanted`, which must not block, returns False.
         """
-        began = time.monotonic()
+        began = clock.now()
         if deadline is None:
-            deadline = began + self._settings.timeout
+            deadline = time.monotonic() + self._settings.timeout
         if max_age is None:
             max_age = self._settings.max_age
         if keep_open is None:
@@ -128,12 +129,12 @@ class Meter:
         with self._changed:
             reading = self._from_memory(began, max_age, after)
             if reading is not None:
-                self._open_until = max(self._open_until, began + keep_open)
+                self._stay_open(keep_open)
                 return reading
             self._keep_open = max(self._keep_open, keep_open)
             outcome = self._wait(began, deadline, is_wanted)
             if outcome is None:
-                outcome = self.reader.nothing_usable(counters, time.monotonic() - began)
+                outcome = self.reader.nothing_usable(counters, clock.now() - began)
                 self._log.wait_failed(outcome, began)
         if isinstance(outcome, Reading):
             return outcome
@@ -164,7 +165,7 @@ class Meter:
     def open(self, seconds: float) -> None:
         """Opens the port for at least that long, before anybody asks."""
         with self._changed:
-            self._open_until = max(self._open_until, time.monotonic() + seconds)
+            self._stay_open(seconds)
             self._start_reading()
 
     def stop(self) -> None:
@@ -192,7 +193,7 @@ class Meter:
     def _wait(
         self, began: float, deadline: float, is_wanted: Callable[[], bool] | None
     ) -> Reading | MeterError | None:
-        """The first reading that arrived after `began`, or a fault of the port; None at the deadline."""
+        """The first reading that arrived after `began` (clock.now()), or a fault of the port; None at the deadline."""
         while not self._stopping:
             seconds = deadline - time.monotonic()
             if seconds <= 0:
@@ -275,11 +276,15 @@ class Meter:
             self._log.reading_arrived(reading, self.counters)
             if previous is not None:
                 self._interval = reading.arrived - previous.arrived
-            self._open_until = max(self._open_until, time.monotonic() + self._keep_open)
+            self._stay_open(self._keep_open)
             self._latest = reading
             self._fault = None
             self._hand_out(reading)
         self._log.write()
+
+    def _stay_open(self, seconds: float) -> None:
+        """Keeps the port open for at least that long. The lock is held."""
+        self._open_until = max(self._open_until, time.monotonic() + seconds)
 
     def _is_idle(self) -> bool:
         with self._changed:

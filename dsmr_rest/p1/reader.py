@@ -26,6 +26,7 @@ from dlms_cosem.connection import XDlmsApduFactory
 from dsmr_parser import telegram_specifications
 from dsmr_parser.clients.serial_ import SerialReader
 
+from dsmr_rest import clock
 from dsmr_rest.choices import BAUD_RATES
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import Fault, MeterError
@@ -205,11 +206,11 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
 
         A peer on the network that went away without a word is silent for ever, so it must be connected to again.
         """
-        last_heard = last_read = time.monotonic()
+        last_heard = last_read = clock.now()
         while True:
-            began = time.monotonic()
+            began = clock.now()
             data = self._read_available(port)
-            now = time.monotonic()
+            now = clock.now()
             was_stalled = now - last_read > LONGEST_ROUND + STALL_TIME
             last_read = now
             if was_stalled:

@@ -62,8 +62,8 @@ class Reading:
 
     `specification` is the name of the one that was used, `unsure` whether it knows less than half of the lines.
     `not_understood` has the OBIS codes of the lines that are unknown or cannot be read, `unreadable` the keys that the
-    meter's own lines among the latter would have in the document. `received` is Unix time, `arrived` the monotonic
-    clock's, both in seconds.
+    meter's own lines among the latter would have in the document. `received` is Unix time, `arrived` that of
+    clock.py, both in seconds.
     """
 
     document: Mapping[str, Any]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dsmr_rest import clock
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter.log import CALM
@@ -113,7 +114,7 @@ def test_simultaneous_requests_share_one_telegram(start_meter: StartMeter) -> No
         shared = start_meter(meter.port)
 
         def request(_: int) -> tuple[float, Reading | str]:
-            return time.monotonic(), outcome(shared)
+            return clock.now(), outcome(shared)
 
         next_telegram(meter)
         with together(MANY, request) as results:
@@ -136,7 +137,7 @@ def test_the_port_is_closed_between_requests_and_no_telegram_is_old(
             for _ in range(3):
                 next_telegram(meter)
             sent = meter.sent
-            requested = time.monotonic()
+            requested = clock.now()
             reading = shared.read()
             assert reading.arrived >= requested
             assert number(reading) > sent
@@ -157,7 +158,7 @@ class ScriptedReader(P1Reader):
 
 
 def arrived_at(seconds: float) -> Reading:
-    """A reading that arrived at this monotonic time."""
+    """A reading that arrived at this time of clock.py."""
     telegram = framed(from_lines('1-0:1.7.0(00.355*kW)'))
     return make_reading(telegram, Chooser('auto'), 0.0, seconds, encrypted=False)
 
@@ -174,7 +175,7 @@ def test_one_event_ends_every_wait(result: str, *, is_lost_after: bool) -> None:
             yield None
         is_due.clear()
         if result == 'reading':
-            yield arrived_at(time.monotonic())
+            yield arrived_at(clock.now())
         if is_lost_after:
             raise MeterError(Fault.PORT_LOST, 'pulled out')
         yield from and_silence(iter([]))
@@ -206,8 +207,8 @@ def and_silence(readings: Iterator[Reading]) -> Iterator[Reading | None]:
 
 def test_a_telegram_from_before_the_request_is_not_its_response() -> None:
     """A telegram that arrived before a request, but is handed out after it, is passed over for the next one."""
-    old = arrived_at(time.monotonic() - 0.001)
-    new = arrived_at(time.monotonic() + 3600)
+    old = arrived_at(clock.now() - 0.001)
+    new = arrived_at(clock.now() + 3600)
     readings = iter([old, new])
     shared = Meter(ScriptedReader(lambda: and_silence(readings)))
     assert shared.read() is new
@@ -216,7 +217,7 @@ def test_a_telegram_from_before_the_request_is_not_its_response() -> None:
 
 def test_only_a_telegram_from_before_the_request_is_a_silent_meter() -> None:
     """When nothing follows a telegram that arrived before the request, the wait ends at its deadline without it."""
-    old = arrived_at(time.monotonic() - 0.001)
+    old = arrived_at(clock.now() - 0.001)
     readings = iter([old])
     shared = Meter(ScriptedReader(lambda: and_silence(readings)))
     assert outcome(shared, 0.2) == 'meter_silent'
@@ -236,7 +237,7 @@ def test_an_accepted_age_is_served_from_memory(
     assert openings(shared) == 1
     second = shared.read(max_age=0)
     assert second is not first
-    wait_for(lambda: time.monotonic() - second.arrived > 0.2)
+    wait_for(lambda: clock.now() - second.arrived > 0.2)
     assert shared.read(max_age=0.1) is not second
 
 
@@ -300,7 +301,7 @@ def test_open_opens_the_port_before_any_request(
 @pytest.mark.parametrize(('interval', 'is_kept'), [(0.1, False), (2.5, True)])
 def test_a_poll_keeps_the_port_of_a_slow_meter_open(interval: float, *, is_kept: bool) -> None:
     """After a poll the port stays open when telegrams are over two seconds apart: up to DSMR 4, but not later."""
-    later = time.monotonic() + 3600
+    later = clock.now() + 3600
     readings = [arrived_at(later), arrived_at(later + interval)]
     reads_on = threading.Event()
     ticks = 0
@@ -330,13 +331,13 @@ def test_the_first_poll_waits_for_a_telegram(
 ) -> None:
     """Before the first reading there is none in memory, and no interval is known."""
     shared = start_meter(meter.port)
-    began = time.monotonic()
-    assert shared.poll(began + 10).arrived >= began
+    began = clock.now()
+    assert shared.poll(time.monotonic() + 10).arrived >= began
 
 
 def test_a_poll_gets_no_reading_from_before_a_long_silence() -> None:
     """The time between the last two telegrams is not that between any two when the meter was silent for an hour."""
-    now = time.monotonic()
+    now = clock.now()
     old = [arrived_at(now - 3620), arrived_at(now - 20)]
     new = arrived_at(now + 3600)
     is_polled = threading.Event()
@@ -435,7 +436,7 @@ def test_an_unexpected_error_is_a_fault_and_is_logged_once(
     """Whatever fails in the reader is port_lost with the error's text, one traceback in the log, and is not the end."""
 
     is_failing = True
-    new = arrived_at(time.monotonic() + 3600)
+    new = arrived_at(clock.now() + 3600)
 
     def script() -> Iterator[Reading | None]:
         if is_failing:
