@@ -51,7 +51,7 @@ MBUS_CODES = ('24.1.', '24.2.', '24.3.', '24.4.')
 MBUS_CHANNEL = '-[1-9]:'
 """The channel in dsmr_parser's patterns for the lines of M-Bus devices only."""
 
-_DESCRIPTION: dict[str, Any] = json.loads((ROOT / 'dsmr_rest' / 'openapi.json').read_text())
+_DESCRIPTION: dict[str, Any] = json.loads((ROOT / 'dsmr_rest' / 'api' / 'openapi.json').read_text())
 _SCHEMAS = _DESCRIPTION['components']['schemas']
 
 

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from urllib.parse import unquote
 
 from dsmr_rest.api.places import Places
-from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, ROUTES, part_of_reading, waits_for_telegram
+from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, ROUTES, Route, pointer_route
 from dsmr_rest.api.service import Service, meter_problem
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.faults import Fault, MeterError
@@ -76,6 +76,8 @@ class Api:
 
     def _dispatch(self, request: Request, *, may_wait: bool) -> Response:
         self._check_host(request.host)
+        if request.path.startswith('//'):  # of a client whose base address ends in a slash
+            request = request._replace(path='/' + request.path.lstrip('/'))
         if request.method == 'OPTIONS':
             headers = {'Allow': ALLOWED_METHODS, **self._preflight_fields()}
             return Response(b'', '', HTTPStatus.NO_CONTENT, headers)
@@ -83,13 +85,19 @@ class Api:
         if request.method not in ('GET', 'HEAD'):
             detail = f'{request.method} is not allowed, because this server only reads: use GET'
             raise HttpError(Fault.METHOD_NOT_ALLOWED, detail, {'Allow': ALLOWED_METHODS})
-        path = unquote(request.path)
+        route = self._route(request.path)
         if not may_wait:
-            if waits_for_telegram(path):
+            if route.needs_meter:
                 return TOO_MANY_CONNECTIONS
             request = request._replace(headers={**request.headers, 'prefer': 'wait=0'})
-        route = self._routes.get(path, part_of_reading)
-        return route(self._service, request)
+        return route.handler(self._service, request)
+
+    def _route(self, path: str) -> Route:
+        """What is at a path, which is percent-encoded."""
+        route = self._routes.get(unquote(path))
+        if route is None:
+            return pointer_route(path)
+        return route
 
     def _check_host(self, host: str) -> None:
         """Refuses a host that is a public name (RFC 9110 7.4).

@@ -1,27 +1,29 @@
-"""What each path returns: a function from Service and Request to Response, and one entry in ROUTES.
+"""What each path returns: a handler, which makes a Response from Service and Request, and a Route in one of the tables.
 
-Every other path is a JSON Pointer (RFC 6901) into the reading. A route does not know sockets, credentials or the serial
-port: it asks the Meter for a reading, and lets a MeterError pass, of which api.py makes a response.
+Every other path is a JSON Pointer into the reading. A handler does not know sockets, credentials or the serial port: it
+asks the Meter for a reading, and lets a MeterError pass, of which dispatch.py makes a response.
+
+The tables are also the `paths` of openapi.json: `python -m docs.make_openapi` writes them there.
 """
 
 import re
-import zlib
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
+from typing import NamedTuple
 
-from dsmr_rest import __version__, clock
+from dsmr_rest import clock
 from dsmr_rest.api import homewizard
 from dsmr_rest.api.dashboard import dashboard_page
+from dsmr_rest.api.health import health_document
 from dsmr_rest.api.places import STREAMS, TELEGRAM_CLIENTS
+from dsmr_rest.api.pointer import NothingThereError, keys_of, path_of, similar_key, value_at
 from dsmr_rest.api.service import POLL_TIME, Service, freshness
+from dsmr_rest.api.static import Handler, static
 from dsmr_rest.api.stream import ReadingStream
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http.message import RETRY_AFTER, HttpError, Request, Response, problem
-from dsmr_rest.reading.document import Reading, camel_case, possible_keys, render
+from dsmr_rest.reading.document import Reading, possible_keys, render
 
 SCRAPE_MARGIN = 0.5
 """Seconds before the end of Prometheus's patience at which a scrape gets its response."""
@@ -35,66 +37,61 @@ DASHBOARD_POLICY = {
 }
 _NO_STORE = {'Cache-Control': 'no-store'}
 
-_LIST_INDEX = re.compile(r'0|[1-9][0-9]{0,8}')  # RFC 6901 4: no leading zeros
 _SECONDS = re.compile(r'[0-9]{1,4}(\.[0-9]{1,9})?')
 
 
-Route = Callable[[Service, Request], Response]
-
-
 def whole_reading(service: Service, request: Request) -> Response:
-    """GET / returns the document of a reading as indented JSON."""
+    """The document of a reading as indented JSON."""
     reading = service.reading(request)
     return Response(reading.json, headers=freshness(reading))
 
 
 def part_of_reading(service: Service, request: Request) -> Response:
-    """GET /<JSON Pointer> returns a part of the document of a reading.
-
-    A pointer whose first key cannot occur in any telegram specification is 404 without reading the meter.
-    """
-    detail = (
-        f'nothing is at {request.path}: see / for all values of the meter,'
-        ' and /openapi.json for all other paths'
-    )
-    not_found = HttpError(Fault.NOT_FOUND, detail)
+    """The value at a JSON Pointer into the document of a reading."""
     try:
-        keys = _pointer_keys(request.path)
-    except UnicodeDecodeError:
-        raise not_found from None
-    if keys[0] not in possible_keys():
-        raise not_found
-    reading = service.reading(request)
-    try:
-        value = _value_at(reading.document, keys)
-    except LookupError:
-        raise not_found from None
+        keys = keys_of(request.path)
+        reading = service.reading(request)
+        value = value_at(reading.document, keys)
+    except NothingThereError as error:
+        raise _not_found(request.path, error.meant) from None
     return Response(render(value), headers=freshness(reading))
 
 
-def _pointer_keys(path: str) -> list[str]:
-    """The keys of a JSON Pointer, unescaped (RFC 6901 4). Raises UnicodeDecodeError when they are not UTF-8."""
-    keys = []
-    for part in path.split('/')[1:]:
-        key = unquote(part, errors='strict')
-        keys.append(key.replace('~1', '/').replace('~0', '~'))
-    return keys
+def nothing(service: Service, request: Request) -> Response:
+    """404, for a pointer whose first key cannot occur in any telegram. It says which path was probably meant."""
+    known_paths = set(ROUTES) - {'/'}
+    if service.settings.homewizard_api:
+        known_paths.update(HOMEWIZARD_ROUTES)
+    raise _not_found(request.path, _meant(request.path, known_paths))
 
 
-def _value_at(value: Any, keys: list[str]) -> Any:
-    """The value that a JSON Pointer refers to. Raises LookupError."""
-    for key in keys:
-        if isinstance(value, dict):
-            value = value[key]
-        elif isinstance(value, list) and _LIST_INDEX.fullmatch(key):
-            value = value[int(key)]
-        else:
-            raise LookupError(key)
-    return value
+def _not_found(path: str, meant: str) -> HttpError:
+    hint = ''
+    if meant:
+        hint = f' did you mean {meant}?'
+    detail = (
+        f'nothing is at {path}:{hint} see / for all values of the meter,'
+        ' and /openapi.json for all other paths'
+    )
+    return HttpError(Fault.NOT_FOUND, detail)
+
+
+def _meant(path: str, known_paths: set[str]) -> str:
+    """The path that was probably meant by one whose first key is not known; empty when none is similar."""
+    without_end = path.rstrip('/')
+    try:
+        first_key, *other_keys = keys_of(without_end)
+    except NothingThereError:
+        return ''
+    similar = similar_key(first_key, possible_keys())
+    if other_keys and similar:
+        return path_of([similar, *other_keys])
+    paths_of_keys = {path_of([key]) for key in possible_keys()}
+    return similar_key(without_end, known_paths | paths_of_keys)
 
 
 def telegram(service: Service, request: Request) -> Response:
-    """GET /telegram returns the telegram as it came, or the plain text of an encrypted one."""
+    """The telegram as it came, or the plain text of an encrypted one."""
     return _as_it_came(service.reading(request))
 
 
@@ -103,56 +100,19 @@ def _as_it_came(reading: Reading) -> Response:
 
 
 def health(service: Service, request: Request) -> Response:
-    """GET /health says whether the meter is responding, why not, and what happened since the start."""
-    error: MeterError | None = None
+    """200 or 503 with the same document: whether the meter is responding, and what happened since the start."""
     try:
         service.reading(request, max_age=HEALTH_AGE)
-    except MeterError as caught:
-        error = caught
-    document = {
-        **_verdict(error),
-        **_last_reading(service.meter.latest),
-        'waitingRequests': service.meter.waiters,
-        'telegramClients': service.places.taken(TELEGRAM_CLIENTS),
-        'counters': _counters(service),
-        'version': __version__,
-    }
-    if error is None:
-        return Response(render(document), headers=_NO_STORE)
-    headers = _NO_STORE | {'Retry-After': str(RETRY_AFTER)}
-    return Response(render(document), status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
-
-
-def _verdict(error: MeterError | None) -> dict[str, Any]:
-    if error is None:
-        return {'status': 'ok', 'code': 'ok', 'detail': 'the meter is responding'}
-    return {'status': 'unavailable', 'code': error.fault.code, 'detail': error.detail}
-
-
-def _last_reading(reading: Reading | None) -> dict[str, Any]:
-    """What /health says about the last reading; null before the first one."""
-    if reading is None:
-        keys = ('ageOfLastReading', 'specification', 'specificationUnsure', 'linesNotUnderstood')
-        return dict.fromkeys(keys)
-    return {
-        'ageOfLastReading': round(clock.now() - reading.arrived, 1),
-        'specification': reading.specification,
-        'specificationUnsure': reading.unsure,
-        'linesNotUnderstood': list(reading.not_understood),
-    }
-
-
-def _counters(service: Service) -> dict[str, Any]:
-    counters: dict[str, Any] = {}
-    for name, count in service.meter.counters._asdict().items():
-        counters[camel_case(name)] = count
-    counters['errorsByCode'] = service.meter.errors.counts()
-    counters['requestsByStatus'] = service.responses.counts()
-    return counters
+    except MeterError as error:
+        document = health_document(service, error)
+        headers = _NO_STORE | {'Retry-After': str(RETRY_AFTER)}
+        return Response(render(document), status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
+    document = health_document(service, None)
+    return Response(render(document), headers=_NO_STORE)
 
 
 def stream(service: Service, request: Request) -> Response:
-    """GET /stream returns server-sent events, one per reading, and `event: problem` when the meter is lost."""
+    """Server-sent events, one per reading, and `event: problem` when the meter is lost."""
     if not service.places.take(STREAMS):
         detail = (
             'too many clients follow the meter: try again later, or set [server] max_streams higher'
@@ -163,7 +123,7 @@ def stream(service: Service, request: Request) -> Response:
 
 
 def metrics(service: Service, request: Request) -> Response:
-    """GET /metrics is always 200; without a reading it says `dsmr_up 0` and has no values of the meter."""
+    """Always 200; without a reading it says `dsmr_up 0` and has no values of the meter."""
     from dsmr_rest.api.metrics import exposition  # noqa: PLC0415 prometheus_client takes 4 MB, which only scrapes need
 
     reading: Reading | None = None
@@ -195,29 +155,20 @@ def _scrape_time(request: Request) -> float:
 
 
 def homewizard_device(service: Service, request: Request) -> Response:
-    """GET /api describes the device, as a HomeWizard P1 meter does."""
+    """A description of the device, as a HomeWizard P1 meter has it."""
     device = homewizard.device(service.polled_reading(request))
     return Response(render(device), headers=_NO_STORE)
 
 
 def homewizard_data(service: Service, request: Request) -> Response:
-    """GET /api/v1/data returns the measurement, as a HomeWizard P1 meter does."""
+    """The measurement, as a HomeWizard P1 meter has it."""
     reading = service.polled_reading(request)
     return Response(render(homewizard.data(reading)), headers=freshness(reading))
 
 
 def homewizard_telegram(service: Service, request: Request) -> Response:
-    """GET /api/v1/telegram returns the telegram as it came."""
+    """The telegram as it came."""
     return _as_it_came(service.polled_reading(request))
-
-
-def waits_for_telegram(path: str) -> bool:
-    """Whether the response to a path, percent-decoded, has to wait for a telegram. /health need not."""
-    if path in _AT_ONCE:
-        return False
-    _, _, pointer = path.partition('/')
-    first_key, _, _ = pointer.partition('/')
-    return path in ROUTES or path in HOMEWIZARD_ROUTES or first_key in possible_keys()
 
 
 def openapi_document() -> bytes:
@@ -225,43 +176,170 @@ def openapi_document() -> bytes:
     return Path(__file__).with_name('openapi.json').read_bytes()
 
 
-def _static(
-    load: Callable[[], bytes], content_type: str, headers: Mapping[str, str] | None = None
-) -> Route:
-    """A route for a body that never changes, which a client may keep and revalidate (RFC 9110 13.1.2).
+class Route(NamedTuple):
+    """What is at a path: how a request is handled, and how openapi.json describes it.
 
-    It is loaded with the first request, because most servers are never asked for it.
+    `needs_meter` when the response must wait for a telegram: then there is none while the server is too busy to wait.
+    A `name` begins the operationIds; it is empty for what only a page of this server loads, which is not described.
+    `responses` has the name of a response in openapi.json by status, beside those that every path can have.
+    `parameters` are the names of header fields there that matter.
     """
 
-    @cache
-    def loaded() -> tuple[bytes, str]:
-        body = load()
-        return body, f'"{zlib.crc32(body):08x}"'
-
-    def route(_: Service, request: Request) -> Response:
-        body, tag = loaded()
-        fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
-        known_tags = request.headers.get('if-none-match', '')
-        is_known = known_tags == '*' or tag in known_tags
-        if is_known:
-            return Response(b'', '', HTTPStatus.NOT_MODIFIED, fields)
-        return Response(body, content_type, headers=fields)
-
-    return route
+    handler: Handler
+    needs_meter: bool
+    name: str = ''
+    tag: str = ''
+    summary: str = ''
+    responses: Mapping[str, str] = {}
+    parameters: tuple[str, ...] = ()
+    description: str = ''
 
 
-ROUTES: dict[str, Route] = {
-    '/': whole_reading,
-    '/telegram': telegram,
-    '/stream': stream,
-    '/metrics': metrics,
-    '/health': health,
-    '/dashboard': _static(dashboard_page, 'text/html; charset=utf-8', DASHBOARD_POLICY),
-    '/openapi.json': _static(openapi_document, 'application/json'),
+_NO_READING = {'502': 'UnusableTelegram', '503': 'Unavailable', '504': 'NoTelegram'}
+"""The responses of a path when there is no reading."""
+_FRESHNESS = ('CacheControl', 'Prefer')
+_READING = 'reading'
+_OTHER_FORMS = 'other forms'
+_SERVER = 'server'
+_HOMEWIZARD = 'HomeWizard-compatible'
+_HOMEWIZARD_SETTING = 'When [server] homewizard_api = yes, else 404.'
+
+ROUTES: Mapping[str, Route] = {
+    '/': Route(
+        whole_reading,
+        needs_meter=True,
+        name='reading',
+        tag=_READING,
+        summary='The whole reading',
+        responses={'200': 'Reading', **_NO_READING},
+        parameters=_FRESHNESS,
+    ),
+    '/telegram': Route(
+        telegram,
+        needs_meter=True,
+        name='telegram',
+        tag=_READING,
+        summary='The telegram as received',
+        responses={'200': 'Telegram', **_NO_READING},
+        parameters=_FRESHNESS,
+    ),
+    '/stream': Route(
+        stream,
+        needs_meter=True,
+        name='stream',
+        tag=_READING,
+        summary='Readings as server-sent events, one per telegram, until the client disconnects',
+        responses={'200': 'Stream'},
+        description=(
+            'For EventSource and curl -N. An event without a name is a reading: its data is the response to GET /'
+            ' on one line, and its id is the Unix time at which the telegram arrived. An event named problem means'
+            ' that the meter is lost: its data is a problem detail on one line; readings resume automatically when'
+            ' the meter is back. A comment every 15 s shows that the stream is alive. A slow client skips to the'
+            ' newest reading.'
+        ),
+    ),
+    '/metrics': Route(
+        metrics,
+        needs_meter=True,
+        name='metrics',
+        tag=_OTHER_FORMS,
+        summary='The reading for Prometheus',
+        responses={'200': 'Metrics'},
+        parameters=('ScrapeTimeout', 'Prefer'),
+        description=(
+            'A valid request gets 200 even if there is no reading: then dsmr_up is 0, and the values of the meter'
+            ' are absent. The reading may be as old as the time between two telegrams.'
+        ),
+    ),
+    '/health': Route(
+        health,
+        needs_meter=False,  # it then reports what is known
+        name='health',
+        tag=_SERVER,
+        summary='Whether the meter is responding',
+        responses={'200': 'Healthy', '503': 'Unhealthy'},
+        parameters=_FRESHNESS,
+        description=f'Takes a reading when the last one is older than {HEALTH_AGE:g} s.',
+    ),
+    '/dashboard': Route(
+        static(dashboard_page, 'text/html; charset=utf-8', DASHBOARD_POLICY),
+        needs_meter=False,
+        name='dashboard',
+        tag=_OTHER_FORMS,
+        summary='A page that shows the meter live',
+        responses={'200': 'Dashboard', '304': 'DashboardNotModified'},
+        parameters=('IfNoneMatch',),
+    ),
+    '/openapi.json': Route(
+        static(openapi_document, 'application/json'),
+        needs_meter=False,
+        name='openapi',
+        tag=_SERVER,
+        summary='This description',
+        responses={'200': 'Description', '304': 'NotModified'},
+        parameters=('IfNoneMatch',),
+    ),
 }
-_AT_ONCE = ('/health', '/dashboard', '/openapi.json')
-HOMEWIZARD_ROUTES: dict[str, Route] = {
-    '/api': homewizard_device,
-    '/api/v1/data': homewizard_data,
-    '/api/v1/telegram': homewizard_telegram,
+"""By path, percent-decoded: what GET and HEAD get."""
+
+HOMEWIZARD_ROUTES: Mapping[str, Route] = {
+    '/api': Route(
+        homewizard_device,
+        needs_meter=True,
+        name='homewizardDevice',
+        tag=_HOMEWIZARD,
+        summary='HomeWizard-compatible: the device',
+        responses={'200': 'HomeWizardDevice', '404': 'NotFound', **_NO_READING},
+        parameters=('Prefer',),
+        description=_HOMEWIZARD_SETTING,
+    ),
+    '/api/v1/data': Route(
+        homewizard_data,
+        needs_meter=True,
+        name='homewizardData',
+        tag=_HOMEWIZARD,
+        summary='HomeWizard-compatible: the reading as one flat object',
+        responses={'200': 'HomeWizardData', '404': 'NotFound', **_NO_READING},
+        parameters=('Prefer',),
+        description=_HOMEWIZARD_SETTING,
+    ),
+    '/api/v1/telegram': Route(
+        homewizard_telegram,
+        needs_meter=True,
+        name='homewizardTelegram',
+        tag=_HOMEWIZARD,
+        summary='HomeWizard-compatible: the telegram as received',
+        responses={'200': 'Telegram', '404': 'NotFound', **_NO_READING},
+        parameters=('Prefer',),
+        description=_HOMEWIZARD_SETTING,
+    ),
 }
+"""The same, with [server] homewizard_api."""
+
+POINTER_ROUTE = Route(
+    part_of_reading,
+    needs_meter=True,
+    name='part',
+    tag=_READING,
+    summary='A part of the reading',
+    responses={'200': 'Part', '404': 'NotFound', **_NO_READING},
+    parameters=('Pointer', *_FRESHNESS),
+    description=(
+        'The path is a JSON Pointer (RFC 6901) into the reading; its slashes are not percent-encoded. A first key'
+        ' that no telegram can have gets 404 at once; a key that is only missing from this telegram gets 404 when'
+        ' the telegram has arrived.'
+    ),
+)
+"""What is at every path that is in no table, if its first key can occur in a telegram."""
+NOTHING = Route(nothing, needs_meter=False)
+
+
+def pointer_route(path: str) -> Route:
+    """The route of a path, percent-encoded, that is in no table. It does not read the meter to find out."""
+    try:
+        first_key, *_ = keys_of(path)
+    except NothingThereError:
+        return NOTHING
+    if first_key in possible_keys():
+        return POINTER_ROUTE
+    return NOTHING

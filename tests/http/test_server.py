@@ -23,6 +23,7 @@ import pytest
 
 from dsmr_rest.api.dispatch import Api
 from dsmr_rest.api.places import Places
+from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, ROUTES
 from dsmr_rest.config import MeterSettings, ServerSettings
 from dsmr_rest.http.message import HEADER_SECTION_LIMIT, Request, Response, parse_request
 from dsmr_rest.http.server import HttpServer
@@ -69,8 +70,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope='module')
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that requires a user and a password, and that one origin may read."""
-    settings = {'user': 'José', 'password': 'pass:wörd', 'cors_origin': 'https://example.org'}
+    """A server with all paths that requires a user and a password, and that one origin may read."""
+    settings = {
+        'user': 'José',
+        'password': 'pass:wörd',
+        'cors_origin': 'https://example.org',
+        'homewizard_api': 'yes',
+    }
     server = Server(
         tmp_path_factory.mktemp('locked'), meter={'port': MISSING_PORT}, server=settings
     )
@@ -154,10 +160,13 @@ def test_every_value_is_at_its_pointer(served: Server) -> None:
         ('HTTP://localhost?x=1', '/'),
         ('/%74elegram', '/telegram'),
         ('HTTP://192.168.1.1:80/telegram?', '/telegram'),
+        ('//telegram', '/telegram'),
+        ('///currentElectricityUsage', '/currentElectricityUsage'),
+        ('//', '/'),
     ],
 )
 def test_another_way_to_write_a_path(path: str, same: str, served: Server) -> None:
-    """Percent-encoding, a query and the absolute form do not change the response."""
+    """Percent-encoding, a query, the absolute form and slashes of a base address do not change the response."""
     assert served.get(path, FROM_MEMORY).body == served.get(same, FROM_MEMORY).body
 
 
@@ -180,7 +189,7 @@ def test_an_unknown_path_is_404_without_the_meter(start_server: StartServer) -> 
     """A first key that no specification has is not_found without reading the meter, and no path reaches a file."""
     server = start_server(MISSING_PORT)
     for path in (
-        UNKNOWN, '//', '/./', '/../etc/passwd', '/%2e%2e/%2e%2e/etc/passwd', '/..%2fconfig.ini', '/config.ini', '/%00',
+        UNKNOWN, '/./', '/../etc/passwd', '/%2e%2e/%2e%2e/etc/passwd', '/..%2fconfig.ini', '/config.ini', '/%00',
         '/telegram%00', '/currentElectricityUsage%00', '/%', '/%zz', '/%ff', '/~', '/~2', '/Telegram', '/telegram/',
         '/health/x', '/dsmr_rest/api/dashboard.html', '/__class__', '/0', '/-',
     ):  # fmt: skip
@@ -586,10 +595,8 @@ def test_other_credentials_are_401(authorization: str | None) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    'path', ['/', '/telegram', '/health', '/p1MessageHeader', UNKNOWN, '/stream', '/metrics']
-)
-@pytest.mark.parametrize('method', ['GET', 'HEAD', 'POST'])
+@pytest.mark.parametrize('path', [*ROUTES, *HOMEWIZARD_ROUTES, '/p1MessageHeader', UNKNOWN])
+@pytest.mark.parametrize('method', ['GET', 'HEAD', 'POST', 'PUT'])
 def test_every_path_is_locked(path: str, method: str, locked: Server) -> None:
     """401 comes before anything else that a path or method would return."""
     response = locked.get(path, method=method)

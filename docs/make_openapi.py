@@ -1,0 +1,158 @@
+"""Writes into dsmr_rest/api/openapi.json what follows from the sources.
+
+python -m docs.make_openapi
+
+`paths` comes from the tables in dsmr_rest/api/routes.py, the codes of problem details from dsmr_rest/faults.py, the
+kinds of M-Bus devices from dsmr_rest/reading/mbus.py, and the version from the package. Everything else in that file is
+written by hand: what is said about the server, its parameters, header fields, responses and schemas.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dsmr_rest
+from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, POINTER_ROUTE, ROUTES, Route
+from dsmr_rest.faults import Fault
+from dsmr_rest.reading.mbus import KINDS
+
+FILE = Path(__file__).parent.parent / 'dsmr_rest' / 'api' / 'openapi.json'
+WIDTH = 150
+"""Characters of a line, unless a single value needs more."""
+
+REFUSALS = {
+    '400': 'BadRequest',
+    '408': 'RequestTimeout',
+    '414': 'UriTooLong',
+    '421': 'Misdirected',
+    '431': 'HeadersTooLarge',
+    '500': 'InternalError',
+    '503': 'TooManyConnections',
+}
+"""The responses that every operation can have, by status."""
+LOCKED = {'401': 'Unauthorized'}
+"""Those that need credentials can also have this one."""
+WITHOUT_METER = ('TooManyConnections', 'Unhealthy')
+"""Responses whose problem detail reports no fault of the meter, although its status is that of some."""
+PROBLEM = 'application/problem+json'
+
+
+def references(kind: str, names: Iterable[str]) -> list[dict[str, str]]:
+    return [{'$ref': f'#/components/{kind}/{name}'} for name in names]
+
+
+def responses(names: Mapping[str, str]) -> dict[str, Any]:
+    """The `responses` of an operation, in the order of their statuses."""
+    statuses = sorted(names)
+    return dict(
+        zip(statuses, references('responses', map(names.__getitem__, statuses)), strict=True)
+    )
+
+
+def path_item(route: Route) -> dict[str, Any]:
+    """What OpenAPI calls the path item of a route: its operations, GET, HEAD and OPTIONS."""
+    item: dict[str, Any] = {}
+    if route.parameters:
+        item['parameters'] = references('parameters', route.parameters)
+    get: dict[str, Any] = {
+        'operationId': route.name,
+        'tags': [route.tag],
+        'summary': route.summary,
+    }
+    if route.description:
+        get['description'] = route.description
+    get['responses'] = responses({**REFUSALS, **LOCKED, **route.responses})
+    item['get'] = get
+    item['head'] = {
+        'operationId': f'{route.name}Head',
+        'summary': 'The response to GET without its content',
+        'responses': get['responses'],
+    }
+    item['options'] = {
+        'operationId': f'{route.name}Options',
+        'summary': 'The allowed methods, and the response to a CORS preflight request',
+        'security': [],
+        'responses': responses({'204': 'Options', **REFUSALS}),
+    }
+    return item
+
+
+def paths() -> dict[str, Any]:
+    """The path items of everything that is part of the interface for programs."""
+    routes = {**ROUTES, **HOMEWIZARD_ROUTES, '/{pointer}': POINTER_ROUTE}
+    return {path: path_item(route) for path, route in routes.items() if route.name}
+
+
+def codes_of(status: int) -> list[str]:
+    return [fault.code for fault in Fault if fault.status == status]
+
+
+def set_codes(components: dict[str, Any]) -> None:
+    """Lists the codes of every problem detail, by the status of its response."""
+    for name, response in components['responses'].items():
+        content = response.get('content', {})
+        if PROBLEM in content:
+            properties = content[PROBLEM]['schema']['properties']
+            codes = codes_of(properties['status']['const'])
+            if name in WITHOUT_METER:
+                codes = [Fault.TOO_MANY_CONNECTIONS.code]
+            properties['code'] = {'enum': codes}
+    of_meter = [fault.code for fault in Fault if fault.advice or fault is Fault.STOPPING]
+    components['schemas']['MeterCode']['enum'] = of_meter
+
+
+def set_device_kinds(schemas: dict[str, Any]) -> None:
+    """Names the kinds of M-Bus devices, each with the numbers that it has."""
+    numbers: dict[str, list[str]] = {}
+    for number, kind in KINDS.items():
+        numbers.setdefault(kind.name, []).append(str(number))
+    named = [f'{" or ".join(of_kind)} {name}' for name, of_kind in numbers.items()]
+    device_type = schemas['Objects']['properties']['mbusDeviceType']
+    device_type['description'] = f'24.1.0: kind of device (EN 13757-3): {", ".join(named)}'
+    of_homewizard = [kind.homewizard_type for kind in KINDS.values() if kind.homewizard_type]
+    schemas['HomeWizardExternal']['properties']['type']['enum'] = of_homewizard
+
+
+def updated(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole description, with today's version, paths, codes and kinds of devices."""
+    made: dict[str, Any] = json.loads(json.dumps(description))
+    made['info']['version'] = dsmr_rest.__version__
+    made['paths'] = paths()
+    set_codes(made['components'])
+    set_device_kinds(made['components']['schemas'])
+    return made
+
+
+def pretty(value: Any, indent: str = '', before: int = 0) -> str:
+    """JSON in which a value that fits into WIDTH is on one line; `before` is the length of what is before it there."""
+    flat = json.dumps(value, ensure_ascii=False)
+    has_items = isinstance(value, dict | list) and len(value) > 0
+    if not has_items or len(indent) + before + len(flat) <= WIDTH:
+        return flat
+    deeper = f'{indent}  '
+    if isinstance(value, list):
+        items = [pretty(item, deeper) for item in value]
+        begin, end = '[]'
+    else:
+        items = []
+        for key, item in value.items():
+            name = f'{json.dumps(key)}: '
+            items.append(name + pretty(item, deeper, len(name)))
+        begin, end = '{}'
+    lines = f',\n{deeper}'.join(items)
+    return f'{begin}\n{deeper}{lines}\n{indent}{end}'
+
+
+def text() -> str:
+    """What the file must contain."""
+    description = json.loads(FILE.read_text(encoding='utf-8'))
+    return pretty(updated(description)) + '\n'
+
+
+def main() -> None:
+    FILE.write_text(text(), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

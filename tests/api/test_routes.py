@@ -1,0 +1,98 @@
+"""The tables of routes: what each path needs, and what is at a path that is in none of them."""
+
+import json
+
+import pytest
+
+from dsmr_rest.api.dispatch import Api
+from dsmr_rest.api.places import Places
+from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, NOTHING, POINTER_ROUTE, ROUTES, pointer_route
+from dsmr_rest.config import MeterSettings, ServerSettings
+from dsmr_rest.faults import Fault
+from dsmr_rest.http.message import Request, Response
+from dsmr_rest.meter.meter import Meter
+from dsmr_rest.p1.reader import P1Reader
+from tests.conftest import MISSING_PORT
+
+
+def request_for(path: str) -> Request:
+    return Request('GET', path, 'localhost', {}, keep_alive=True, is_last=False)
+
+
+def api(*, homewizard_api: bool = True) -> Api:
+    """The application with a meter whose port is missing."""
+    meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT)))
+    return Api(ServerSettings(homewizard_api=homewizard_api), meter, Places(1))
+
+
+def code(response: Response) -> str:
+    """The code of a problem detail."""
+    return str(json.loads(response.body)['code'])
+
+
+ALL_ROUTES = {**ROUTES, **HOMEWIZARD_ROUTES, '/frequency': POINTER_ROUTE, '/nothing': NOTHING}
+
+
+@pytest.mark.parametrize('path', ALL_ROUTES)
+def test_a_path_without_the_meter_is_served_under_load(path: str) -> None:
+    """When there is no place to wait, exactly the paths that need the meter get 503 too_many_connections."""
+    response = api().respond_at_once(request_for(path))
+    is_refused = response.status == 503 and b'too_many_connections' in response.body
+    assert is_refused == ALL_ROUTES[path].needs_meter
+
+
+@pytest.mark.parametrize('path', HOMEWIZARD_ROUTES)
+def test_homewizard_paths_need_their_setting(path: str) -> None:
+    """Without homewizard_api its paths are not found, also under load."""
+    without = api(homewizard_api=False)
+    assert code(without.respond(request_for(path))) == Fault.NOT_FOUND.code
+    assert code(without.respond_at_once(request_for(path))) == Fault.NOT_FOUND.code
+
+
+@pytest.mark.parametrize(
+    ('path', 'meant'),
+    [
+        ('/dashboard/', '/dashboard'),
+        ('/Metrics', '/metrics'),
+        ('/telegrm', '/telegram'),
+        ('/openapi', '/openapi.json'),
+        ('/currentelectricityusage', '/currentElectricityUsage'),
+        ('/currentElectricityUsag/value', '/currentElectricityUsage/value'),
+        ('/api/v1/Data', '/api/v1/data'),
+        ('/api/v1/data/', '/api/v1/data'),
+    ],
+)
+def test_a_404_says_which_path_was_meant(path: str, meant: str) -> None:
+    """A slash at the end, another case or missing letters: the detail names the path that was probably meant."""
+    response = api().respond(request_for(path))
+    assert response.status == 404
+    assert f': did you mean {meant}?' in json.loads(response.body)['detail']
+
+
+@pytest.mark.parametrize('path', ['/nothing', '/%ff', '/%ff/', '/x' * 1000, '/0'])
+def test_a_404_suggests_nothing_that_is_not_similar(path: str) -> None:
+    """A path that is like no other gets no suggestion."""
+    response = api().respond(request_for(path))
+    assert response.status == 404
+    assert 'did you mean' not in json.loads(response.body)['detail']
+
+
+def test_a_path_that_is_off_is_not_suggested() -> None:
+    """Without homewizard_api none of its paths is suggested."""
+    response = api(homewizard_api=False).respond(request_for('/api/v1/dat'))
+    assert 'did you mean' not in json.loads(response.body)['detail']
+
+
+@pytest.mark.parametrize(
+    ('path', 'route'),
+    [
+        ('/frequency', POINTER_ROUTE),
+        ('/frequenc%79/value', POINTER_ROUTE),
+        ('/frequency ', NOTHING),
+        ('/%ff', NOTHING),
+        ('/', NOTHING),
+    ],
+)
+def test_a_pointer_is_known_by_its_first_key(path: str, route: object) -> None:
+    """A path whose first key can occur in a telegram needs the meter; any other is known to lead nowhere."""
+    assert pointer_route(path) is route
