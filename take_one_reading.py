@@ -205,7 +205,7 @@ def _identification(reading: Reading, *, masked: bool) -> str:
 
 
 def _version(reading: Reading) -> str:
-    version = str(reading.version or 'not stated (before DSMR 4)')
+    version = str(reading.version or 'not stated')
     if re.fullmatch(r'\d\d', version):
         return f'{version[0]}.{version[1]}'
     return printable(version)

@@ -36,7 +36,7 @@ from dsmr_rest.simulated.house import (
 
 TEMPLATES = Path(__file__).with_name('templates')
 """One file per version: a telegram as str.format_map() takes it, without the last line. _fields() supplies the fields.
-Energy is by tariff, LOW (1) and NORMAL (2); volts, amperes and phases_... are by phase, from 0."""
+Energy is by tariff, LOW (1) and NORMAL (2), but for its totals; volts, amperes and phases_... are by phase, from 0."""
 
 
 def _fields(now: datetime) -> dict[str, Any]:
@@ -44,6 +44,8 @@ def _fields(now: datetime) -> dict[str, Any]:
     net_kw = sum(watts) / 1000
     volts = [GRID_VOLTS - phase / WATTS_PER_VOLT for phase in watts]
     tariff = tariff_at(now)
+    used_kwh = {number: energy_kwh(now, USED, number) for number in (LOW, NORMAL)}
+    delivered_kwh = {number: energy_kwh(now, DELIVERED, number) for number in (LOW, NORMAL)}
     peaks = [
         f'({stamp_of(end)})({peak.stamp})({peak.value:06.3f}*kW)' for end, peak in past_peaks(now)
     ]
@@ -51,8 +53,10 @@ def _fields(now: datetime) -> dict[str, Any]:
         'time': stamp_of(now),
         'tariff': tariff,
         'belgian_tariff': BELGIAN_TARIFFS[tariff],
-        'used_kwh': {number: energy_kwh(now, USED, number) for number in (LOW, NORMAL)},
-        'delivered_kwh': {number: energy_kwh(now, DELIVERED, number) for number in (LOW, NORMAL)},
+        'used_kwh': used_kwh,
+        'delivered_kwh': delivered_kwh,
+        'used_total_kwh': sum(used_kwh.values()),
+        'delivered_total_kwh': sum(delivered_kwh.values()),
         'used_kw': max(0.0, net_kw),
         'delivered_kw': max(0.0, -net_kw),
         'phases_used_kw': [max(0.0, phase / 1000) for phase in watts],
@@ -82,6 +86,7 @@ VERSIONS = {
     '4.2': Version('dsmr-4.2.txt', 10, 115200),
     '2.2': Version('dsmr-2.2.txt', 10, 9600, checksum=False),
     'belgium': Version('belgium.txt', 1, 115200),
+    'sweden': Version('sweden.txt', 10, 115200),
 }
 
 

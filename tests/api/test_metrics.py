@@ -430,7 +430,7 @@ def identifiers_of(version: str) -> set[str]:
     document = read(of_version(version)).document
     text_of_all = json.dumps(document)
     values = set(re.findall(r'quipmentIdentifier(?:Gas)?": \{"value": "(\w+)"', text_of_all))
-    assert len(values) > 1
+    assert len(values) > 1 or version == 'sweden'  # whose telegrams have no number
     return values | {bytes.fromhex(value).decode() for value in values} | {'DEMO'}
 
 
@@ -456,7 +456,8 @@ def test_no_identifier_is_shown_unless_asked_for(start_server: StartServer, vers
         }
         assert not [identifier for identifier in in_hex if identifier not in asked_for]
         assert 'identification="SIM5' in asked_for
-        assert 'dsmr_mbus_info{channel="1",identifier="' in asked_for
+        devices = asked_for.count('dsmr_mbus_info{')
+        assert asked_for.count('dsmr_mbus_info{channel="1",identifier="') == min(devices, 1)
 
 
 def test_a_dead_meter_does_not_fail_the_scrape(start_server: StartServer, tmp_path: Path) -> None:

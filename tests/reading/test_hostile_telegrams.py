@@ -199,7 +199,7 @@ def with_one_bad_line(draw: st.DrawFn) -> tuple[str, bytes, bytes]:
 def values_of(document: Mapping[str, Any]) -> dict[str, Any]:
     """The items of the meter, and those of its devices with their channels."""
     values = {key: item for key, item in document.items() if key != 'mbusDevices'}
-    for device in document['mbusDevices']:
+    for device in document.get('mbusDevices', []):
         for key, item in device.items():
             values[f'{device["channelId"]} {key}'] = item
     return values

@@ -53,6 +53,7 @@ SPECIFICATIONS = {
     '4.2': telegram_specifications.V4,
     '2.2': telegram_specifications.V2_2,
     'belgium': telegram_specifications.BELGIUM_FLUVIUS,
+    'sweden': telegram_specifications.SWEDEN,
 }
 ANY_TELEGRAM = with_checksum(
     '/ANY5\\TEST\r\n\r\n1-0:1.8.1(000123.456*kWh)\r\n1-0:1.7.0(00.789*kW)\r\n'
@@ -135,6 +136,15 @@ def test_values_are_the_houses() -> None:
     )
     assert result.ELECTRICITY_ACTIVE_TARIFF.value == '0002'
     assert result.POWER_EVENT_FAILURE_LOG.buffer_length == 2
+
+
+def test_a_swedish_meter_has_one_total_and_no_tariffs() -> None:
+    """Its counters are the sums of the house's tariffs."""
+    result = reading('sweden', SUMMER_NOON)
+    used = energy_kwh(SUMMER_NOON, USED, LOW) + energy_kwh(SUMMER_NOON, USED, NORMAL)
+    assert result.ELECTRICITY_IMPORTED_TOTAL.value == Decimal(f'{used:.3f}')
+    assert not hasattr(result, 'ELECTRICITY_USED_TARIFF_1')
+    assert not hasattr(result, 'ELECTRICITY_ACTIVE_TARIFF')
 
 
 def test_belgium_numbers_its_tariffs_the_other_way_round() -> None:
