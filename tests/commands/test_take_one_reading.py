@@ -18,8 +18,9 @@ import serial
 
 from dsmr_rest import __version__
 from dsmr_rest.faults import Fault
+from dsmr_rest.p1.port_facts import persistent_name, serial_ports
 from dsmr_rest.simulated.telegrams import VERSIONS, with_checksum
-from take_one_reading import mask, persistent_name, serial_ports
+from take_one_reading import mask
 from tests.conftest import ROOT, hush, new_meter, wait_for
 from tests.faulty_meter import FaultyMeter
 from tests.telegrams import TITLE, at_8n1, cipher_frame, from_lines
