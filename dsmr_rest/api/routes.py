@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from dsmr_rest import clock
 from dsmr_rest.api import homewizard
-from dsmr_rest.api.dashboard import dashboard_page
+from dsmr_rest.api.dashboard import files as dashboard_files
 from dsmr_rest.api.health import health_document
 from dsmr_rest.api.places import STREAMS, TELEGRAM_CLIENTS
 from dsmr_rest.api.pointer import NothingThereError, keys_of, path_of, similar_key, value_at
 from dsmr_rest.api.service import POLL_TIME, Service, freshness
-from dsmr_rest.api.static import Handler, static
+from dsmr_rest.api.static import Handler, StaticBody, static
 from dsmr_rest.api.stream import ReadingStream
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http.message import RETRY_AFTER, HttpError, Request, Response, problem
@@ -171,9 +171,15 @@ def homewizard_telegram(service: Service, request: Request) -> Response:
     return _as_it_came(service.polled_reading(request))
 
 
-def openapi_document() -> bytes:
+def dashboard(_: Service, request: Request) -> Response:
+    """The live page."""
+    return dashboard_files.page().response(request, DASHBOARD_POLICY)
+
+
+def openapi_document() -> StaticBody:
     """The description of this HTTP interface (OpenAPI 3.1)."""
-    return Path(__file__).with_name('openapi.json').read_bytes()
+    body = Path(__file__).with_name('openapi.json').read_bytes()
+    return StaticBody(body, 'application/json')
 
 
 class Route(NamedTuple):
@@ -262,7 +268,7 @@ ROUTES: Mapping[str, Route] = {
         description=f'Takes a reading when the last one is older than {HEALTH_AGE:g} s.',
     ),
     '/dashboard': Route(
-        static(dashboard_page, 'text/html; charset=utf-8', DASHBOARD_POLICY),
+        dashboard,
         needs_meter=False,
         name='dashboard',
         tag=_OTHER_FORMS,
@@ -271,7 +277,7 @@ ROUTES: Mapping[str, Route] = {
         parameters=('IfNoneMatch',),
     ),
     '/openapi.json': Route(
-        static(openapi_document, 'application/json'),
+        static(openapi_document),
         needs_meter=False,
         name='openapi',
         tag=_SERVER,

@@ -1,40 +1,86 @@
-"""Bodies that never change: loaded with their first request, and revalidated by the clients that keep them.
+"""Bodies that never change: compressed once, and revalidated by the clients that keep them.
 
-It does not know what the bodies are.
+It does not know what the bodies are, nor where they are served.
 """
 
 import zlib
 from collections.abc import Callable, Mapping
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from http import HTTPStatus
 
 from dsmr_rest.api.service import Service
 from dsmr_rest.http.message import Request, Response
+from dsmr_rest.http.negotiation import accepts_gzip
 
 Handler = Callable[[Service, Request], Response]
 """Returns the response to a request for one path."""
 
+_GZIP = 16 + zlib.MAX_WBITS
+"""zlib's number for a gzip header (RFC 1952) with the largest window."""
+_BEST_COMPRESSION = 9
 
-def static(
-    load: Callable[[], bytes], content_type: str, headers: Mapping[str, str] | None = None
-) -> Handler:
-    """A handler for a body that never changes, which a client may keep and revalidate (RFC 9110 13.1.2).
 
-    It is loaded with the first request, because most servers are never asked for it.
+@dataclass(frozen=True)
+class _Variant:
+    """The bytes that are sent, and their encoding; empty when they have none."""
+
+    body: bytes
+    encoding: str = ''
+
+    @cached_property
+    def tag(self) -> str:
+        """The entity tag, which stands for exactly these bytes (RFC 9110 8.8.3)."""
+        return f'"{zlib.crc32(self.body):08x}"'
+
+
+class StaticBody:
+    """A body that a client may keep and revalidate (RFC 9110 13.1.2). It is compressed once, when this is made.
+
+    Which variant a client gets depends on its Accept-Encoding, so caches are told (Vary), and each variant has an
+    entity tag of its own (RFC 9110 8.8.3.3). `vary` names further fields of the request that the body depends on.
     """
 
-    @cache
-    def loaded() -> tuple[bytes, str]:
-        body = load()
-        return body, f'"{zlib.crc32(body):08x}"'
+    def __init__(self, body: bytes, content_type: str, vary: str = '') -> None:
+        self._content_type = content_type
+        self._vary = ', '.join(filter(None, ('Accept-Encoding', vary)))
+        self._plain = _Variant(body)
+        self._compressed = _Variant(_gzip(body), 'gzip')
+
+    def response(self, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+        """The response to a request: 304 when the client has the body already. `headers` are further header fields."""
+        variant = self._plain
+        if accepts_gzip(request.headers.get('accept-encoding', '')):
+            variant = self._compressed
+        fields = {
+            'ETag': variant.tag,
+            'Cache-Control': 'no-cache',
+            'Vary': self._vary,
+            **(headers or {}),
+        }
+        if _is_known(variant.tag, request.headers.get('if-none-match', '')):
+            return Response(b'', '', HTTPStatus.NOT_MODIFIED, fields)
+        if variant.encoding:
+            fields['Content-Encoding'] = variant.encoding
+        return Response(variant.body, self._content_type, headers=fields)
+
+
+def _gzip(body: bytes) -> bytes:
+    compressor = zlib.compressobj(_BEST_COMPRESSION, zlib.DEFLATED, _GZIP)
+    return compressor.compress(body) + compressor.flush()
+
+
+def _is_known(tag: str, if_none_match: str) -> bool:
+    """Whether a client has what the tag stands for (RFC 9110 13.1.2, compared weakly)."""
+    known = [each.strip().removeprefix('W/') for each in if_none_match.split(',')]
+    return tag in known or '*' in known
+
+
+def static(load: Callable[[], StaticBody]) -> Handler:
+    """A handler for a body, which is loaded with the first request: most servers are never asked for it."""
+    loaded = cache(load)
 
     def handler(_: Service, request: Request) -> Response:
-        body, tag = loaded()
-        fields = {'ETag': tag, 'Cache-Control': 'no-cache', **(headers or {})}
-        known_tags = request.headers.get('if-none-match', '')
-        is_known = known_tags == '*' or tag in known_tags
-        if is_known:
-            return Response(b'', '', HTTPStatus.NOT_MODIFIED, fields)
-        return Response(body, content_type, headers=fields)
+        return loaded().response(request)
 
     return handler

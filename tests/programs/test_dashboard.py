@@ -173,20 +173,16 @@ def sending(*lines: str, checksum: bool = True) -> Callable[[], bytes]:
     return lambda: data
 
 
-def test_the_page_is_small_and_self_contained(
-    start_server: StartServer, meter: FaultyMeter
-) -> None:
-    """The dashboard is one file under 40 kB without external references, and cannot turn text into markup."""
+def test_the_page_is_self_contained(start_server: StartServer, meter: FaultyMeter) -> None:
+    """The dashboard has no external references, and cannot turn text into markup."""
     reply = start_server(meter.port).get('/dashboard')
     page = reply.body.decode()
-    assert len(reply.body) < 40_000
     assert "default-src 'none'" in reply.headers['Content-Security-Policy']
     assert re.findall(r'https?:[^\'" ]*', page) == ['http://www.w3.org/2000/svg']
     assert not re.search(
         r'\bsrc\s*=|@import|url\((?!#)|innerHTML|outerHTML|insertAdjacentHTML|document\.write', page
     )
     assert set(re.findall(r'href="([^"]*)"', page)) == {'data:,', './', 'telegram', 'health'}
-    assert not re.search(r'^ |/\*|^//|  //', page, re.MULTILINE)
 
 
 def requests_to(server: Server) -> int:
