@@ -56,6 +56,15 @@ class Fault(Enum):
         'Plug the cable in again. If `sudo dmesg | tail` shows that it keeps disconnecting, try another USB port.',
     )
 
+    PORT_UNUSABLE = (
+        'port_unusable',
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        (
+            '[meter] port names something that is there, but is no serial port. Set it to the name of the port of the'
+            ' cable.'
+        ),
+    )
+
     # Faults of the line: nothing usable arrived before the deadline.
     METER_SILENT = (
         'meter_silent',
@@ -112,7 +121,23 @@ class Fault(Enum):
         ),
     )
 
-    # Faults of the server.
+    # Faults of the server. The first two are noticed while a meter is read.
+    SERVER_STALLED = (
+        'server_stalled',
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        (
+            'This program did not run for some time: it was stopped, or the machine was suspended or far too busy. Try'
+            ' again.'
+        ),
+    )
+    SERVER_EXHAUSTED = (
+        'server_exhausted',
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        (
+            'This program has no file descriptors, threads or memory left. Close connections, or raise the limits that'
+            ' it runs with (`ulimit -a`, or LimitNOFILE and TasksMax of the systemd unit).'
+        ),
+    )
     STOPPING = ('stopping', HTTPStatus.SERVICE_UNAVAILABLE)
     TOO_MANY_CONNECTIONS = ('too_many_connections', HTTPStatus.SERVICE_UNAVAILABLE)
     INTERNAL_ERROR = ('internal_error', HTTPStatus.INTERNAL_SERVER_ERROR)
