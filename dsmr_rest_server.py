@@ -52,7 +52,7 @@ def main() -> int:
                 _check(config, options)
                 return 0
             if options.demo:
-                config = with_simulated_meter(config, stack)
+                config = with_simulated_meter(config, options.demo, stack)
             meter, server = _start(config, stack, verbose=options.verbose)
         except (ConfigError, OSError) as error:
             print(f'dsmr_rest_server: {error}', file=sys.stderr)
@@ -60,7 +60,7 @@ def main() -> int:
         for warning in config.warnings:
             log.warning(warning)
         with suppress(OSError):  # stdout may be nohup.out on a full disk
-            print(f'serving {config.meter.port} at {" ".join(server.urls)}', flush=True)
+            print(*_served(config, server, options.demo), sep='\n', flush=True)
         if config.meter.keep_open:
             meter.open(config.meter.keep_open)
         announcement = Announcement(config.server, server.port)
@@ -99,9 +99,20 @@ def _check(config: Config, options: argparse.Namespace) -> None:
         file=settings_file(options),
         urls=server_urls(settings, settings.port),
         port_exists=Path(config.meter.port).exists(),
-        is_demo=options.demo,
+        demo_version=options.demo,
     )
     print(*lines, sep='\n', flush=True)
+
+
+def _served(config: Config, server: HttpServer, demo_version: str | None) -> list[str]:
+    """What is served, and at which addresses; whoever tries the demo is also shown where to look."""
+    urls = ' '.join(server.urls)
+    if demo_version is None:
+        return [f'serving {config.meter.port} at {urls}']
+    return [
+        f'serving a simulated meter ({demo_version}) at {urls}',
+        f'The dashboard is at {server.urls[0]}dashboard. Ctrl-C ends the server.',
+    ]
 
 
 def _log_to_stderr(*, verbose: bool) -> None:

@@ -47,7 +47,7 @@ def main() -> int:
         with ExitStack() as stack:
             config = _configuration(options, stack)
             reader = P1Reader(config.meter)
-            return _run(reader, masked=options.mask, demo=options.demo)
+            return _run(reader, masked=options.mask, demo_version=options.demo)
     except (ConfigError, OSError) as error:
         report(f'take_one_reading: {error}')
         return CANNOT_START
@@ -88,17 +88,20 @@ def _configuration(options: argparse.Namespace, stack: ExitStack) -> Config:
     """The settings, with the port that the options ask for. Raises ConfigError and OSError."""
     config = configuration(options)
     if options.demo:
-        return with_simulated_meter(config, stack)
+        return with_simulated_meter(config, options.demo, stack)
     if options.port is not None:
         meter = replace(config.meter, port=options.port)
         return replace(config, meter=meter)
     return config
 
 
-def _run(reader: P1Reader, *, masked: bool, demo: bool) -> int:
+def _run(reader: P1Reader, *, masked: bool, demo_version: str | None) -> int:
     settings = reader.settings
+    meter = settings.port
+    if demo_version is not None:
+        meter = f'a simulated meter ({demo_version})'
     report(
-        f'reading {settings.port}: line {settings.line}, specification {settings.specification},'
+        f'reading {meter}: line {settings.line}, specification {settings.specification},'
         f' for at most {settings.timeout:g} s'
     )
     try:
@@ -108,7 +111,7 @@ def _run(reader: P1Reader, *, masked: bool, demo: bool) -> int:
         report(*explain(error.fault, reader, masked=masked))
         return NO_READING
     report(*describe(reading, reader.line, masked=masked))
-    if not demo:
+    if demo_version is None:
         report(*config_lines(reading, reader))
     if masked:
         return write_to_stdout(render(mask(reading.document)))

@@ -12,6 +12,8 @@ from pathlib import Path
 from dsmr_rest import __version__
 from dsmr_rest.config import Config, load
 
+DEMO_VERSION = '5.0'
+"""Of the simulated meter, when --demo names none."""
 DEFAULT_CONFIG = Path(__file__).parents[2] / 'config.ini'
 """Beside the commands."""
 
@@ -29,9 +31,26 @@ def common_arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=f'dsmr-rest-server {__version__}')
     parser.add_argument('--config', type=Path, metavar='FILE', help='the file with the settings')
     parser.add_argument(
-        '--demo', action='store_true', help='read a simulated meter instead of [meter] port'
+        '--demo',
+        nargs='?',
+        const=DEMO_VERSION,
+        type=_demo_version,
+        metavar='VERSION',
+        help=(
+            'read a simulated meter instead of [meter] port:'
+            f' 5.0, 4.2, 2.2, belgium or sweden (default: {DEMO_VERSION})'
+        ),
     )
     return parser
+
+
+def _demo_version(text: str) -> str:
+    """The text of --demo, if there is such a simulated meter. Raises ArgumentTypeError."""
+    from dsmr_rest.simulated.telegrams import VERSIONS  # noqa: PLC0415 only --demo needs it
+
+    if text not in VERSIONS:
+        raise argparse.ArgumentTypeError(f'must be one of: {", ".join(VERSIONS)}')
+    return text
 
 
 def settings_file(options: argparse.Namespace) -> Path | None:
@@ -55,10 +74,13 @@ def configuration(options: argparse.Namespace) -> Config:
     return load(file, credentials)
 
 
-def with_simulated_meter(config: Config, stack: ExitStack) -> Config:
-    """The settings with the port of a simulated meter, which the stack ends. Raises OSError if it cannot be started."""
+def with_simulated_meter(config: Config, version: str, stack: ExitStack) -> Config:
+    """The settings with the port of a simulated meter, which the stack ends. Raises OSError if it cannot be started.
+
+    `version` is one of dsmr_rest.simulated.telegrams.VERSIONS.
+    """
     from dsmr_rest.simulated.meter import SimulatedMeter  # noqa: PLC0415 only --demo needs it
 
-    simulated_meter = stack.enter_context(SimulatedMeter())
+    simulated_meter = stack.enter_context(SimulatedMeter(version))
     meter = replace(config.meter, port=simulated_meter.port, line='auto', specification='auto')
     return replace(config, meter=meter)

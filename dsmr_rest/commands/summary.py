@@ -19,18 +19,23 @@ Fact = tuple[str, str]
 
 
 def summary(
-    config: Config, *, file: Path | None, urls: Sequence[str], port_exists: bool, is_demo: bool
+    config: Config,
+    *,
+    file: Path | None,
+    urls: Sequence[str],
+    port_exists: bool,
+    demo_version: str | None,
 ) -> list[str]:
     """Lines of text about these settings, which come from `file`, or are the defaults when it is None.
 
-    `urls` are those of the server; `port_exists` is whether there is a file with the name of [meter] port. When
-    `is_demo`, the meter is a simulated one, and so nothing is said about [meter].
+    `urls` are those of the server; `port_exists` is whether there is a file with the name of [meter] port. When there
+    is a `demo_version`, the meter is a simulated one, and so nothing is said about [meter].
     """
     facts = [('settings', str(file or 'the defaults, because there is no config.ini'))]
-    if is_demo:
-        facts.append(('meter', 'a simulated one (--demo)'))
-    else:
+    if demo_version is None:
         facts += _meter_facts(config.meter, port_exists=port_exists)
+    else:
+        facts.append(('meter', f'a simulated one ({demo_version})'))
     facts += _server_facts(config.server, urls)
     facts += [('warning', warning) for warning in config.warnings]
     lines = [f'{name:{NAME_WIDTH}}{text}' for name, text in facts]
