@@ -7,6 +7,7 @@ for one of them: so a signal, or any number of them, can neither interrupt the s
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from contextlib import ExitStack, suppress
@@ -26,6 +27,7 @@ from dsmr_rest.discovery import Announcement
 from dsmr_rest.http.listener import refuse_unusable_address
 from dsmr_rest.http.server import HttpServer, server_urls, tls_context
 from dsmr_rest.meter.meter import Meter
+from dsmr_rest.p1.port_facts import what_else_it_is
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.printable import PrintableFormatter
 from dsmr_rest.reading.document import Reading
@@ -49,8 +51,7 @@ def main() -> int:
         try:
             config = configuration(options)
             if options.check:
-                _check(config, options)
-                return 0
+                return _check(config, options)
             if options.demo:
                 config = with_simulated_meter(config, options.demo, stack)
             meter, server = _start(config, stack, verbose=options.verbose)
@@ -84,8 +85,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _check(config: Config, options: argparse.Namespace) -> None:
+def _check(config: Config, options: argparse.Namespace) -> int:
     """Prints what the server would do with these settings. Raises ConfigError for what would keep it from starting.
+
+    Returns the exit status, which is CANNOT_START also for a port of the meter that is no serial port: the server would
+    start, and wait for ever.
 
     Opens neither the port of the meter nor a TCP port, so that it disturbs no server that is running meanwhile.
     """
@@ -94,14 +98,31 @@ def _check(config: Config, options: argparse.Namespace) -> None:
     refuse_unusable_address(settings.host, settings.port, 'port')
     if settings.telegram_port is not None:
         refuse_unusable_address(settings.host, settings.telegram_port, 'telegram_port')
+    port = config.meter.port
+    not_a_port = ''
+    if not options.demo:
+        not_a_port = what_else_it_is(port)
     lines = summary(
         config,
         file=settings_file(options),
         urls=server_urls(settings, settings.port),
-        port_exists=Path(config.meter.port).exists(),
+        port_exists=Path(port).exists(),
+        not_a_port=not_a_port,
         demo_version=options.demo,
     )
-    print(*lines, sep='\n', flush=True)
+    _print(lines)
+    if not_a_port:
+        return CANNOT_START
+    return 0
+
+
+def _print(lines: list[str]) -> None:
+    """Prints lines to stdout, as far as somebody reads them: `--check | head -1` is not an error. Raises OSError.
+
+    The file is its own, so that Python does not try to write the rest when it ends.
+    """
+    with suppress(BrokenPipeError), os.fdopen(1, 'w', closefd=False) as output:
+        print(*lines, sep='\n', file=output)
 
 
 def _served(config: Config, server: HttpServer, demo_version: str | None) -> list[str]:

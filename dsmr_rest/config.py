@@ -28,6 +28,9 @@ KEY_LENGTH = 16
 
 _PLAIN_TEXT = '[server] user and password are sent over the network as plain text: set certificate and private_key'
 
+_HOST = r'[^\s#;]+'
+"""What may be a host: no more is asked, because names can have letters of any language."""
+
 T = TypeVar('T')
 
 
@@ -151,10 +154,19 @@ def _user(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(_HOST, text):
+        raise NotAllowedError('must be one IP address or name of this machine')
+    return text
+
+
 def _host_names(text: str) -> tuple[str, ...]:
     """Names that commas, blanks or line ends separate."""
-    names = text.replace(',', ' ').lower()
-    return tuple(names.split())
+    names = text.replace(',', ' ').lower().split()
+    for name in names:
+        if not re.fullmatch(_HOST, name):
+            raise NotAllowedError('must be host names such as meter.example.org')
+    return tuple(names)
 
 
 def _origin(text: str) -> str:
@@ -185,7 +197,7 @@ class MeterSettings:
 class ServerSettings:
     """The section [server]: where the server listens, and what its clients may do."""
 
-    host: str = _setting('', str)
+    host: str = _setting('', _host)
     port: int = _setting(8080, _whole_number(0, 65535))
     user: str = _setting('', _user)
     password: str = _secret(str)
@@ -257,6 +269,10 @@ def _parse(path: Path) -> configparser.ConfigParser:
         raise ConfigError(f'{path}: [{error.section}] is in the file twice') from error
     except configparser.DuplicateOptionError as error:
         raise ConfigError(f'{path}: [{error.section}] {error.option} is set twice') from error
+    except configparser.MissingSectionHeaderError as error:
+        raise ConfigError(
+            f'{path}: line {error.lineno} is before the first section: [meter] or [server] must be above it'
+        ) from error
     except (
         configparser.ParsingError
     ) as error:  # the line itself is not shown, because it may contain a secret
@@ -418,7 +434,10 @@ class _Section(NamedTuple):
                 text = self._readable_file(text)
             return setting.parse(text)
         except NotAllowedError as error:
-            raise self._error(f'{key} = {shown}: {error}') from error
+            advice = ''
+            if re.search(r'\s[#;]', text):
+                advice = ' (a comment must be on a line of its own)'
+            raise self._error(f'{key} = {shown}: {error}{advice}') from error
 
     def _readable_file(self, name: str) -> str:
         file = self.path.parent / name

@@ -121,6 +121,8 @@ def test_an_allowed_value_is_accepted(section: str, key: str, text: str, value: 
         pytest.param('server', 'port', '8' * 5000, id='server-port-more digits than int() takes'),
         ('server', 'port', '٨٠'),
         ('server', 'port', '8080 ; the usual one'),
+        ('server', 'host', '127.0.0.1 ; only here'),
+        ('server', 'hosts', 'a.example.org # mine'),
         ('server', 'max_connections', '0'),
         ('server', 'max_connections', '100000'),
         ('server', 'homewizard_api', 'true'),
@@ -155,7 +157,11 @@ def test_a_wrong_value_is_refused(section: str, key: str, text: str) -> None:
         ('[server]\ntimeout = 30\n', '[server] timeout: unknown setting; the settings are: host, '),
         ('[meter]\nport = /dev/ttyUSB0\nport = /dev/ttyUSB1\n', '[meter] port is set twice'),
         ('[meter]\n[server]\n[meter]\n', '[meter] is in the file twice'),
-        ('port = 8080\n', 'line 1 '),
+        (
+            'port = 8080\n',
+            'line 1 is before the first section: [meter] or [server] must be above it',
+        ),
+        ('# mine\n\nport = 8080\n[server]\n', 'line 3 is before the first section'),
         ('[meter]\nport\n', 'line 2 '),
         ('[meter\nport = /dev/ttyUSB0\n', 'line 1 '),
         ('[meter]\nport = /dev/ttyUSB0\n  line = auto\n', '[meter] port: must be on one line'),
@@ -165,6 +171,32 @@ def test_a_wrong_value_is_refused(section: str, key: str, text: str) -> None:
 def test_anything_but_the_known_settings_is_refused(text: str, named: str) -> None:
     """An unknown or repeated section or key is named, and the number of a line that is not a setting."""
     assert named in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ('section', 'line'),
+    [
+        ('server', 'port = 8081 ; comment'),
+        ('server', 'port = 8081 # comment'),
+        ('server', 'homewizard_api = yes # comment'),
+        ('meter', 'port = /dev/ttyUSB0 ; comment'),
+        ('server', 'certificate = none.pem ; comment'),
+    ],
+)
+def test_a_comment_behind_a_value_is_told_where_it_may_be(section: str, line: str) -> None:
+    """A value that is refused because a comment follows it is refused with that reason."""
+    assert refusal(f'[{section}]\n{line}\n').endswith('(a comment must be on a line of its own)')
+
+
+def test_a_wrong_value_without_a_comment_is_not_told_about_comments() -> None:
+    """Where there is no comment, none is mentioned."""
+    assert 'comment' not in refusal('[server]\nport = 80 81\n')
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    """A file that Windows' Notepad has saved, with a byte order mark, is read like any other."""
+    FILE.write_bytes(b'\xef\xbb\xbf[server]\r\nport = 8123\r\n')
+    assert load(FILE).server.port == 8123
 
 
 def test_a_file_in_another_encoding_is_refused() -> None:

@@ -5,6 +5,7 @@ It does not know what a command does with its settings.
 
 import argparse
 import os
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +15,15 @@ from dsmr_rest.config import Config, load
 
 DEMO_VERSION = '5.0'
 """Of the simulated meter, when --demo names none."""
-DEFAULT_CONFIG = Path(__file__).parents[2] / 'config.ini'
-"""Beside the commands."""
+SCRIPTS = Path(__file__).resolve().parents[2]
+"""The folder of both commands' scripts: that of a clone, or for installed commands the one for all packages."""
 
 
 def common_arguments(description: str) -> argparse.ArgumentParser:
     """A parser of the options that both commands have."""
-    default = f'Without --config, the settings are those in\n{DEFAULT_CONFIG}'
-    if not DEFAULT_CONFIG.exists():
-        default += '\nwhich does not exist now, so every setting has its default.'
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=default,
+        epilog=_where_the_settings_are(),
         formatter_class=argparse.RawDescriptionHelpFormatter,  # which does not break the path
     )
     parser.add_argument('--version', action='version', version=f'dsmr-rest-server {__version__}')
@@ -44,6 +42,28 @@ def common_arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _where_the_settings_are() -> str:
+    file = _default_file()
+    if file is None:
+        return 'Without --config, every setting has its default.'
+    default = f'Without --config, the settings are those in\n{file}'
+    if not file.exists():
+        default += '\nwhich does not exist now, so every setting has its default.'
+    return default
+
+
+def _default_file() -> Path | None:
+    """config.ini beside the script that was started, whether or not it exists.
+
+    An installed command was started from another folder than its script is in. It has no such file: a config.ini among
+    the installed packages is some other package's.
+    """
+    folder = Path(sys.argv[0]).resolve().parent
+    if folder != SCRIPTS:
+        return None
+    return folder / 'config.ini'
+
+
 def _demo_version(text: str) -> str:
     """The text of --demo, if there is such a simulated meter. Raises ArgumentTypeError."""
     from dsmr_rest.simulated.telegrams import VERSIONS  # noqa: PLC0415 only --demo needs it
@@ -54,12 +74,13 @@ def _demo_version(text: str) -> str:
 
 
 def settings_file(options: argparse.Namespace) -> Path | None:
-    """The file that the options name, else config.ini beside the commands; None when that is not there."""
+    """The file that the options name, else config.ini beside the script; None when that is not there."""
     if options.config is not None:
         named: Path = options.config
         return named
-    if DEFAULT_CONFIG.exists():
-        return DEFAULT_CONFIG
+    file = _default_file()
+    if file is not None and file.exists():
+        return file
     return None
 
 

@@ -12,7 +12,7 @@ from dsmr_rest.config import Config, MeterSettings, ServerSettings
 NAME_WIDTH = 16
 """Characters from the beginning of a line to its text."""
 
-_LAST_LINE = 'No mistake was found. Whether the TCP ports are free is not checked: the server may be running.'
+_NO_MISTAKE = 'No mistake was found. Whether the TCP ports are free is not checked: the server may be running.'
 
 Fact = tuple[str, str]
 """A name and what is said about it."""
@@ -24,25 +24,29 @@ def summary(
     file: Path | None,
     urls: Sequence[str],
     port_exists: bool,
+    not_a_port: str,
     demo_version: str | None,
 ) -> list[str]:
     """Lines of text about these settings, which come from `file`, or are the defaults when it is None.
 
-    `urls` are those of the server; `port_exists` is whether there is a file with the name of [meter] port. When there
-    is a `demo_version`, the meter is a simulated one, and so nothing is said about [meter].
+    `urls` are those of the server; `port_exists` is whether there is a file with the name of [meter] port, and
+    `not_a_port` what it is when it is no serial port, such as 'a folder'. When there is a `demo_version`, the meter is
+    a simulated one, and so nothing is said about [meter].
     """
     facts = [('settings', str(file or 'the defaults, because there is no config.ini'))]
     if demo_version is None:
-        facts += _meter_facts(config.meter, port_exists=port_exists)
+        facts += _meter_facts(config.meter, port_exists, not_a_port)
     else:
         facts.append(('meter', f'a simulated one ({demo_version})'))
     facts += _server_facts(config.server, urls)
     facts += [('warning', warning) for warning in config.warnings]
     lines = [f'{name:{NAME_WIDTH}}{text}' for name, text in facts]
-    return [*lines, _LAST_LINE]
+    if not_a_port:
+        return [*lines, f'One mistake was found: [meter] port is {not_a_port}, not a serial port.']
+    return [*lines, _NO_MISTAKE]
 
 
-def _meter_facts(meter: MeterSettings, *, port_exists: bool) -> list[Fact]:
+def _meter_facts(meter: MeterSettings, port_exists: bool, not_a_port: str) -> list[Fact]:
     line = meter.line
     if line == 'auto':
         line = 'auto: the baud rate is found automatically'
@@ -50,16 +54,18 @@ def _meter_facts(meter: MeterSettings, *, port_exists: bool) -> list[Fact]:
     if specification == 'auto':
         specification = 'auto: chosen for each telegram'
     return [
-        ('meter', _port(meter.port, exists=port_exists)),
+        ('meter', _port(meter.port, port_exists, not_a_port)),
         ('line', line),
         ('specification', specification),
         ('keys', _keys(meter)),
     ]
 
 
-def _port(port: str, *, exists: bool) -> str:
+def _port(port: str, exists: bool, not_a_port: str) -> str:
     if '://' in port:
         return f'{port}, over the network; it is not contacted now'
+    if not_a_port:
+        return f'{port}, which is {not_a_port}, not a serial port'
     if exists:
         return f'{port}, which is there now'
     return f'{port}, which is not there now: plug in the cable, or change [meter] port'

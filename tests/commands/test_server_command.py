@@ -1,6 +1,7 @@
 """dsmr_rest_server.py as a user, a shell or systemd starts and stops it."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from benchmarks.signal_floods import MAIN_WITH_REPORT
 from dsmr_rest import __version__
 from dsmr_rest.commands.summary import NAME_WIDTH
 from dsmr_rest.simulated.meter import SimulatedMeter
+from dsmr_rest.simulated.telegrams import VERSIONS
 from tests.conftest import (
     MISSING_PORT,
     ROOT,
@@ -34,6 +36,7 @@ from tests.system_packages import program
 
 KEY = '0123456789abcdef0123456789abcdef'
 SECONDS_TO_STOP = 2
+PATIENCE = 60  # seconds, much longer than anything here takes
 SECONDS_TO_CONNECT = 5  # that pyserial waits for a peer
 END_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -195,6 +198,33 @@ def test_demo_serves_a_meter_without_hardware(start_server: StartServer) -> None
     assert response.json['p1MessageHeader']['value'] == '50'
 
 
+@pytest.mark.parametrize('version', VERSIONS)
+def test_the_demo_can_be_any_simulated_meter(version: str, tmp_path: Path) -> None:
+    """--demo VERSION says on stdout that this meter is simulated, and where its dashboard is; --help names it."""
+    options = ['--demo', version, '--config', write_config(tmp_path, {}, {})]
+    with running(*SERVER_COMMAND, *options, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        served, dashboard = process.stdout.readline(), process.stdout.readline()
+        served_url = re.search(r'http://127\.0\.0\.1:\d+/', served)
+        assert served_url
+        url = f'{served_url[0]}dashboard'
+        page = urllib.request.urlopen(url, timeout=PATIENCE)  # noqa: S310 - it is http
+        with page as response:
+            assert response.status == 200
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    assert served.startswith(f'serving a simulated meter ({version}) at ')
+    assert dashboard.startswith(f'The dashboard is at {url}.')
+    assert version in output('--help').partition('read a simulated meter')[2]
+
+
+def test_a_demo_that_does_not_exist_is_refused() -> None:
+    """--demo with an unknown version ends with status 2 and the versions that there are."""
+    ended = finished(*SERVER_COMMAND, '--demo', 'germany')
+    assert ended.returncode == 2
+    assert f'must be one of: {", ".join(VERSIONS)}' in ended.stderr
+
+
 def test_a_secret_comes_from_the_credentials_of_systemd(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -266,6 +296,18 @@ def test_help_names_the_file_with_the_settings(tmp_path: Path) -> None:
     assert f'{tmp_path / "config.ini"}\nwhich does not exist' in shown
 
 
+def test_an_installed_command_has_no_file_of_its_own(tmp_path: Path) -> None:
+    """Started from another folder than its script's, it neither names nor reads the config.ini beside its package."""
+    command = tmp_path / 'dsmr-rest-server'
+    command.write_text('import sys, dsmr_rest_server\nsys.exit(dsmr_rest_server.main())\n')
+    environment = {'PYTHONPATH': str(ROOT)}
+    shown = finished(sys.executable, str(command), '--help', **environment).stdout
+    assert 'config.ini' not in shown
+    assert 'Without --config, every setting has its default.' in shown
+    report = finished(sys.executable, str(command), '--check', **environment).stdout
+    assert facts(report)['settings'].startswith('the defaults')
+
+
 def facts(report: str) -> dict[str, str]:
     """What --check printed, by the names at the beginning of its lines."""
     *lines, last = report.splitlines()
@@ -297,9 +339,38 @@ def test_check_of_a_demo_is_about_a_simulated_meter(tmp_path: Path) -> None:
     """With --demo, --check reports the server's settings, and a simulated meter instead of [meter]."""
     config = write_config(tmp_path, {'port': MISSING_PORT}, {'port': 8123})
     report = facts(output('--check', '--demo', '--config', config))
-    assert report['meter'] == 'a simulated one (--demo)'
+    assert report['meter'] == 'a simulated one (5.0)'
     assert 'line' not in report
     assert report['URLs'] == 'http://127.0.0.1:8123/'
+
+
+@pytest.mark.parametrize(
+    ('kind', 'said'),
+    [('.', 'a folder'), ('config.ini', 'a file'), ('/dev/null', 'another kind of device')],
+)
+def test_check_finds_a_port_that_is_no_serial_port(kind: str, said: str, tmp_path: Path) -> None:
+    """A folder, a file or another device as [meter] port is a mistake for --check, with status 2."""
+    port = tmp_path / kind
+    ended = finished(
+        *SERVER_COMMAND, '--check', '--config', write_config(tmp_path, {'port': port}, {})
+    )
+    *_, last = ended.stdout.splitlines()
+    assert f'{port}, which is {said}, not a serial port' in ended.stdout
+    assert last == f'One mistake was found: [meter] port is {said}, not a serial port.'
+    assert (ended.returncode, ended.stderr) == (2, '')
+
+
+def test_check_may_be_read_in_part() -> None:
+    """When the reader of its output has ended, as `head -1` does, --check has status 0 and no complaint."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [*SERVER_COMMAND, '--check'], stdout=writer, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b'')
 
 
 def test_check_shows_no_secret(tmp_path: Path) -> None:

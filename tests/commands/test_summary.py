@@ -21,7 +21,14 @@ def facts(
 ) -> dict[str, str]:
     """What is said about these settings, by the names at the beginning of the lines."""
     config = Config(MeterSettings(**meter or {}), ServerSettings(**server or {}), warnings)
-    *lines, _ = summary(config, file=Path('x.ini'), urls=[URL], port_exists=True, is_demo=False)
+    *lines, _ = summary(
+        config,
+        file=Path('x.ini'),
+        urls=[URL],
+        port_exists=True,
+        not_a_port='',
+        demo_version=None,
+    )
     assert KEY not in ''.join(lines) and 'geheim' not in ''.join(lines)
     return {line[:NAME_WIDTH].strip(): line[NAME_WIDTH:] for line in lines}
 
