@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import dsmr_rest
-from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, POINTER_ROUTE, ROUTES, Route
+from dsmr_rest.api.routes import (
+    HOMEWIZARD_CHANGES,
+    HOMEWIZARD_ROUTES,
+    POINTER_ROUTE,
+    ROUTES,
+    Route,
+)
 from dsmr_rest.faults import Fault
 from dsmr_rest.reading.mbus import KINDS
 
@@ -50,27 +56,38 @@ def responses(names: Mapping[str, str]) -> dict[str, Any]:
     )
 
 
-def path_item(route: Route) -> dict[str, Any]:
-    """What OpenAPI calls the path item of a route: its operations, GET, HEAD and OPTIONS."""
-    item: dict[str, Any] = {}
-    if route.parameters:
-        item['parameters'] = references('parameters', route.parameters)
-    get: dict[str, Any] = {
+def operation(route: Route) -> dict[str, Any]:
+    """What OpenAPI calls an operation: a method of a path, here the one that the route is for."""
+    made: dict[str, Any] = {
         'operationId': route.name,
         'tags': [route.tag],
         'summary': route.summary,
     }
     if route.description:
-        get['description'] = route.description
-    get['responses'] = responses({**REFUSALS, **LOCKED, **route.responses})
-    item['get'] = get
-    item['head'] = {
-        'operationId': f'{route.name}Head',
-        'summary': 'The response to GET without its content',
-        'responses': get['responses'],
-    }
+        made['description'] = route.description
+    made['responses'] = responses({**REFUSALS, **LOCKED, **route.responses})
+    return made
+
+
+def path_item(route: Route | None, change: Route | None) -> dict[str, Any]:
+    """All operations of a path: what `route` is for GET and HEAD and `change` for PUT, and OPTIONS."""
+    item: dict[str, Any] = {}
+    name = ''
+    if change:
+        name = change.name
+        item['put'] = operation(change)
+    if route:
+        name = route.name
+        if route.parameters:
+            item['parameters'] = references('parameters', route.parameters)
+        item['get'] = operation(route)
+        item['head'] = {
+            'operationId': f'{name}Head',
+            'summary': 'The response to GET without its content',
+            'responses': item['get']['responses'],
+        }
     item['options'] = {
-        'operationId': f'{route.name}Options',
+        'operationId': f'{name}Options',
         'summary': 'The allowed methods, and the response to a CORS preflight request',
         'security': [],
         'responses': responses({'204': 'Options', **REFUSALS}),
@@ -78,10 +95,20 @@ def path_item(route: Route) -> dict[str, Any]:
     return item
 
 
+def described(routes: Mapping[str, Route]) -> dict[str, Route]:
+    """Those that are part of the interface for programs."""
+    return {path: route for path, route in routes.items() if route.name}
+
+
 def paths() -> dict[str, Any]:
-    """The path items of everything that is part of the interface for programs."""
-    routes = {**ROUTES, **HOMEWIZARD_ROUTES, '/{pointer}': POINTER_ROUTE}
-    return {path: path_item(route) for path, route in routes.items() if route.name}
+    """The path items of everything that is described."""
+    routes = described({**ROUTES, **HOMEWIZARD_ROUTES})
+    changes = described(HOMEWIZARD_CHANGES)
+    made = {}
+    for path in [*routes, *changes]:
+        made[path] = path_item(routes.get(path), changes.get(path))
+    made['/{pointer}'] = path_item(POINTER_ROUTE, None)
+    return made
 
 
 def codes_of(status: int) -> list[str]:

@@ -11,7 +11,14 @@ from http import HTTPStatus
 from urllib.parse import unquote
 
 from dsmr_rest.api.places import Places
-from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, ROUTES, Route, pointer_route
+from dsmr_rest.api.routes import (
+    HOMEWIZARD_CHANGES,
+    HOMEWIZARD_ROUTES,
+    ROUTES,
+    Route,
+    homewizard_refusal,
+    pointer_route,
+)
 from dsmr_rest.api.service import Service, meter_problem
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.faults import Fault, MeterError
@@ -21,11 +28,21 @@ from dsmr_rest.http.message import (
     HttpError,
     Request,
     Response,
+    problem,
 )
 from dsmr_rest.meter.meter import Meter
+from dsmr_rest.printable import printable
 
-LOCAL_SUFFIXES = ('.local', '.lan', '.home', '.internal', '.home.arpa')
-"""Names that the public DNS does not resolve (RFC 6762, RFC 8375, ICANN's .internal), or never will."""
+LOCAL_SUFFIXES = (
+    '.local',  # RFC 6762
+    '.home.arpa',  # RFC 8375
+    '.internal',  # ICANN reserves it for private networks
+    '.lan',
+    '.home',
+    '.localdomain',
+    '.fritz.box',  # AVM's routers; the manufacturer owns fritz.box
+)
+"""The ends of names in local networks: nobody else can make such a name resolve to the address of this server."""
 PREFLIGHT_AGE = 86_400
 """Seconds that a browser may remember what a website may send."""
 
@@ -36,9 +53,12 @@ class Api:
     def __init__(self, settings: ServerSettings, meter: Meter, places: Places) -> None:
         self._settings = settings
         self._service = Service(settings, meter, places)
-        self._routes = dict(ROUTES)
+        self._homewizard_routes: Mapping[str, Route] = {}
+        self._changes: Mapping[str, Route] = {}
         if settings.homewizard_api:
-            self._routes.update(HOMEWIZARD_ROUTES)
+            self._homewizard_routes = HOMEWIZARD_ROUTES
+            self._changes = HOMEWIZARD_CHANGES
+        self._routes = {**ROUTES, **self._homewizard_routes}
         self._own_names = {socket.gethostname().lower(), *settings.hosts}
         self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
 
@@ -77,27 +97,45 @@ class Api:
     def _dispatch(self, request: Request, *, may_wait: bool) -> Response:
         self._check_host(request.host)
         if request.path.startswith('//'):  # of a client whose base address ends in a slash
-            request = request._replace(path='/' + request.path.lstrip('/'))
+            without_slashes = request.path.lstrip('/')
+            request = request._replace(path=f'/{without_slashes}')
         if request.method == 'OPTIONS':
-            headers = {'Allow': ALLOWED_METHODS, **self._preflight_fields()}
+            headers = {'Allow': self._allowed_methods(request.path), **self._preflight_fields()}
             return Response(b'', '', HTTPStatus.NO_CONTENT, headers)
         self._check_credentials(request.headers.get('authorization', ''))
-        if request.method not in ('GET', 'HEAD'):
-            detail = f'{request.method} is not allowed, because this server only reads: use GET'
-            raise HttpError(Fault.METHOD_NOT_ALLOWED, detail, {'Allow': ALLOWED_METHODS})
-        route = self._route(request.path)
+        allowed = self._allowed_methods(request.path)
+        if request.method not in allowed.split(', '):
+            return self._refusal(request, allowed)
+        route = self._route(request)
         if not may_wait:
             if route.needs_meter:
                 return TOO_MANY_CONNECTIONS
             request = request._replace(headers={**request.headers, 'prefer': 'wait=0'})
         return route.handler(self._service, request)
 
-    def _route(self, path: str) -> Route:
-        """What is at a path, which is percent-encoded."""
-        route = self._routes.get(unquote(path))
-        if route is None:
-            return pointer_route(path)
-        return route
+    def _refusal(self, request: Request, allowed: str) -> Response:
+        """The response to a method that its path does not allow."""
+        path = unquote(request.path)
+        if path in self._homewizard_routes:
+            return homewizard_refusal(allowed)
+        detail = f'{request.method} is not allowed here, because this server only reads: use GET'
+        return problem(Fault.METHOD_NOT_ALLOWED, detail, {'Allow': allowed})
+
+    def _route(self, request: Request) -> Route:
+        """What a request is for, whose path allows its method."""
+        path = unquote(request.path)
+        if request.method == 'PUT':
+            return self._changes[path]
+        if path in self._routes:
+            return self._routes[path]
+        return pointer_route(request.path)
+
+    def _allowed_methods(self, path: str) -> str:
+        """The methods that a path, which is percent-encoded, allows."""
+        is_read = unquote(path) not in self._changes
+        if is_read:
+            return ALLOWED_METHODS
+        return 'OPTIONS, PUT'
 
     def _check_host(self, host: str) -> None:
         """Refuses a host that is a public name (RFC 9110 7.4).
@@ -118,7 +156,7 @@ class Api:
             socket.inet_pton(family, address)
         except OSError:
             detail = (
-                'this server does not respond to the host name in this request: use its IP address, or add the'
+                f'this server does not respond to the host name {printable(host)}: use its IP address, or add the'
                 ' name to [server] hosts'
             )
             raise HttpError(Fault.MISDIRECTED_REQUEST, detail) from None

@@ -26,17 +26,30 @@ def health_document(service: Service, error: MeterError | None) -> dict[str, Any
 
 def _verdict(error: MeterError | None) -> dict[str, Any]:
     if error is None:
-        return {'status': 'ok', 'code': 'ok', 'detail': 'the meter is responding'}
-    return {'status': 'unavailable', 'code': error.fault.code, 'detail': error.detail}
+        return {
+            'status': 'ok',
+            'code': 'ok',
+            'detail': 'the meter is responding',
+        }
+    return {
+        'status': 'unavailable',
+        'code': error.fault.code,
+        'detail': error.detail,
+    }
 
 
 def _last_reading(reading: Reading | None) -> dict[str, Any]:
     """About the last reading; null before the first one."""
     if reading is None:
-        keys = ('ageOfLastReading', 'specification', 'specificationUnsure', 'linesNotUnderstood')
-        return dict.fromkeys(keys)
+        return {
+            'ageOfLastReading': None,
+            'specification': None,
+            'specificationUnsure': None,
+            'linesNotUnderstood': None,
+        }
+    age = clock.now() - reading.arrived
     return {
-        'ageOfLastReading': round(clock.now() - reading.arrived, 1),
+        'ageOfLastReading': round(age, 1),
         'specification': reading.specification,
         'specificationUnsure': reading.unsure,
         'linesNotUnderstood': list(reading.not_understood),
@@ -44,9 +57,9 @@ def _last_reading(reading: Reading | None) -> dict[str, Any]:
 
 
 def _counters(service: Service) -> dict[str, Any]:
-    counters: dict[str, Any] = {}
-    for name, count in service.meter.counters._asdict().items():
-        counters[camel_case(name)] = count
-    counters['errorsByCode'] = service.meter.errors.counts()
-    counters['requestsByStatus'] = service.responses.counts()
-    return counters
+    of_line = service.meter.counters._asdict()
+    return {
+        **{camel_case(name): count for name, count in of_line.items()},
+        'errorsByCode': service.meter.errors.counts(),
+        'requestsByStatus': service.responses.counts(),
+    }

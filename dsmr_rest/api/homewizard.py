@@ -19,6 +19,9 @@ PRODUCT_NAME = 'dsmr-rest-server'
 """In place of a Wi-Fi network's name: without the key wifi_ssid clients take the response for version 2."""
 FIRMWARE_VERSION = '4.19'
 """The firmware whose responses these are; its form is x.yy or x.yyzz."""
+ONLY_TARIFF = '1'
+"""Where the single register of a meter without tariffs is found, beside the total, as on HomeWizard's own kWh meters:
+some clients add up the tariffs and do not look at the total."""
 EXTERNAL_UNITS = ('m3', 'GJ')
 """The units in which the API has values of M-Bus devices."""
 FIRST_YEAR = 2010
@@ -40,6 +43,18 @@ _MAKERS = {
 
 Fields = dict[str, Any]
 """Fields of a response by name."""
+
+SYSTEM: Fields = {'cloud_enabled': False}
+"""The response to GET /api/v1/system: this server knows no cloud."""
+IDENTIFIED: Fields = {'identify': 'ok'}
+"""The response to PUT /api/v1/identify."""
+NOT_MODIFIABLE = 8
+"""The id of an error: the value cannot be changed."""
+
+
+def error(identifier: int, description: str) -> Fields:
+    """An error in the form of the API, which has a number of its own for each kind."""
+    return {'error': {'id': identifier, 'description': description}}
 
 
 def device(reading: Reading) -> Fields:
@@ -156,12 +171,15 @@ def _energy(reading: Reading, direction: str, quantity: Quantity, code: str) -> 
     """
     tariffs = quantity.parts_in(reading.document)
     are_complete = _are_complete(tariffs, quantity, reading)
-    if tariffs and are_complete and not _has_unread_tariff(reading, code, tariffs):
+    are_all = are_complete and not _has_unread_tariff(reading, code, tariffs)
+    if tariffs and are_all:
         total: float | None = round(sum(tariffs.values()), 3)
     else:
         total = quantity.total_in(reading.document)
     if total is None:
         return {}
+    if are_all and not tariffs:
+        tariffs = {ONLY_TARIFF: total}
     energy = {f'total_power_{direction}_kwh': total}
     for tariff, kilowatt_hours in tariffs.items():
         energy[f'total_power_{direction}_t{tariff}_kwh'] = kilowatt_hours

@@ -27,50 +27,62 @@ def keys_of(path: str) -> list[str]:
 
     Raises NothingThereError when they are not UTF-8.
     """
-    keys = []
-    for part in path.split('/')[1:]:
-        try:
-            key = unquote(part, errors='strict')
-        except UnicodeDecodeError:
-            raise NothingThereError from None
-        keys.append(key.replace('~1', '/').replace('~0', '~'))
-    return keys
+    _, *parts = path.split('/')
+    try:
+        return [_unescaped(part) for part in parts]
+    except UnicodeDecodeError:
+        raise NothingThereError from None
+
+
+def _unescaped(part: str) -> str:
+    decoded = unquote(part, errors='strict')
+    with_slashes = decoded.replace('~1', '/')
+    return with_slashes.replace('~0', '~')
+
+
+def path_of(keys: Iterable[str]) -> str:
+    """The JSON Pointer of these keys."""
+    return ''.join(map(_escaped, keys))
+
+
+def _escaped(key: str) -> str:
+    without_tildes = key.replace('~', '~0')
+    without_slashes = without_tildes.replace('/', '~1')
+    return f'/{without_slashes}'
 
 
 def value_at(document: Any, keys: list[str]) -> Any:
     """The value that a JSON Pointer refers to. Raises NothingThereError."""
     value = document
     for position, key in enumerate(keys):
-        if isinstance(value, dict):
-            if key not in value:
-                raise NothingThereError(_corrected(keys, position, value))
-            value = value[key]
-        elif isinstance(value, list) and _is_index_into(value, key):
-            value = value[int(key)]
-        else:
-            raise NothingThereError(_corrected(keys, position, ()))
+        try:
+            value = _child(value, key)
+        except LookupError:
+            parents = keys[:position]
+            is_slash_at_end = keys[position:] == ['']
+            if is_slash_at_end:
+                raise NothingThereError(path_of(parents)) from None
+            raise NothingThereError(_similar_path(parents, key, value)) from None
     return value
 
 
-def _is_index_into(items: list[Any], key: str) -> bool:
-    return _LIST_INDEX.fullmatch(key) is not None and int(key) < len(items)
+def _child(value: Any, key: str) -> Any:
+    """Raises LookupError."""
+    if isinstance(value, dict):
+        return value[key]
+    if isinstance(value, list) and _LIST_INDEX.fullmatch(key):
+        return value[int(key)]
+    raise LookupError(key)
 
 
-def _corrected(keys: list[str], position: int, known: Iterable[str]) -> str:
-    """The path to a value with a similar key at a position where none fits."""
-    key = keys[position]
-    is_slash_at_end = not key and position == len(keys) - 1
-    if is_slash_at_end:
-        return path_of(keys[:position])
-    similar = similar_key(key, known)
+def _similar_path(parents: list[str], key: str, value: Any) -> str:
+    """The path to the child of a value whose key is most like this one; empty when none is alike."""
+    if not isinstance(value, dict):
+        return ''
+    similar = similar_key(key, value)
     if not similar:
         return ''
-    return path_of([*keys[:position], similar])
-
-
-def path_of(keys: Iterable[str]) -> str:
-    """The JSON Pointer of these keys."""
-    return ''.join(f'/{key.replace("~", "~0").replace("/", "~1")}' for key in keys)
+    return path_of([*parents, similar])
 
 
 def similar_key(key: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ asks the Meter for a reading, and lets a MeterError pass, of which dispatch.py m
 The tables are also the `paths` of openapi.json: `python -m docs.make_openapi` writes them there.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -36,6 +37,10 @@ DASHBOARD_POLICY = {
     'Referrer-Policy': 'no-referrer',
 }
 _NO_STORE = {'Cache-Control': 'no-store'}
+_UNBUFFERED = {'X-Accel-Buffering': 'no'}
+"""Makes nginx pass the events on as they come; it would collect some kilobytes of them otherwise."""
+
+log = logging.getLogger(__name__)
 
 _SECONDS = re.compile(r'[0-9]{1,4}(\.[0-9]{1,9})?')
 
@@ -119,7 +124,8 @@ def stream(service: Service, request: Request) -> Response:
         )
         return problem(Fault.TOO_MANY_CONNECTIONS, detail)
     events = ReadingStream(service, request)
-    return Response(b': readings follow\n\n', 'text/event-stream', headers=_NO_STORE, events=events)
+    headers = _NO_STORE | _UNBUFFERED
+    return Response(b': readings follow\n\n', 'text/event-stream', headers=headers, events=events)
 
 
 def metrics(service: Service, request: Request) -> Response:
@@ -174,6 +180,24 @@ def homewizard_telegram(service: Service, request: Request) -> Response:
 def dashboard(_: Service, request: Request) -> Response:
     """The live page."""
     return dashboard_files.page().response(request, DASHBOARD_POLICY)
+
+
+def homewizard_system(_: Service, __: Request) -> Response:
+    """The system settings that a HomeWizard P1 meter has."""
+    return Response(render(homewizard.SYSTEM), headers=_NO_STORE)
+
+
+def homewizard_refusal(allowed_methods: str) -> Response:
+    """Refuses a method, such as PUT for a system setting, in the form of the HomeWizard API."""
+    refusal = homewizard.error(homewizard.NOT_MODIFIABLE, 'this server only reads: use GET')
+    headers = _NO_STORE | {'Allow': allowed_methods}
+    return Response(render(refusal), status=HTTPStatus.METHOD_NOT_ALLOWED, headers=headers)
+
+
+def homewizard_identify(_: Service, __: Request) -> Response:
+    """A HomeWizard P1 meter blinks; this server has no light, and writes a line to its log."""
+    log.warning('identify: this is the server that a HomeWizard-compatible program asked for')
+    return Response(render(homewizard.IDENTIFIED), headers=_NO_STORE)
 
 
 def openapi_document() -> StaticBody:
@@ -319,8 +343,30 @@ HOMEWIZARD_ROUTES: Mapping[str, Route] = {
         parameters=('Prefer',),
         description=_HOMEWIZARD_SETTING,
     ),
+    '/api/v1/system': Route(
+        homewizard_system,
+        needs_meter=False,
+        name='homewizardSystem',
+        tag=_HOMEWIZARD,
+        summary='HomeWizard-compatible: the system settings',
+        responses={'200': 'HomeWizardSystem', '404': 'NotFound'},
+        description=_HOMEWIZARD_SETTING,
+    ),
 }
 """The same, with [server] homewizard_api."""
+
+HOMEWIZARD_CHANGES: Mapping[str, Route] = {
+    '/api/v1/identify': Route(
+        homewizard_identify,
+        needs_meter=False,
+        name='homewizardIdentify',
+        tag=_HOMEWIZARD,
+        summary='HomeWizard-compatible: writes a line to the log',
+        responses={'200': 'HomeWizardIdentified', '405': 'MethodNotAllowed'},
+        description='When [server] homewizard_api = yes, else 405.',
+    ),
+}
+"""By path: what PUT gets, with [server] homewizard_api. Nothing else can be asked to do something."""
 
 POINTER_ROUTE = Route(
     part_of_reading,

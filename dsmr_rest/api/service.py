@@ -39,20 +39,26 @@ class Service:
         """The reading that a request asks for; `max_age` in seconds if it does not say. Raises MeterError."""
         if request.max_age is not None:
             max_age = request.max_age
+        deadline = _deadline(request, self.timeout)
         return self.meter.read(
-            _deadline(request, self.timeout), max_age, is_wanted=request.is_wanted
+            deadline,
+            max_age,
+            is_wanted=request.is_wanted,
         )
 
     def polled_reading(self, request: Request, patience: float = POLL_TIME) -> Reading:
         """The reading for a client that polls and waits for at most `patience` seconds. Raises MeterError."""
-        return self.meter.poll(_deadline(request, min(patience, self.timeout)), request.is_wanted)
+        longest = min(patience, self.timeout)
+        deadline = _deadline(request, longest)
+        return self.meter.poll(deadline, request.is_wanted)
 
 
 def _deadline(request: Request, timeout: float) -> float:
     """The monotonic time at which a request ends: after the timeout, or earlier if the client prefers that."""
-    if request.wait is not None:
-        timeout = min(timeout, request.wait)
-    return time.monotonic() + timeout
+    now = time.monotonic()
+    if request.wait is None:
+        return now + timeout
+    return now + min(timeout, request.wait)
 
 
 def meter_problem(error: MeterError) -> Response:
@@ -62,8 +68,10 @@ def meter_problem(error: MeterError) -> Response:
 
 def freshness(reading: Reading) -> dict[str, str]:
     """The header fields that say how old a reading is (RFC 9111)."""
+    age = int(clock.now() - reading.arrived)
+    second_of_arrival = int(reading.received)
     return {
-        'Age': str(int(clock.now() - reading.arrived)),
-        'Last-Modified': http_date(int(reading.received)),
+        'Age': str(age),
+        'Last-Modified': http_date(second_of_arrival),
         'Cache-Control': 'no-cache',
     }

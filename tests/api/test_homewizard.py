@@ -18,7 +18,7 @@ from dsmr_rest.api import homewizard
 from dsmr_rest.meter.meter import SLOW_INTERVAL
 from dsmr_rest.reading.specification import Chooser
 from dsmr_rest.simulated.telegrams import VERSIONS
-from tests.conftest import StartServer, new_meter, wait_for
+from tests.conftest import MISSING_PORT, StartServer, new_meter, wait_for
 from tests.faulty_meter import FaultyMeter
 from tests.hostile_telegrams import hostile_telegrams
 from tests.telegrams import from_lines, of_version, read, read_lines, usable_readings
@@ -59,11 +59,16 @@ def last_number(telegram: bytes, code: str) -> float | None:
 
 @pytest.mark.parametrize('version', VERSIONS)
 def test_plain_fields_have_the_values_of_their_lines(version: str) -> None:
-    """A field is there exactly when its OBIS code is in the telegram, with the value in the field's unit."""
+    """A field is there exactly when its OBIS code is in the telegram, with the value in the field's unit.
+
+    Without tariffs the field of the first one has the value of the total.
+    """
     telegram = of_version(version)
     fields = homewizard.data(read(telegram))
+    has_tariffs = last_number(telegram, '1-0:1.8.1') is not None
     for field, (code, factor) in SOURCES.items():
-        number = last_number(telegram, code)
+        code_of_total = code.replace('.8.1', '.8.0')
+        number = last_number(telegram, code if has_tariffs else code_of_total)
         expected = None if number is None else pytest.approx(number * factor)
         assert fields.get(field) == expected, field
 
@@ -273,6 +278,38 @@ def test_an_unusable_tariff_leaves_no_sum(second: str) -> None:
     assert data(*broken, '1-0:1.8.0(003000.000*kWh)')['total_power_import_kwh'] == 3000.0
 
 
+@pytest.mark.parametrize(
+    ('specification', 'used', 'delivered'),
+    [
+        ('SWEDEN', '1-0:1.8.0(00006678.394*kWh)', '1-0:2.8.0(00000012.500*kWh)'),
+        ('SAGEMCOM_T210_D_R', '1-0:1.8.0(006678394*Wh)', '1-0:2.8.0(000012500*Wh)'),
+    ],
+)
+def test_a_meter_without_tariffs_has_its_total_as_tariff_1(
+    specification: str, used: str, delivered: str
+) -> None:
+    """Clients that add up the tariffs get the total of a meter that has only one, as those do that read the total."""
+    fields = data(used, delivered, specification=specification)
+    energy = {name: value for name, value in fields.items() if name.startswith('total_power')}
+    assert energy == {
+        'total_power_import_kwh': 6678.394,
+        'total_power_import_t1_kwh': 6678.394,
+        'total_power_export_kwh': 12.5,
+        'total_power_export_t1_kwh': 12.5,
+    }
+
+
+def test_a_total_is_no_tariff_when_tariffs_cannot_be_read() -> None:
+    """A meter that has tariffs, none of which can be read, has its total but no tariff 1."""
+    fields = data(
+        '1-0:1.8.0(00006678.394*kWh)',
+        '1-0:1.8.1(000123.456*XX)',
+        specification='LUXEMBOURG_SMARTY',
+    )
+    assert fields['total_power_import_kwh'] == 6678.394
+    assert 'total_power_import_t1_kwh' not in fields
+
+
 def test_a_tariff_that_the_specification_does_not_know_leaves_no_sum() -> None:
     """With a third tariff, which V5 does not know, the sum of two would be too little."""
     fields = data('1-0:1.8.1(001000.000*kWh)', '1-0:1.8.2(001000.000*kWh)', '1-0:1.8.3(1*kWh)')
@@ -463,14 +500,43 @@ def test_with_the_setting_they_are_a_device(
     assert int(fields.headers['Age']) <= 1
 
 
-@pytest.mark.parametrize(
-    'path', ['/api/v1/state', '/api/v1/system', '/api/v1/', '/api/v1', '/api/', '/api/v2']
-)
+@pytest.mark.parametrize('path', ['/api/v1/state', '/api/v1/', '/api/v1', '/api/', '/api/v2'])
 def test_other_paths_of_the_api_are_404(
     start_server: StartServer, constant: FaultyMeter, path: str
 ) -> None:
-    """A P1 meter has no state, and this server no system: a status other than 404 fails the client's whole update."""
+    """A P1 meter has no state: a status other than 404 fails the client's whole update."""
     assert start_server(constant.port, server=ON).get(path).status == 404
+
+
+@pytest.mark.parametrize('system', ['/api/v1/system', '/api/v1/%73ystem'])
+def test_the_system_is_without_a_cloud_and_stays_so(start_server: StartServer, system: str) -> None:
+    """GET says that there is no cloud; PUT is refused in the form of the API, as something that cannot change."""
+    server = start_server(MISSING_PORT, server=ON)
+    response = server.get(system)
+    assert (response.status, response.json) == (200, {'cloud_enabled': False})
+    refusal = server.get(system, method='PUT')
+    assert (refusal.status, refusal.headers['Allow']) == (405, 'GET, HEAD, OPTIONS')
+    assert refusal.json['error'].keys() == {'id', 'description'}
+    assert refusal.json['error']['id'] == 8
+    assert server.get(system).json == {'cloud_enabled': False}
+
+
+def test_identify_writes_a_line_to_the_log(start_server: StartServer) -> None:
+    """PUT /api/v1/identify succeeds as the API describes, with one line in the log; it cannot be read."""
+    server = start_server(MISSING_PORT, server=ON)
+    response = server.get('/api/v1/identify', method='PUT')
+    assert (response.status, response.json) == (200, {'identify': 'ok'})
+    assert server.log.count('identify: ') == 1
+    refused = server.get('/api/v1/identify')
+    assert (refused.status, refused.headers['Allow']) == (405, 'OPTIONS, PUT')
+    assert server.log.count('identify: ') == 1
+
+
+@pytest.mark.parametrize('path', ['/api/v1/system', '/api/v1/identify', '/api', '/'])
+def test_without_the_setting_nothing_can_be_put(start_server: StartServer, path: str) -> None:
+    """Without the setting PUT is 405 for every path, as it is for the paths that can only be read."""
+    response = start_server(MISSING_PORT).get(path, method='PUT')
+    assert (response.status, response.headers['Allow']) == (405, 'GET, HEAD, OPTIONS')
 
 
 @pytest.mark.parametrize('path', PATHS)
@@ -616,6 +682,7 @@ def test_the_real_client_reads_a_constant_meter(
     ]
     assert (seen['state'], seen['v2']) == (None, False)
     assert seen['system']['wifi_ssid'] == 'dsmr-rest-server'
+    assert seen['system']['cloud_enabled'] is False
     assert seen['telegram'].encode() == of_version('belgium')
 
 

@@ -18,7 +18,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 import dsmr_rest
 from docs import make_openapi
-from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, ROUTES
+from dsmr_rest.api.routes import HOMEWIZARD_CHANGES, HOMEWIZARD_ROUTES, ROUTES
 from dsmr_rest.choices import SPECIFICATION_NAMES
 from dsmr_rest.faults import Fault
 from dsmr_rest.http import message as http_message
@@ -82,7 +82,7 @@ def fields(
 ALL_CODES = {(fault.status.value, fault.code) for fault in Fault}
 """Status and code of every problem detail that the server can send."""
 NOT_ALLOWED = (405, Fault.METHOD_NOT_ALLOWED.code)
-"""Of methods other than those that are served, so no described operation has this response."""
+"""Of methods other than those that are served; only of an operation that a setting switches on it is described."""
 METER_CODES = {fault.code for fault in Fault if fault.advice} | {Fault.STOPPING.code}
 """The codes of the faults with which Meter.read() fails."""
 
@@ -113,13 +113,18 @@ def test_the_file_is_current() -> None:
 
 
 def test_every_route_is_described_and_every_described_path_exists() -> None:
-    """The described paths are the routes and the JSON Pointer, and every path has all methods that are served."""
-    routes = {**ROUTES, **HOMEWIZARD_ROUTES}
+    """The described paths are the routes and the JSON Pointer, except those that only a page loads."""
+    routes = {**ROUTES, **HOMEWIZARD_ROUTES, **HOMEWIZARD_CHANGES}
     described = {path for path, route in routes.items() if route.name}
     assert set(DESCRIPTION['paths']) == {*described, POINTER}
-    for item in DESCRIPTION['paths'].values():
-        methods = {method.upper() for method in item if method != 'parameters'}
-        assert methods == set(http_message.ALLOWED_METHODS.split(', '))
+
+
+@pytest.mark.parametrize('path', DESCRIPTION['paths'])
+def test_a_path_has_the_operations_that_it_allows(path: str, server: Server) -> None:
+    """The described operations of a path are the methods that OPTIONS lists for it."""
+    methods = {method.upper() for method in DESCRIPTION['paths'][path] if method != 'parameters'}
+    allowed = server.get(path.format(pointer='frequency'), method='OPTIONS').headers['Allow']
+    assert methods == set(allowed.split(', '))
 
 
 def test_homewizard_paths_name_their_setting() -> None:
@@ -128,12 +133,16 @@ def test_homewizard_paths_name_their_setting() -> None:
         operation = DESCRIPTION['paths'][path]['get']
         assert 'homewizard_api = yes, else 404' in operation['description']
         assert '404' in operation['responses']
+    for path in paths_with('put'):
+        operation = DESCRIPTION['paths'][path]['put']
+        assert 'homewizard_api = yes, else 405' in operation['description']
+        assert '405' in operation['responses']
 
 
 def test_every_error_code_is_described_and_every_described_code_exists() -> None:
     """Status and code of all errors in the sources and in the description are the same."""
     described = set().union(*map(described_codes, RESPONSES.values()))
-    assert described == ALL_CODES - {NOT_ALLOWED}
+    assert described == ALL_CODES
     status, code = NOT_ALLOWED
     assert f'get {status} with the code {code}' in DESCRIPTION['info']['description']
     assert set(DESCRIPTION['components']['schemas']['MeterCode']['enum']) == METER_CODES
@@ -145,11 +154,16 @@ def listed_responses(path: str, method: str) -> dict[str, str]:
     return {status: item['$ref'].rpartition('/')[2] for status, item in responses.items()}
 
 
+def paths_with(method: str) -> list[str]:
+    """The described paths that have this operation."""
+    return [path for path, item in DESCRIPTION['paths'].items() if method in item]
+
+
 @pytest.mark.parametrize('method', ['get', 'head', 'options'])
 def test_every_error_is_listed_with_its_status(method: str) -> None:
     """An operation lists problem details only with their own status, and GET and HEAD together have all of them."""
     used = set()
-    for path in DESCRIPTION['paths']:
+    for path in paths_with(method):
         for status, name in listed_responses(path, method).items():
             codes = described_codes(RESPONSES[name])
             assert {str(described) for described, _ in codes} <= {status}
@@ -158,10 +172,15 @@ def test_every_error_is_listed_with_its_status(method: str) -> None:
         assert used == ALL_CODES - {NOT_ALLOWED}
 
 
-@pytest.mark.parametrize('path', DESCRIPTION['paths'])
-def test_head_and_options_list_what_they_can_get(path: str) -> None:
-    """HEAD gets what GET gets; OPTIONS is the same for every path, and needs neither credentials nor the meter."""
+@pytest.mark.parametrize('path', paths_with('get'))
+def test_head_lists_what_get_lists(path: str) -> None:
+    """HEAD gets what GET gets."""
     assert listed_responses(path, 'head') == listed_responses(path, 'get')
+
+
+@pytest.mark.parametrize('path', paths_with('options'))
+def test_options_lists_what_it_can_get(path: str) -> None:
+    """OPTIONS is the same for every path, and needs neither credentials nor the meter."""
     of_options = listed_responses(path, 'options')
     assert of_options == listed_responses('/', 'options')
     assert of_options.keys() == {'204', '400', '408', '414', '421', '431', '500', '503'}

@@ -516,7 +516,8 @@ def is_let_in(response: Response) -> bool:
     [
         'localhost', 'LOCALHOST:8080', 'localhost.', '127.0.0.1', '192.168.1.10:8080', '[::1]', '[::1]:8080',
         '[fe80::1%25eth0]', '[2001:DB8::1]', 'raspberrypi', 'RaspberryPi:80', 'pi.local', 'pi.LAN.', 'meter.home:8080',
-        'pi.internal', 'a.b.home.arpa', 'meter.example.org', 'P1.Example.ORG:443', 'meter.example.org.',
+        'pi.internal', 'a.b.home.arpa', 'pi.localdomain', 'pi.fritz.box',
+        'meter.example.org', 'P1.Example.ORG:443', 'meter.example.org.',
         socket.gethostname(), '',
     ],
 )  # fmt: skip
@@ -531,7 +532,8 @@ def test_a_name_of_this_server_is_accepted(host: str) -> None:
     [
         'evil.example', 'evil.example:80', 'localhost.evil.com', '192.168.1.1.evil.com', 'local.evil.com', 'a.locale',
         'notlocal.com', 'example.org', 'a.meter.example.org', 'evilmeter.example.org', '1.2.3', '1.2.3.4.5',
-        '0x7f.0.0.1', '256.1.1.1', '[evil.com]', 'x.home.arpa.evil.com', 'evil.com.', 'a.onhome',
+        '0x7f.0.0.1', '256.1.1.1', '[evil.com]', 'x.home.arpa.evil.com', 'evil.com.', 'a.onhome', 'a.evilfritz.box',
+        'xlocaldomain.box', 'fritz.box.evil.com',
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -543,6 +545,15 @@ def test_a_foreign_name_is_421(host: str, form: str, method: str) -> None:
     settings = ServerSettings(hosts=('meter.example.org', 'p1.example.org'))
     response = respond(settings, form.format(host).replace('GET', method))
     assert (response.status, json.loads(response.body)['code']) == (421, 'misdirected_request')
+
+
+def test_a_refused_name_is_named(served: Server) -> None:
+    """421 says which name was refused, with what is not printable ASCII escaped."""
+    response = served.only_response(
+        'GET / HTTP/1.1\r\nHost: m\xe9ter.evil.com\r\nConnection: close\r\n\r\n'
+    )
+    assert is_problem(response, 421, 'misdirected_request')
+    assert 'the host name m\\xe9ter.evil.com:' in response.json['detail']
 
 
 def test_a_foreign_name_is_refused_on_the_wire(served: Server) -> None:
