@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -33,6 +33,7 @@ from tests.system_packages import program
 MQTT_UNIT = ROOT / 'systemd' / 'dsmr-mqtt.service'
 TEMPLATE = ROOT / 'systemd' / 'dsmr-rest-server@.service'
 TOPIC = 'dsmr/reading'
+STATUS_TOPIC = 'dsmr/status'
 READY = 'ready'
 """A message of the tests, and its topic: once the subscriber receives it, it misses nothing."""
 START_TIME = 30.0
@@ -116,26 +117,15 @@ def broker(folder: Path, port: int) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def subscriber(tmp_path: Path) -> Iterator[Subscriber]:
-    """A subscriber of the topic of the recipes, at a broker of its own."""
-    mosquitto_sub = program('mosquitto_sub', 'mosquitto-clients')
-    port = free_port()
-    folder = tmp_path / 'subscriber'
+@contextmanager
+def subscribed(topic: str, port: int, folder: Path) -> Iterator[Subscriber]:
+    """A subscriber of this topic that misses nothing, at the broker at this port."""
     folder.mkdir()
-    broker_options = ['-h', '127.0.0.1', '-p', str(port)]
-    publish = [
-        program('mosquitto_pub', 'mosquitto-clients'),
-        *broker_options,
-        '-t',
-        READY,
-        '-m',
-        READY,
-    ]
-    with (
-        broker(tmp_path / 'broker', port),
-        running(mosquitto_sub, *broker_options, '-t', TOPIC, '-t', READY, folder=folder),
-    ):
+    mosquitto_sub = program('mosquitto_sub', 'mosquitto-clients')
+    mosquitto_pub = program('mosquitto_pub', 'mosquitto-clients')
+    options = ['-h', '127.0.0.1', '-p', str(port)]
+    publish = [mosquitto_pub, *options, '-t', READY, '-m', READY]
+    with running(mosquitto_sub, *options, '-t', topic, '-t', READY, folder=folder):
         received = Subscriber(folder / 'output', port)
 
         def is_ready() -> bool:
@@ -143,6 +133,17 @@ def subscriber(tmp_path: Path) -> Iterator[Subscriber]:
             return READY in received.lines
 
         wait_for(is_ready, START_TIME)
+        yield received
+
+
+@pytest.fixture
+def subscriber(tmp_path: Path) -> Iterator[Subscriber]:
+    """A subscriber of the topic of the recipes, at a broker of its own."""
+    port = free_port()
+    with (
+        broker(tmp_path / 'broker', port),
+        subscribed(TOPIC, port, tmp_path / 'subscriber') as received,
+    ):
         yield received
 
 
@@ -232,19 +233,59 @@ def test_problems_are_not_published(
     assert readings(subscriber)
 
 
-def test_the_mqtt_units_command_publishes_readings(
-    start_server: StartServer, meter: FaultyMeter, subscriber: Subscriber, tmp_path: Path
-) -> None:
-    """The command of dsmr-mqtt.service publishes readings to the recipe's topic."""
-    server = start_server(meter.port)
-    (command,) = values(MQTT_UNIT, 'ExecStart')
+def mqtt_units_command(server: Server, subscriber: Subscriber) -> str:
+    """The command of dsmr-mqtt.service, with the hosts and ports of this test."""
+    # A line that ends in a backslash goes on in the next one (systemd.syntax(7)).
+    joined = MQTT_UNIT.read_text().replace('\\\n', ' ')
+    (command,) = re.findall(r'^ExecStart=(.*)$', joined, re.MULTILINE)
     hosts = {
         'http://localhost:8080/': server.url,
         '-h broker.local': f'-h 127.0.0.1 -p {subscriber.broker_port}',
     }
-    with running(*shlex.split(replaced(command, hosts)), folder=tmp_path):
-        subscriber.next_message()
+    _, _, script = shlex.split(replaced(command, hosts))
+    return script
+
+
+@pytest.mark.parametrize('script_of', [mqtt_loop, mqtt_units_command])
+def test_a_subscriber_knows_whether_readings_arrive(
+    script_of: Callable[[Server, Subscriber], str],
+    start_server: StartServer,
+    meter: FaultyMeter,
+    subscriber: Subscriber,
+    tmp_path: Path,
+) -> None:
+    """The status is online while readings are published, else offline; whoever subscribes later has both at once."""
+    program('curl', 'curl')
+    settings = {'port': free_port()}
+    server = start_server(meter.port, server=settings)
+    script = script_of(server, subscriber)
+    port = subscriber.broker_port
+    with subscribed(STATUS_TOPIC, port, tmp_path / 'status') as status:
+
+        def becomes(expected: str) -> None:
+            wait_for(lambda: status.messages[-1:] == [expected], START_TIME)
+
+        process = subprocess.Popen(['sh', '-c', script], start_new_session=True)
+        try:
+            becomes('online')
+            meter.unplug()
+            becomes('offline')
+            meter.plug_in()
+            becomes('online')
+            assert server.stop() == 0
+            becomes('offline')
+            start_server(meter.port, server=settings)
+            becomes('online')
+            subscriber.next_message()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # as if its machine had disappeared
+            process.wait()
+        becomes('offline')
     assert readings(subscriber)
+    for topic, kept in ((TOPIC, readings(subscriber)[-1]), (STATUS_TOPIC, 'offline')):
+        with subscribed(topic, port, tmp_path / f'later {topic[5:]}') as later:
+            wait_for(lambda later=later: later.messages, START_TIME)
+            assert later.messages == [kept]
 
 
 def test_home_assistants_sensors_show_the_values_of_a_reading(
@@ -259,6 +300,7 @@ def test_home_assistants_sensors_show_the_values_of_a_reading(
     shown = {}
     for sensor in sensors:
         assert sensor['state_topic'] == TOPIC
+        assert sensor['availability_topic'] == STATUS_TOPIC
         value = templates.from_string(sensor['value_template']).render(value_json=reading)
         shown[sensor['name']] = (float(value), sensor['unit_of_measurement'].replace('³', '3'))
 
