@@ -39,7 +39,11 @@ _SUFFIXES = {'counter': '_total', 'info': '_info'}
 
 
 class _Definition(NamedTuple):
-    """The metric family of one quantity: samples of parts have the label, the sample of the total has none."""
+    """The metric family of a quantity: of its parts, which have the label, or, without a label, of its total.
+
+    Total and parts are never in one family: in a sum over it everything would count twice. Only where a meter counts no
+    tariffs its total is in the family of the tariffs, as the only sample.
+    """
 
     name: str
     help: str
@@ -69,13 +73,23 @@ _DEFINITIONS = (
     ),
     _Definition(
         'dsmr_power_used_watts',
-        'Power taken from the grid: the total without a label, and each phase.',
+        'Power taken from the grid, all phases together.',
+        quantities.POWER_USED,
+    ),
+    _Definition(
+        'dsmr_power_delivered_watts',
+        'Power delivered to the grid, all phases together.',
+        quantities.POWER_DELIVERED,
+    ),
+    _Definition(
+        'dsmr_phase_power_used_watts',
+        'Power taken from the grid on each phase.',
         quantities.POWER_USED,
         'phase',
     ),
     _Definition(
-        'dsmr_power_delivered_watts',
-        'Power delivered to the grid: the total without a label, and each phase.',
+        'dsmr_phase_power_delivered_watts',
+        'Power delivered to the grid on each phase.',
         quantities.POWER_DELIVERED,
         'phase',
     ),
@@ -213,27 +227,40 @@ def _meter(reading: Reading) -> Iterator[Metric]:
 
 
 def _measured(definition: _Definition, document: Document, shown: set[str]) -> Metric:
-    """The samples of a quantity, whose keys are added to `shown`.
-
-    Where there are tariffs the total is not a sample: in a sum over the tariffs it would count them twice.
-    """
+    """The samples of a definition. The keys of their numbers are added to `shown`."""
     family = Metric(definition.name, definition.help, definition.type)
+    if definition.label:
+        _add_parts(family, definition, document, shown)
+    has_no_tariff = definition.by_tariff and not family.samples
+    if has_no_tariff:
+        _add_total(family, definition, document, shown, {'tariff': _ALL_TARIFFS})
+    if not definition.label:
+        _add_total(family, definition, document, shown, {})
+    return family
+
+
+def _add_parts(
+    family: Metric, definition: _Definition, document: Document, shown: set[str]
+) -> None:
     quantity = definition.quantity
     for part, value in quantity.parts_in(document).items():
         if _fits(definition, value):
             _add(family, {definition.label: part}, value)
             shown.add(quantity.parts[part])
-    if definition.by_tariff and family.samples:
-        return family
+
+
+def _add_total(
+    family: Metric,
+    definition: _Definition,
+    document: Document,
+    shown: set[str],
+    labels: dict[str, str],
+) -> None:
+    quantity = definition.quantity
     total = quantity.total_in(document)
-    if total is None or not _fits(definition, total):
-        return family
-    labels = {}
-    if definition.by_tariff:
-        labels['tariff'] = _ALL_TARIFFS
-    _add(family, labels, total)
-    shown.add(quantity.total)
-    return family
+    if total is not None and _fits(definition, total):
+        _add(family, labels, total)
+        shown.add(quantity.total)
 
 
 def _fits(definition: _Definition, value: float) -> bool:

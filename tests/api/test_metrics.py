@@ -7,7 +7,7 @@ import math
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -29,7 +29,7 @@ from dsmr_rest.p1.line import LineCounters
 from dsmr_rest.reading.document import Reading
 from dsmr_rest.simulated.house import DUTCH, MINUTE
 from dsmr_rest.simulated.telegrams import VERSIONS, telegram
-from tests.conftest import StartServer, free_port, hush, new_meter, wait_for
+from tests.conftest import ROOT, StartServer, free_port, hush, new_meter, wait_for
 from tests.faulty_meter import FaultyMeter
 from tests.pages import INTEGRATIONS, block
 from tests.system_packages import program
@@ -46,10 +46,46 @@ COUNTERS = LineCounters(
     port_losses=0,
 )
 OPENMETRICS = 'application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.5'
-OF_THE_SERVER = re.compile(
-    'dsmr_(up|reading_age_seconds|received_|telegrams_|checksum_|incomplete_|decryption_|invalid_|port_|errors_|'
-    'http_|telegram_clients)'
-)
+OF_THE_METER = {
+    'dsmr_meter': 'info',
+    'dsmr_electricity_used_kwh': 'counter',
+    'dsmr_electricity_delivered_kwh': 'counter',
+    'dsmr_power_used_watts': 'gauge',
+    'dsmr_power_delivered_watts': 'gauge',
+    'dsmr_phase_power_used_watts': 'gauge',
+    'dsmr_phase_power_delivered_watts': 'gauge',
+    'dsmr_voltage_volts': 'gauge',
+    'dsmr_current_amperes': 'gauge',
+    'dsmr_power_failures': 'counter',
+    'dsmr_voltage_sags': 'counter',
+    'dsmr_voltage_swells': 'counter',
+    'dsmr_demand_average_watts': 'gauge',
+    'dsmr_demand_month_peak_watts': 'gauge',
+    'dsmr_demand_month_peak_timestamp_seconds': 'gauge',
+    'dsmr_object': 'gauge',
+    'dsmr_mbus': 'info',
+    'dsmr_mbus_reading': 'gauge',
+    'dsmr_mbus_reading_timestamp_seconds': 'gauge',
+}
+"""The type of every metric family that only a reading has."""
+OF_THE_SERVER = {
+    'dsmr_up': 'gauge',
+    'dsmr_reading_age_seconds': 'gauge',
+    'dsmr_received_bytes': 'counter',
+    'dsmr_telegrams': 'counter',
+    'dsmr_checksum_failures': 'counter',
+    'dsmr_incomplete_telegrams': 'counter',
+    'dsmr_decryption_failures': 'counter',
+    'dsmr_invalid_telegrams': 'counter',
+    'dsmr_port_openings': 'counter',
+    'dsmr_port_losses': 'counter',
+    'dsmr_errors': 'counter',
+    'dsmr_http_requests': 'counter',
+    'dsmr_telegram_clients': 'gauge',
+}
+"""The type of every other metric family. A family that is in neither table fails one test, which says so; all other
+tests are about the families that they know."""
+SUFFIXES = {'counter': '_total', 'info': '_info', 'gauge': ''}
 ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R', 'AUSTRIA_ENERGIENETZE_STEIERMARK')
 CHANNEL = '0-1:24.1.0({kind})', '0-1:96.1.0(4730)', '0-1:24.2.1({time})({value})'
 
@@ -78,10 +114,16 @@ def samples(exposed: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
-def of_the_meter(exposed: str) -> dict[str, float]:
+def of_families(exposed: str, families: Mapping[str, str]) -> dict[str, float]:
+    """The samples of these families."""
+    names = {name + SUFFIXES[kind] for name, kind in families.items()}
     return {
-        name: value for name, value in samples(exposed).items() if not OF_THE_SERVER.match(name)
+        sample: value for sample, value in samples(exposed).items() if sample.split('{')[0] in names
     }
+
+
+def of_the_meter(exposed: str) -> dict[str, float]:
+    return of_families(exposed, OF_THE_METER)
 
 
 def shown(*lines: str, specification: str = 'V5') -> dict[str, float]:
@@ -101,8 +143,8 @@ PER_TARIFF = {
 }
 WHOLE = {'dsmr_power_used_watts': 0.0, 'dsmr_power_delivered_watts': 2802.0}
 PER_PHASE = {
-    **by('dsmr_power_used_watts', 'phase', 151.0, 0.0, 40.0),
-    **by('dsmr_power_delivered_watts', 'phase', 0.0, 2993.0, 0.0),
+    **by('dsmr_phase_power_used_watts', 'phase', 151.0, 0.0, 40.0),
+    **by('dsmr_phase_power_delivered_watts', 'phase', 0.0, 2993.0, 0.0),
 }
 WHOLE_AMPERES = by('dsmr_current_amperes', 'phase', 1.0, 13.0, 0.0)
 VOLTS = by('dsmr_voltage_volts', 'phase', 229.4, 232.0, 229.5)
@@ -189,6 +231,28 @@ def names_and_labels(families: Iterable[Metric]) -> set[tuple[Any, ...]]:
     }
 
 
+def test_the_metrics_are_these() -> None:
+    """All metric families that any meter can have, with and without a reading, and their types."""
+    readings: list[Reading | None] = [None]
+    readings += [read(of_version(version)) for version in VERSIONS]
+    found = {}
+    for reading in readings:
+        exposed = text(reading, OPENMETRICS, identifiers=True)
+        families = openmetrics_families(exposed)  # type: ignore[no-untyped-call]  # it has no types
+        found.update({family.name: family.type for family in families})
+    assert found == OF_THE_METER | OF_THE_SERVER
+
+
+@pytest.mark.parametrize('name', SPECIFICATION_NAMES)
+def test_no_family_has_a_total_beside_its_parts(name: str) -> None:
+    """The samples of a family differ in the values of the same labels: sum() counts nothing twice."""
+    data, _ = of_specification(name)
+    exposed = text(read(data, name, encrypted=name in ENCRYPTED), OPENMETRICS)
+    for family in openmetrics_families(exposed):  # type: ignore[no-untyped-call]  # it has no types
+        labels = {frozenset(sample.labels) for sample in family.samples}
+        assert len(labels) <= 1 or family.name == 'dsmr_object'
+
+
 @pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize('identifiers', [False, True])
 def test_both_formats_can_be_parsed_and_have_the_same_samples(
@@ -240,7 +304,8 @@ def test_the_format_is_the_one_asked_for(accept: str, begins: str) -> None:
 
 def test_without_a_reading_there_are_only_the_servers_own_counters() -> None:
     """Without a reading no value and no name of the meter is shown."""
-    assert samples(text(None)) == {
+    assert of_the_meter(text(None)) == {}
+    assert of_families(text(None), OF_THE_SERVER) == {
         'dsmr_up': 0.0,
         'dsmr_received_bytes_total': 9000.0,
         'dsmr_telegrams_total': 7.0,
@@ -289,7 +354,7 @@ def test_a_total_beside_tariffs_is_not_counted_again() -> None:
     [
         ('1-0:1.7.0(002124.86*W)', {'dsmr_power_used_watts': 2124.86}),
         ('1-0:1.7.0(02.549*kW)', {'dsmr_power_used_watts': 2549.0}),
-        ('1-0:21.7.0(01.001*kW)', {'dsmr_power_used_watts{phase="1"}': 1001.0}),
+        ('1-0:21.7.0(01.001*kW)', {'dsmr_phase_power_used_watts{phase="1"}': 1001.0}),
         ('1-0:1.8.1(0001500*Wh)', {'dsmr_electricity_used_kwh_total{tariff="1"}': 1.5}),
         ('1-0:1.8.2(1.25*MWh)', {'dsmr_electricity_used_kwh_total{tariff="2"}': 1250.0}),
         ('1-0:31.7.0(660*mA)', {'dsmr_current_amperes{phase="1"}': 0.66}),
@@ -469,7 +534,7 @@ def test_a_dead_meter_does_not_fail_the_scrape(start_server: StartServer, tmp_pa
     assert (reply.status, values['dsmr_up']) == (200, 0.0)
     assert values['dsmr_errors_total{code="port_missing"}'] == 2.0
     assert values['dsmr_http_requests_total{status="200"}'] == 1.0
-    assert [name for name in values if not OF_THE_SERVER.match(name)] == []
+    assert of_the_meter(reply.body.decode()) == {}
 
 
 def test_values_disappear_with_the_meter(start_server: StartServer, meter: FaultyMeter) -> None:
@@ -586,3 +651,130 @@ def test_prometheus_scrapes_as_the_recipe_says(start_server: StartServer, tmp_pa
             wait_for(lambda: started.value(f'dsmr_up{job}') == 0.0, 30)
             assert started.value(f'up{job}') == 1.0
             assert started.query(f'dsmr_power_used_watts{job}') == []
+
+
+# The files to copy
+
+
+RULES = ROOT / 'docs' / 'prometheus' / 'rules.yml'
+DASHBOARD = json.loads((ROOT / 'docs' / 'prometheus' / 'grafana-dashboard.json').read_text())
+
+
+def check_rules(promtool: str, rules: Path) -> None:
+    """Fails when `promtool check rules` has a complaint, however small."""
+    checked = subprocess.run(
+        [promtool, 'check', 'rules', '--lint=all', '--lint-fatal', str(rules)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (checked.returncode, checked.stderr) == (0, '')
+    assert 'rules found' in checked.stdout
+
+
+def expressions_of(dashboard: Any) -> list[str]:
+    """The expressions of all panels, with a server in place of the dashboard's variable."""
+    targets = [target for panel in dashboard['panels'] for target in panel['targets']]
+    return [target['expr'].replace('$instance', 'pi:8080') for target in targets]
+
+
+def check_names(expressions: str) -> None:
+    """Fails when a metric is named that this server does not have."""
+    kinds = OF_THE_METER | OF_THE_SERVER
+    names = {name + SUFFIXES[kind] for name, kind in kinds.items()}
+    used = set(re.findall(r'(?<![:\w])dsmr_\w+', expressions))
+    assert used
+    assert used <= names
+
+
+def test_the_rules_are_rules_for_these_metrics() -> None:
+    """promtool accepts docs/prometheus/rules.yml, and its expressions name metrics that exist."""
+    check_rules(program('promtool', 'prometheus'), RULES)
+    expressions = re.findall(r'^ *expr: (.*)$', RULES.read_text(), re.MULTILINE)
+    check_names('\n'.join(expressions))
+
+
+def test_the_rules_alert_when_they_should(tmp_path: Path) -> None:
+    """A lost server, a lost meter, damaged telegrams and a new peak each raise their alert, and net power is right."""
+    promtool = program('promtool', 'prometheus')
+    cases = tmp_path / 'cases.yml'
+    cases.write_text(RULE_CASES.replace('RULES', str(RULES)))
+    tested = subprocess.run(
+        [promtool, 'test', 'rules', str(cases)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+RULE_CASES = """
+rule_files: [RULES]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'up{job="smart-meter",instance="off"}', values: '0x60'}
+      - {series: 'dsmr_up{instance="lost"}', values: '0x60'}
+      - {series: 'dsmr_up{instance="good"}', values: '1x60'}
+      - {series: 'dsmr_telegrams_total{instance="bad"}', values: '0+50x60'}
+      - {series: 'dsmr_checksum_failures_total{instance="bad"}', values: '0+10x60'}
+      - {series: 'dsmr_telegrams_total{instance="good"}', values: '0+60x60'}
+      - {series: 'dsmr_checksum_failures_total{instance="good"}', values: '0+1x60'}
+      - {series: 'dsmr_demand_average_watts{instance="peak"}', values: '2600x60'}
+      - {series: 'dsmr_demand_month_peak_watts{instance="peak"}', values: '2500x60'}
+      - {series: 'dsmr_power_used_watts{instance="both"}', values: '100x60'}
+      - {series: 'dsmr_power_delivered_watts{instance="both"}', values: '250x60'}
+      - {series: 'dsmr_power_used_watts{instance="one"}', values: '100x60'}
+    alert_rule_test:
+      - eval_time: 50m
+        alertname: SmartMeterServerDown
+        exp_alerts:
+          - exp_labels: {job: smart-meter, instance: 'off'}
+            exp_annotations:
+              summary: Nothing responds at off
+              description: The machine is off, cannot be reached, or dsmr_rest_server.py is not running.
+      - eval_time: 50m
+        alertname: SmartMeterLost
+        exp_alerts:
+          - exp_labels: {instance: lost}
+            exp_annotations:
+              summary: lost has no reading of its meter
+              description: The server is running. Its /health says why there is no reading and what to do about it.
+      - eval_time: 50m
+        alertname: SmartMeterTelegramsDamaged
+        exp_alerts:
+          - exp_labels: {instance: bad}
+            exp_annotations:
+              summary: More than a tenth of the telegrams at bad are damaged
+              description: Check that the plugs are fully inserted, or use a shorter cable.
+      - eval_time: 50m
+        alertname: SmartMeterMonthPeak
+        exp_alerts:
+          - exp_labels: {instance: peak}
+            exp_annotations:
+              summary: This quarter-hour at peak becomes the peak of the month
+              description: In Belgium a higher peak costs more. Switch something off until the quarter-hour is over.
+    promql_expr_test:
+      - expr: instance:dsmr_power_net:watts
+        eval_time: 50m
+        exp_samples:
+          - {labels: 'instance:dsmr_power_net:watts{instance="both"}', value: -150}
+          - {labels: 'instance:dsmr_power_net:watts{instance="one"}', value: 100}
+"""
+
+
+def test_the_dashboard_asks_for_these_metrics(tmp_path: Path) -> None:
+    """Every panel of the Grafana dashboard has expressions that Prometheus can parse, of metrics that exist."""
+    expressions = expressions_of(DASHBOARD)
+    assert len(expressions) >= len(DASHBOARD['panels'])
+    check_names('\n'.join(expressions))
+    lines = ['groups:', '- name: panels', '  rules:']
+    for number, expression in enumerate(expressions):
+        quoted = json.dumps(expression)
+        lines += [f'  - record: panel:expression{number}', f'    expr: {quoted}']
+    rules = tmp_path / 'panels.yml'
+    rules.write_text('\n'.join(lines))
+    check_rules(program('promtool', 'prometheus'), rules)

@@ -472,7 +472,7 @@ def test_victoria_metrics_returns_what_the_server_returns(
 
     with running(*command, folder=tmp_path):
         wait_for(lambda: accepts(port), START_TIME)
-        total_power = 'dsmr_power_used_watts{job="smart-meter",phase=""}'
+        total_power = 'dsmr_power_used_watts{job="smart-meter"}'
         wait_for(lambda: value(total_power) is not None, START_TIME)
         reading = server.get().json
         kilowatts = reading['currentElectricityUsage']['value']
