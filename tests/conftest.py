@@ -275,7 +275,7 @@ class Server:
         headers: Mapping[str, str] | None = None,
         *,
         method: str = 'GET',
-        timeout: float = 40,
+        timeout: float = 2 * PATIENCE,
     ) -> ClientResponse:
         """Sends one request on a new connection."""
         connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
@@ -286,11 +286,11 @@ class Server:
         finally:
             connection.close()
 
-    def connect(self, timeout: float = 20) -> socket.socket:
+    def connect(self, timeout: float = PATIENCE) -> socket.socket:
         """A new connection to the server."""
         return socket.create_connection(('127.0.0.1', self.port), timeout)
 
-    def raw(self, data: bytes, timeout: float = 40) -> bytes:
+    def raw(self, data: bytes, timeout: float = 2 * PATIENCE) -> bytes:
         """Sends these bytes on a new connection; returns everything that the server sends until it closes."""
         with self.connect(timeout) as connection:
             connection.sendall(data)
@@ -298,10 +298,10 @@ class Server:
 
     def only_response(self, request: str) -> ClientResponse:
         """Sends this text (latin-1); returns the one response after which the server closes the connection."""
-        (response,) = split_responses(self.raw(request.encode('latin-1'), 15))
+        (response,) = split_responses(self.raw(request.encode('latin-1')))
         return response
 
-    def stop(self, seconds: float = 10) -> int:
+    def stop(self, seconds: float = PATIENCE) -> int:
         """Sends SIGTERM; returns the exit status, which must be there within this time."""
         self.process.terminate()
         assert self.process.stdout
@@ -312,7 +312,9 @@ class Server:
 def wait_together(
     server: Server, pool: ThreadPoolExecutor, count: int, path: str = '/'
 ) -> list[Future[ClientResponse]]:
-    """Starts requests; returns when all of them wait for a telegram from a port that is open."""
+    """Starts requests; returns when all of them wait for a telegram from a port that was opened for them."""
+    # The port may still be open for a reading that somebody has had.
+    wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST)
     openings_before = server.openings
 
     def are_waiting() -> bool:

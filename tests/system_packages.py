@@ -10,10 +10,13 @@ import pytest
 NODE_MODULES = Path(__file__).parent / 'node_modules'
 """Where `npm install --prefix tests` puts the packages of tests/package.json."""
 
+FOR_ROOT = '/usr/sbin:/sbin'
+"""Where Debian has servers such as mosquitto, which an ordinary user may start too, but does not have on PATH."""
+
 
 def program(name: str, package: str) -> str:
     """The path of a program from this Debian package. Without it the test is skipped, or fails where it is required."""
-    path = shutil.which(name)
+    path = shutil.which(name, path=f'{os.environ["PATH"]}:{FOR_ROOT}')
     if path is None:
         _do_without(f'{name} is not installed: apt-get install {package}')
     return path

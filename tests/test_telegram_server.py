@@ -17,16 +17,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server, StartServer, free_port, is_free, new_meter, wait_for
-from tests.faulty_meter import FaultyMeter
+from tests.faulty_meter import PATIENCE, FaultyMeter
 from tests.telegrams import KEY, PUBLIC_KEY, cipher_frame, numbered, of_version
 
 INTERVAL = 0.2
-"""Seconds between the telegrams of most tests: so long that a client on a busy machine does not skip one."""
-PROMPTLY = 1.0
-"""Seconds within which a disconnect is noticed."""
+"""Seconds between the telegrams of a meter that is not asked for each."""
 SEND_TIME = 10.0
 """Seconds after which a client that does not take its telegram is disconnected."""
-SECONDS_TO_STOP = 2.0
+SECONDS_TO_STOP = 20.0
+"""Ten times what is promised, because a busy machine does not keep that, but less than the meter's timeout."""
 REFUSED = 'clients of telegram_port are refused'
 LONGER_THAN_ANY = 10_000
 """Bytes, more than those of any telegram here."""
@@ -50,7 +49,7 @@ class Client:
 
     def __init__(self, port: int, *, is_small: bool = False) -> None:
         self.socket = socket.socket()
-        self.socket.settimeout(20)
+        self.socket.settimeout(PATIENCE)
         if is_small:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 128)
@@ -118,6 +117,18 @@ def clients_of(server: Server) -> int:
     return int(server.health['telegramClients'])
 
 
+def quiet_line(meter: FaultyMeter, recorded: Recorded, *clients: Client) -> None:
+    """Silences a meter that these clients have heard; returns when they have had its last telegram.
+
+    After this each telegram that the meter is asked for can be waited for, so that no client skips one.
+    """
+    newest = {client: client.telegram() for client in clients}
+    meter.hush()
+    for client in clients:
+        while newest[client] != recorded.telegrams[-1]:
+            newest[client] = client.telegram()
+
+
 def is_contiguous(part: list[bytes], whole: list[bytes]) -> bool:
     """Whether these telegrams are successive ones of those, which all differ."""
     first = whole.index(part[0])
@@ -127,7 +138,7 @@ def is_contiguous(part: list[bytes], whole: list[bytes]) -> bool:
 @contextmanager
 def stream_of(server: Server) -> Iterator[http.client.HTTPResponse]:
     """An open /stream, or the refusal of one."""
-    connection = http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)
+    connection = http.client.HTTPConnection('127.0.0.1', server.port, timeout=PATIENCE)
     connection.request('GET', '/stream')
     response = connection.getresponse()
     try:
@@ -159,28 +170,29 @@ def test_clients_get_every_telegram_from_their_connection_on(
     with new_meter(interval=INTERVAL, source=source) as meter, ExitStack() as stack:
         server = start(meter.port, meter={'line': '115200 8N1'} | settings)
         early = stack.enter_context(Client(server.telegram_port))
-        received = early.telegrams(2)
-        begun = len(recorded.telegrams)
+        quiet_line(meter, recorded, early)
         late = [stack.enter_context(Client(server.telegram_port)) for _ in range(3)]
-        received += early.telegrams(4)
-        assert is_contiguous(received, recorded.telegrams)
-        for client in late:
-            telegrams = client.telegrams(2)
-            assert is_contiguous(telegrams, recorded.telegrams)
-            assert recorded.telegrams.index(telegrams[0]) in range(begun - 1, begun + 2)
+        wait_for(lambda: server.waiters == 1 + len(late))
+        for _ in range(4):
+            meter.send()
+            for client in (early, *late):
+                assert client.telegram() == recorded.telegrams[-1]
 
 
 def test_a_telegram_with_a_wrong_checksum_is_not_sent(start: StartTelegrams) -> None:
     """Clients get the telegrams between damaged ones, and nothing of those."""
     recorded = Recorded(numbered())
     with new_meter(interval=INTERVAL, source=recorded) as meter:
-        meter.corrupt_every = 2
         server = start(meter.port, meter={'line': '115200 8N1'})
         with Client(server.telegram_port) as client:
-            telegrams = client.telegrams(4)
-            assert server.health['counters']['checksumFailures'] >= 3
-        first = recorded.telegrams.index(telegrams[0])
-        assert telegrams == recorded.telegrams[first : first + 7 : 2]
+            quiet_line(meter, recorded, client)
+            for _ in range(3):
+                meter.corrupt_every = 1
+                meter.send()
+                meter.corrupt_every = 0
+                meter.send()
+                assert client.telegram() == recorded.telegrams[-1]
+            assert server.health['counters']['checksumFailures'] == 3
 
 
 @pytest.mark.parametrize('is_silent', [False, True], ids=['talking', 'silent'])
@@ -196,10 +208,10 @@ def test_the_port_is_open_while_there_are_clients(
             first.telegram()
             if is_silent:
                 meter.hush()
-        wait_for(lambda: clients_of(server) == 1, PROMPTLY)
+        wait_for(lambda: clients_of(server) == 1)
         assert not is_free(meter.port)
-    wait_for(lambda: clients_of(server) == 0, PROMPTLY)
-    wait_for(lambda: is_free(meter.port), 3)
+    wait_for(lambda: clients_of(server) == 0)
+    wait_for(lambda: is_free(meter.port))
     assert server.openings == 1
 
 
@@ -209,7 +221,7 @@ def test_what_a_client_sends_is_discarded(start: StartTelegrams) -> None:
     with new_meter(interval=INTERVAL, source=recorded) as meter:
         server = start(meter.port)
         with Client(server.telegram_port) as talker, Client(server.telegram_port) as other:
-            received = other.telegrams(1)
+            other.telegrams(1)
             # The rest has to be received.
             talker.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
             sending = threading.Thread(
@@ -217,12 +229,13 @@ def test_what_a_client_sends_is_discarded(start: StartTelegrams) -> None:
             )
             sending.start()
             talker.telegrams(2)
-            wait_for(lambda: not sending.is_alive(), 20)
+            wait_for(lambda: not sending.is_alive())
             sending.join()
-            talker.rest()
-            assert is_contiguous(talker.telegrams(3), recorded.telegrams)
-            received += other.telegrams(5)
-            assert is_contiguous(received, recorded.telegrams)
+            quiet_line(meter, recorded, talker, other)
+            for _ in range(3):
+                meter.send()
+                for client in (talker, other):
+                    assert client.telegram() == recorded.telegrams[-1]
 
 
 def test_clients_and_streams_share_their_places(start: StartTelegrams, meter: FaultyMeter) -> None:
@@ -243,11 +256,11 @@ def test_clients_and_streams_share_their_places(start: StartTelegrams, meter: Fa
         assert server.log.count(REFUSED) == 1
         client.telegram()
         client.socket.close()
-        wait_for(lambda: clients_of(server) == 0, PROMPTLY)
+        wait_for(lambda: clients_of(server) == 0)
         with Client(server.telegram_port) as admitted:
             admitted.telegram()
             refuse(5)
-        wait_for(lambda: clients_of(server) == 0, PROMPTLY)
+        wait_for(lambda: clients_of(server) == 0)
         with stream_of(server) as second:
             assert second.status == 200
     assert server.log.count(REFUSED) == 2
@@ -278,22 +291,28 @@ def test_a_client_that_does_not_take_its_telegrams(start: StartTelegrams) -> Non
     with new_meter(interval=INTERVAL, source=recorded) as meter, ExitStack() as stack:
         server = start(meter.port)
         other = stack.enter_context(Client(server.telegram_port))
-        taken = other.telegrams(1)
+        quiet_line(meter, recorded, other)
         slow, stuck = (
             stack.enter_context(Client(server.telegram_port, is_small=True)) for _ in range(2)
         )
         connected = time.monotonic()
-        taken += other.telegrams(24)
-        places = [recorded.telegrams.index(telegram) for telegram in slow.telegrams(18)]
-        steps = [after - before for before, after in itertools.pairwise(places)]
+
+        def send_to_the_other() -> None:
+            meter.send()
+            assert other.telegram() == recorded.telegrams[-1]
+
+        for _ in range(24):
+            send_to_the_other()
+        places = [0]
+        while places[-1] < len(recorded.telegrams) - 1:
+            places.append(recorded.telegrams.index(slow.telegram()))
+        steps = [after - before for before, after in itertools.pairwise(places[1:])]
         assert min(steps) > 0 and max(steps) > 3
-        assert places[-1] >= recorded.telegrams.index(taken[-1])
         slow.socket.close()
         while clients_of(server) > 1:
-            taken += other.telegrams(1)
-            assert time.monotonic() < connected + 2 * SEND_TIME
+            send_to_the_other()
+            assert time.monotonic() < connected + PATIENCE
         assert time.monotonic() > connected + SEND_TIME
-        assert is_contiguous(taken, recorded.telegrams)
         assert stuck.until_disconnected()
 
 
@@ -387,7 +406,7 @@ def test_a_server_reads_another_one(start: StartTelegrams) -> None:
 def test_the_server_stops_while_clients_are_connected(
     start: StartTelegrams, meter: FaultyMeter, *, is_silent: bool
 ) -> None:
-    """It ends within 2 s with status 0 and nothing in its log, and clients are disconnected after a whole telegram."""
+    """It ends soon, with status 0 and nothing in its log, and clients are disconnected after a whole telegram."""
     server = start(meter.port)
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(server.telegram_port)) for _ in range(5)]

@@ -32,11 +32,12 @@ from tests.conftest import (
     wait_together,
     write_config,
 )
+from tests.faulty_meter import PATIENCE
 from tests.system_packages import program
 
 KEY = '0123456789abcdef0123456789abcdef'
-SECONDS_TO_STOP = 2
-PATIENCE = 60  # seconds, much longer than anything here takes
+SECONDS_TO_STOP = 20
+"""Ten times what is promised: a busy machine does not keep that."""
 SECONDS_TO_CONNECT = 5  # that pyserial waits for a peer
 END_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -45,7 +46,7 @@ def finished(*command: str, **environment: str) -> subprocess.CompletedProcess[s
     """A process that has ended, with its output."""
     surroundings = {**os.environ, 'PYTHONWARNINGS': 'error', **environment}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=20, check=False, env=surroundings
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=surroundings
     )
 
 
@@ -74,14 +75,14 @@ def complaint_of_both(*options: str, prefix: tuple[str, ...] = ()) -> str:
 
 
 def without_rights() -> tuple[str, ...]:
-    """What to put before a command that must not have the rights of root."""
-    if os.geteuid() != 0 or not shutil.which('setpriv'):
-        pytest.skip('needs root, to give up its rights')
-    return ('setpriv', '--bounding-set=-all', '--inh-caps=-all')
+    """What to put before a command that must not have the rights of root; other users never have them."""
+    if os.geteuid() != 0:
+        return ()
+    return (program('setpriv', 'util-linux'), '--bounding-set=-all', '--inh-caps=-all')
 
 
 def telegram(port: int) -> bytes:
-    with urllib.request.urlopen(f'http://127.0.0.1:{port}/telegram', timeout=10) as response:
+    with urllib.request.urlopen(f'http://127.0.0.1:{port}/telegram', timeout=PATIENCE) as response:
         return bytes(response.read())
 
 
@@ -173,7 +174,7 @@ def test_one_line_names_the_addresses(tmp_path: Path) -> None:
         assert process.stdout
         line = process.stdout.readline()
         process.terminate()
-        rest, errors = process.communicate(timeout=10)
+        rest, errors = process.communicate(timeout=PATIENCE)
     assert MISSING_PORT in line
     assert 'http://127.0.0.1:' in line
     assert rest == errors == ''
@@ -263,7 +264,7 @@ def test_an_announced_meter_is_read_at_the_start(
 def test_an_announcement_without_a_reading_does_not_delay_the_end(
     start_server: StartServer,
 ) -> None:
-    """While an announcement waits for the first reading, SIGTERM ends the server within 2 s."""
+    """While an announcement waits for the first reading, SIGTERM ends the server long before its timeout."""
     server = start_server(MISSING_PORT, server={'host': '', 'homewizard_api': 'yes'})
     assert server.stop(SECONDS_TO_STOP) == 0
 
@@ -423,7 +424,7 @@ def test_check_opens_no_port(meter: SimulatedMeter, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('number', END_SIGNALS)
 def test_a_signal_ends_it_with_status_0(number: signal.Signals, start_server: StartServer) -> None:
-    """SIGTERM and SIGINT end it within 2 s while requests are waiting, which get 503 stopping."""
+    """SIGTERM and SIGINT end it at once although requests are waiting, which get 503 stopping."""
     with new_meter(interval=30) as meter:
         server = start_server(meter.port)
         assert server.process.stdout
@@ -536,7 +537,7 @@ def test_it_survives_the_end_of_its_shell(meter: SimulatedMeter, tmp_path: Path)
             assert telegram(port).startswith(b'/')
         finally:
             os.kill(server, signal.SIGTERM)
-        assert shell.wait(10) == 0
+        assert shell.wait(PATIENCE) == 0
 
 
 def test_a_full_disk_does_not_keep_it_from_serving(meter: SimulatedMeter, tmp_path: Path) -> None:
@@ -547,7 +548,7 @@ def test_a_full_disk_does_not_keep_it_from_serving(meter: SimulatedMeter, tmp_pa
         Path('/dev/full').open('w') as full,
         running(*SERVER_COMMAND, '--verbose', '--config', config, stdout=full, stderr=full),
     ):
-        wait_for(lambda: accepts_connections(port), 5)
+        wait_for(lambda: accepts_connections(port))
         assert telegram(port).startswith(b'/')
 
 
