@@ -1,181 +1,23 @@
 #!/usr/bin/env python3
-"""Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP, until SIGTERM or SIGINT.
+"""Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP, until SIGTERM, SIGINT or SIGHUP.
 
-Both signals are blocked in every thread, from the first line of main() on, and the main thread does nothing but wait
-for one of them: so a signal, or any number of them, can neither interrupt the start nor the end.
+What it does is in dsmr_rest/daemon.py. To load that takes a while, in which a signal must end the server as well.
 """
 
-import argparse
-import logging
-import os
-import signal
 import sys
-from contextlib import ExitStack, suppress
-from pathlib import Path
 
-from dsmr_rest.api.dispatch import Api
-from dsmr_rest.api.places import Places
-from dsmr_rest.commands.options import (
-    common_arguments,
-    configuration,
-    settings_file,
-    with_simulated_meter,
-)
-from dsmr_rest.commands.summary import summary
-from dsmr_rest.config import Config, ConfigError
-from dsmr_rest.discovery import Announcement
-from dsmr_rest.http.listener import refuse_unusable_address
-from dsmr_rest.http.server import HttpServer, server_urls, tls_context
-from dsmr_rest.meter.meter import Meter
-from dsmr_rest.p1.port_facts import what_else_it_is
-from dsmr_rest.p1.reader import P1Reader
-from dsmr_rest.printable import PrintableFormatter
-from dsmr_rest.reading.document import Reading
-from dsmr_rest.telegram_server import TelegramServer
-
-log = logging.getLogger(__name__)
-
-CANNOT_START = 2
-"""Exit status."""
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LOOK_PAUSE = 1.0
-"""Seconds between two looks for the first reading, which the announcement may have to wait for."""
+from dsmr_rest.commands.ending import end_at_once_on_signals
 
 
 def main() -> int:
-    """The command. Exit status 0 after SIGTERM, SIGINT or --check, 2 with one line on stderr when it cannot start."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
-    options = _options()
-    _log_to_stderr(verbose=options.verbose)
-    with ExitStack() as stack:
-        try:
-            config = configuration(options)
-            if options.check:
-                return _check(config, options)
-            if options.demo:
-                config = with_simulated_meter(config, options.demo, stack)
-            meter, server = _start(config, stack, verbose=options.verbose)
-        except (ConfigError, OSError) as error:
-            print(f'dsmr_rest_server: {error}', file=sys.stderr)
-            return CANNOT_START
-        for warning in config.warnings:
-            log.warning(warning)
-        with suppress(OSError):  # stdout may be nohup.out on a full disk
-            print(*_served(config, server, options.demo), sep='\n', flush=True)
-        if config.meter.keep_open:
-            meter.open(config.meter.keep_open)
-        announcement = Announcement(config.server, server.port)
-        stack.callback(announcement.close)
-        is_announced = announcement.is_wanted and not options.demo
-        if is_announced:
-            _announce_until_signal(announcement, meter)
-        else:
-            signal.sigwait(END_SIGNALS)
-    return 0
+    """The command. Exit status 0 after a signal or --check, 2 with one line on stderr when it cannot start.
 
-
-def _options() -> argparse.Namespace:
-    parser = common_arguments('Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP.')
-    parser.add_argument('--verbose', action='store_true', help='log each request')
-    parser.add_argument(
-        '--check',
-        action='store_true',
-        help='check the settings, say what the server would do with them, and end',
-    )
-    return parser.parse_args()
-
-
-def _check(config: Config, options: argparse.Namespace) -> int:
-    """Prints what the server would do with these settings. Raises ConfigError for what would keep it from starting.
-
-    Returns the exit status, which is CANNOT_START also for a port of the meter that is no serial port: the server would
-    start, and wait for ever.
-
-    Opens neither the port of the meter nor a TCP port, so that it disturbs no server that is running meanwhile.
+    The status is 1 when the server ends by itself, because it could not go on: systemd starts it again.
     """
-    settings = config.server
-    tls_context(settings)
-    refuse_unusable_address(settings.host, settings.port, 'port')
-    if settings.telegram_port is not None:
-        refuse_unusable_address(settings.host, settings.telegram_port, 'telegram_port')
-    port = config.meter.port
-    not_a_port = ''
-    if not options.demo:
-        not_a_port = what_else_it_is(port)
-    lines = summary(
-        config,
-        file=settings_file(options),
-        urls=server_urls(settings, settings.port),
-        port_exists=Path(port).exists(),
-        not_a_port=not_a_port,
-        demo_version=options.demo,
-    )
-    _print(lines)
-    if not_a_port:
-        return CANNOT_START
-    return 0
+    end_at_once_on_signals()
+    from dsmr_rest.daemon import serve  # noqa: PLC0415 see above
 
-
-def _print(lines: list[str]) -> None:
-    """Prints lines to stdout, as far as somebody reads them: `--check | head -1` is not an error. Raises OSError.
-
-    The file is its own, so that Python does not try to write the rest when it ends.
-    """
-    with suppress(BrokenPipeError), os.fdopen(1, 'w', closefd=False) as output:
-        print(*lines, sep='\n', file=output)
-
-
-def _served(config: Config, server: HttpServer, demo_version: str | None) -> list[str]:
-    """What is served, and at which addresses; whoever tries the demo is also shown where to look."""
-    urls = ' '.join(server.urls)
-    if demo_version is None:
-        return [f'serving {config.meter.port} at {urls}']
-    return [
-        f'serving a simulated meter ({demo_version}) at {urls}',
-        f'The dashboard is at {server.urls[0]}dashboard. Ctrl-C ends the server.',
-    ]
-
-
-def _log_to_stderr(*, verbose: bool) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter('%(asctime)s %(message)s'))
-    level = logging.WARNING
-    if verbose:
-        level = logging.INFO
-    logging.basicConfig(level=level, handlers=[handler])
-
-
-def _start(config: Config, stack: ExitStack, *, verbose: bool) -> tuple[Meter, HttpServer]:
-    """Starts everything that serves readings. Raises ConfigError.
-
-    The stack ends the meter first, so that all requests that wait for it get a response, and then the servers.
-    """
-    settings = config.server
-    meter = Meter(P1Reader(config.meter))
-    # One connection is left for requests.
-    places = Places(min(settings.max_streams, settings.max_connections - 1))
-    server = HttpServer(settings, Api(settings, meter, places), verbose=verbose)
-    stack.callback(server.close)
-    if settings.telegram_port is not None:
-        telegram_server = TelegramServer(settings.host, settings.telegram_port, meter, places)
-        stack.callback(telegram_server.stop_accepting)
-        telegram_server.start()
-    stack.callback(meter.stop)
-    server.start()
-    return meter, server
-
-
-def _announce_until_signal(announcement: Announcement, meter: Meter) -> None:
-    """Announces the server, and waits for a signal. Returns when there is one, also before there is a reading."""
-    first_reading: Reading | None = None
-    if announcement.describes_meter:
-        meter.open(meter.reader.settings.timeout)
-        while first_reading is None:
-            if signal.sigtimedwait(END_SIGNALS, LOOK_PAUSE) is not None:
-                return
-            first_reading = meter.latest
-    announcement.start(first_reading)
-    signal.sigwait(END_SIGNALS)
+    return serve()
 
 
 if __name__ == '__main__':

@@ -36,24 +36,23 @@ TIME_TO_END = 20.0
 """Seconds after which a flooded server that still runs is killed, and its flood is not clean."""
 
 MAIN_WITH_REPORT = """
-import signal
 import sys
 
 sys.path.insert(0, sys.argv.pop(1))
 import dsmr_rest_server
 
-block = signal.pthread_sigmask
+end_at_once_on_signals = dsmr_rest_server.end_at_once_on_signals
 
 
-def block_and_report(*arguments):
-    block(*arguments)
-    print('signals are blocked', flush=True)
+def end_and_report():
+    end_at_once_on_signals()
+    print('signals end it', flush=True)
 
 
-signal.pthread_sigmask = block_and_report
+dsmr_rest_server.end_at_once_on_signals = end_and_report
 sys.exit(dsmr_rest_server.main())
 """
-"""Runs main(), and says on stdout when its first line, which blocks the signals, has been run."""
+"""Runs main(), and says on stdout when its first line, from which on signals end it, has been run."""
 
 
 @dataclass(frozen=True)

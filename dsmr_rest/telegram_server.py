@@ -27,15 +27,9 @@ log = logging.getLogger(__name__)
 
 SEND_TIME = 10.0
 """Seconds after which a client that does not take its telegram is disconnected."""
+BEGINNING_OF_TELEGRAMS = b'/'
 RETRY_PAUSE = 1.0
 """Seconds between attempts to open a lost port, and that the port is kept open for the next telegram."""
-DISCARD_SIZE = 65_536
-"""Bytes that are discarded at a time of what a client sends."""
-PROBE_AFTER, PROBE_PAUSE, PROBES = 60, 15, 3
-"""Seconds of silence before the first keep-alive probe, seconds between probes, and how many may stay unanswered: so a
-peer that vanished frees its place within two minutes."""
-UNACKNOWLEDGED_TIME = 100
-"""Seconds that sent bytes may stay unacknowledged (RFC 5482): while there are some, no probes are sent."""
 
 
 class TelegramServer(Listener, ThreadingTCPServer):
@@ -69,6 +63,8 @@ class TelegramHandler(BaseRequestHandler):
 
     def setup(self) -> None:
         self._connection = connection_of(self.request)
+        self._was_probed = False  # whether the client was sent the beginning of a telegram to see whether it is there
+        self._begun = 0  # how many bytes of the next telegram that was
 
     def handle(self) -> None:
         is_admitted = self.server.places.take(TELEGRAM_CLIENTS)
@@ -78,7 +74,6 @@ class TelegramHandler(BaseRequestHandler):
         try:
             # OSError: the client has disconnected or does not take its telegrams, which needs no log line.
             with suppress(OSError, NotWantedError):
-                self._set_keep_alive()
                 self._send_telegrams()
         finally:
             self.server.places.leave(TELEGRAM_CLIENTS)
@@ -93,7 +88,8 @@ class TelegramHandler(BaseRequestHandler):
                     return
                 time.sleep(RETRY_PAUSE)
                 continue
-            self._connection.send(latest.telegram, SEND_TIME)
+            self._connection.send(latest.telegram[self._begun :], SEND_TIME)
+            self._begun = 0
 
     def _next_reading(self, latest: Reading | None) -> Reading:
         meter = self.server.meter
@@ -102,20 +98,17 @@ class TelegramHandler(BaseRequestHandler):
         )
 
     def _is_connected(self) -> bool:
-        """Discards what the client has sent. Does not wait."""
+        """Whether the client is still there, as far as that is known. Discards what it has sent. Does not wait.
+
+        A client that has closed its sending side, as `nc </dev/null` does, still wants its telegrams; but it may have
+        closed both sides, and TCP does not tell. So it is sent, once, what every telegram begins with: a client that is
+        gone refuses that with a reset, which the next check sees; one that is there notices nothing.
+        """
         try:
-            received = self.request.recv(DISCARD_SIZE, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
+            self._connection.discard_received()
+            if not self._was_probed and self._connection.has_stopped_sending():
+                self._begun = self._connection.send_at_once(BEGINNING_OF_TELEGRAMS)
+                self._was_probed = True
         except OSError:
             return False
-        return bool(received)
-
-    def _set_keep_alive(self) -> None:
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER)
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_PAUSE)
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-        self.request.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_TIME * 1000
-        )
+        return self._connection.is_connected()

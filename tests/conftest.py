@@ -25,8 +25,8 @@ from tests.faulty_meter import PATIENCE, FaultyMeter, is_locked
 ROOT = Path(__file__).parent.parent
 SERVER_COMMAND = [sys.executable, str(ROOT / 'dsmr_rest_server.py')]
 MISSING_PORT = '/dev/serial/none'
-THREADS_AT_REST = 2
-"""Threads of a server without requests: the main thread, which waits for a signal, and the one that accepts clients."""
+THREADS_AT_REST = 3
+"""Threads of a server without requests: one waits for a signal, one accepts clients, and one writes the log."""
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:

@@ -77,6 +77,11 @@ class Connection:
         except BlockingIOError:
             return 0
 
+    def discard_received(self) -> None:
+        """Discards what has arrived: closing a connection with something unread destroys what was sent on it."""
+        with suppress(BlockingIOError):
+            self._socket.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT)
+
     def is_connected(self) -> bool:
         """Whether the client has not been seen to leave. Does not wait."""
         # POLLERR and POLLHUP, a reset or both sides closed, are always reported.

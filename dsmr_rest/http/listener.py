@@ -9,18 +9,25 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from socketserver import BaseRequestHandler, TCPServer
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
+from dsmr_rest import threads
 from dsmr_rest.config import ConfigError
+from dsmr_rest.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
-OUT_OF_FILES_PAUSE = 0.1
-"""Seconds until the next client is accepted after there were no file descriptors left."""
-IDLE_POLL = 86_400.0
-"""Seconds after which the accept loop wakes although there is no client. It need not: stop_accepting() wakes it."""
-
+FAILURE_PAUSE = 0.1
+"""Seconds until the next client is accepted after one could not be: accept() would fail again at once."""
+STOP_TIME = 0.3
+"""Seconds for the accepting thread to end. It sleeps in accept(), from which stop_accepting() wakes it."""
+PROBE_AFTER, PROBE_PAUSE, PROBES = 45, 15, 4
+"""Seconds of silence before the first keep-alive probe, seconds between probes, and how many may stay unanswered."""
+UNACKNOWLEDGED_TIME = 60
+"""Seconds that sent bytes, or probes, may stay unacknowledged (RFC 5482). While there are such bytes, no probe is sent.
+So a client that vanished without a word has its connection ended after at most PROBE_AFTER and this time, whether or
+not something is sent to it meanwhile."""
 
 _REASONS = {
     errno.EADDRINUSE: 'is in use, by another program or by a server that is already running',
@@ -30,8 +37,8 @@ _REASONS = {
 """What an error of binding means to the person who chose the host and the port."""
 
 
-class Listener(TCPServer):
-    """To be combined with one of socketserver's threading servers. Listens when it is made, accepts after start().
+class Listener(ThreadingTCPServer):
+    """Listens when it is made, and accepts after start(); each client then has a thread of its own.
 
     `setting` is the name of the setting that has the port. Raises ConfigError when it cannot listen there.
     """
@@ -45,8 +52,18 @@ class Listener(TCPServer):
         self, host: str, port: int, setting: str, handler: type[BaseRequestHandler]
     ) -> None:
         self.host = host
+        self._is_stopping = threading.Event()
         self._accepting = threading.Thread(
-            target=self.serve_forever, args=(IDLE_POLL,), name=f'accept {setting}', daemon=True
+            target=self._accept_until_stopped, name=f'accept {setting}', daemon=True
+        )
+        where = f'[server] {setting}'
+        self._few_threads = Trouble(
+            f'no thread can be started for a client of {where}: clients are refused',
+            f'threads can be started for the clients of {where} again',
+        )
+        self._few_files = Trouble(
+            f'no file descriptor is left for a client of {where}: clients wait, and silent ones are disconnected',
+            f'there are file descriptors for the clients of {where} again',
         )
         try:
             self.address_family, address = _address(host, port)
@@ -60,15 +77,16 @@ class Listener(TCPServer):
         return int(self.server_address[1])
 
     def start(self) -> None:
-        """Starts to accept clients, in a separate thread."""
-        self._accepting.start()
+        """Starts to accept clients, in a separate thread. Raises threads.NoThreadError."""
+        threads.start(self._accepting)
 
     def stop_accepting(self) -> None:
         """Closes the listening socket; connections go on."""
+        self._is_stopping.set()
         if self._accepting.is_alive():
             with suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accept loop
-            self.shutdown()
+                self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
+            self._accepting.join(STOP_TIME)
         self.server_close()
 
     def server_bind(self) -> None:
@@ -77,22 +95,83 @@ class Listener(TCPServer):
         if is_dual_stack:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._notice_vanished_clients()
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
+    def _notice_vanished_clients(self) -> None:
+        """Sets what every connection inherits from the listening socket."""
+        tcp_options = {
+            socket.TCP_KEEPIDLE: PROBE_AFTER,
+            socket.TCP_KEEPINTVL: PROBE_PAUSE,
+            socket.TCP_KEEPCNT: PROBES,
+            socket.TCP_USER_TIMEOUT: UNACKNOWLEDGED_TIME * 1000,
+        }
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in tcp_options.items():
+            self.socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
     def get_request(self) -> tuple[Any, Any]:
+        """Sleeps until there is a client. Raises OSError when it cannot be accepted, after a pause."""
         try:
-            return self.socket.accept()
+            accepted = self.socket.accept()
         except OSError as error:
             is_out_of_files = error.errno in (errno.EMFILE, errno.ENFILE)
-            # The client stays in the queue, and accept() would fail again at once.
             if is_out_of_files:
-                time.sleep(OUT_OF_FILES_PAUSE)
+                self._few_files.met()
+                self.spare_a_client()
+            if not self._is_stopping.is_set():
+                time.sleep(FAILURE_PAUSE)
             raise
+        self._few_files.not_met()
+        return accepted
+
+    def spare_a_client(self) -> None:
+        """Called when there is no file descriptor for the next client: disconnects another, if one can be spared."""
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts the thread of a client. Called in the accepting thread."""
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
+        self.start_thread(thread, request)
+
+    def start_thread(self, thread: threading.Thread, request: Any) -> None:
+        """Starts a thread for a client, which is refused if that is impossible."""
+        try:
+            threads.start(thread)
+        except threads.NoThreadError:
+            self._few_threads.met()
+            self.refuse_without_thread(request)
+        else:
+            self._few_threads.not_met()
+
+    def refuse_without_thread(self, request: Any) -> None:
+        """Ends a connection for which no thread can be started."""
+        self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the signature is socketserver's
         """Where unexpected errors of a connection end: the others go on."""
         log.exception('a connection failed')  # noqa: LOG004 called where the exception is handled
+
+    def _accept_until_stopped(self) -> None:
+        """The accepting thread. Nothing ends it but stop_accepting(): what fails costs one client."""
+        while not self._is_stopping.is_set():
+            try:
+                self._accept_client()
+            except Exception:  # noqa: BLE001 memory is short, so it cannot even be logged
+                time.sleep(FAILURE_PAUSE)
+
+    def _accept_client(self) -> None:
+        try:
+            request, address = self.get_request()
+        except OSError:  # the client has gone, or there is no file descriptor for it
+            return
+        try:
+            self.process_request(request, address)
+        except Exception:  # noqa: BLE001 the edge at which errors of one connection end
+            self.handle_error(request, address)
+            self.shutdown_request(request)
 
 
 def refuse_unusable_address(host: str, port: int, setting: str) -> None:

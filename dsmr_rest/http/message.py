@@ -157,6 +157,11 @@ TOO_MANY_CONNECTIONS = problem(
     'too many clients are connected: try again later, or set [server] max_connections higher',
 )
 
+OUT_OF_THREADS = problem(
+    Fault.SERVER_EXHAUSTED,
+    'no thread can be started on this machine: too many processes run there, or its memory is full; try again later',
+)
+
 
 class HttpError(Exception):
     """A request that gets a problem detail instead of what it asked for."""

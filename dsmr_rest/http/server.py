@@ -27,7 +27,9 @@ from dsmr_rest.http.connection import connection_of, disconnect
 from dsmr_rest.http.listener import Listener
 from dsmr_rest.http.message import (
     BEGINNING_OF_RESPONSES,
+    OUT_OF_THREADS,
     TOO_MANY_CONNECTIONS,
+    EventStream,
     HttpError,
     Request,
     Response,
@@ -92,11 +94,16 @@ class ConnectionPlaces:
 
     def take(self, connection: socket.socket) -> bool:
         """Takes a place, if there is one or one can be taken over."""
-        if not self._free.acquire(blocking=False) and not self._take_over():
+        if not self._free.acquire(blocking=False) and not self._end_longest_silence():
             return False
         with self._lock:
             self._silent_since[connection] = time.monotonic()
         return True
+
+    def spare_one(self) -> None:
+        """Disconnects the client that has been silent for longest, if that is long enough."""
+        if self._end_longest_silence():
+            self._free.release()
 
     def leave(self, connection: socket.socket) -> None:
         """Returns a place; nothing happens if the connection has none, or another has taken it over."""
@@ -135,7 +142,7 @@ class ConnectionPlaces:
         with self._lock:
             return math.inf in self._silent_since.values()
 
-    def _take_over(self) -> bool:
+    def _end_longest_silence(self) -> bool:
         """Disconnects the client that has been silent for longest, if that is long enough. Its place is not freed."""
         with self._lock:
             if not self._silent_since:
@@ -146,6 +153,28 @@ class ConnectionPlaces:
             del self._silent_since[longest]
         disconnect(longest)
         return True
+
+
+class RefusalPlaces:
+    """The connections that get a response although all places are taken, at most `count` at a time."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._lock = threading.Lock()  # guards _connections
+        self._connections: set[socket.socket] = set()
+
+    def take(self, connection: socket.socket) -> bool:
+        """Takes a place; False when there is none."""
+        with self._lock:
+            if len(self._connections) >= self._count:
+                return False
+            self._connections.add(connection)
+        return True
+
+    def leave(self, connection: socket.socket) -> None:
+        """Gives back a place, if the connection has one."""
+        with self._lock:
+            self._connections.discard(connection)
 
 
 class HttpServer(Listener, ThreadingHTTPServer):
@@ -160,7 +189,7 @@ class HttpServer(Listener, ThreadingHTTPServer):
         self._settings = settings
         self.places = ConnectionPlaces(settings.max_connections)
         self.stopping = threading.Event()
-        self._refusals = threading.BoundedSemaphore(MOST_REFUSALS)
+        self._refusals = RefusalPlaces(MOST_REFUSALS)
         super().__init__(settings.host, settings.port, 'port', RequestHandler)
 
     @property
@@ -198,25 +227,28 @@ class HttpServer(Listener, ThreadingHTTPServer):
         """Starts a thread for an accepted connection, in one of two lanes. Called in the accepting thread."""
         if self.places.take(request):
             super().process_request(request, client_address)
-        elif self._refusals.acquire(blocking=False):
-            self._start_refusal(request, client_address)
+        elif self._refusals.take(request):
+            thread = threading.Thread(
+                target=self._refuse, args=(request, client_address), daemon=True
+            )
+            self.start_thread(thread, request)
         else:
-            self._refuse_at_once(request)
+            self._refuse_at_once(request, TOO_MANY_CONNECTIONS)
 
-    def _start_refusal(self, request: socket.socket, client_address: Any) -> None:
-        thread = threading.Thread(target=self._refuse, args=(request, client_address), daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads; the caller closes the connection
-            self._refusals.release()
-            raise
+    def spare_a_client(self) -> None:
+        self.places.spare_one()
 
-    def _refuse_at_once(self, request: socket.socket) -> None:
+    def refuse_without_thread(self, request: Any) -> None:
+        self._refuse_at_once(request, OUT_OF_THREADS)
+
+    def _refuse_at_once(self, request: socket.socket, response: Response) -> None:
+        """Sends a response in the accepting thread, and closes the connection whether or not the client can read it."""
         if self.tls is None:  # a handshake would have to wait for the client
-            response = TOO_MANY_CONNECTIONS
             data = response.header_section(self.header_fields(keep_alive=False)) + response.body
             with suppress(OSError):
-                connection_of(request).send_at_once(data)
+                connection = connection_of(request)
+                connection.discard_received()
+                connection.send_at_once(data)
         self.shutdown_request(request)
 
     def _refuse(self, request: socket.socket, client_address: Any) -> None:
@@ -226,10 +258,10 @@ class HttpServer(Listener, ThreadingHTTPServer):
             log.exception('a connection failed')
         finally:
             self.shutdown_request(request)
-            self._refusals.release()
 
     def shutdown_request(self, request: Any) -> None:
         self.places.leave(request)
+        self._refusals.leave(request)
         # Nothing else refers to the socket, so this ends the connection as well.
         self.close_request(request)
 
@@ -256,7 +288,7 @@ class RequestHandler(BaseRequestHandler):
     def handle(self) -> None:
         # The client has disconnected or does not take its response in time, which needs no log line.
         with suppress(OSError, NotWantedError):
-            self._connection.shake_hands(REQUEST_TIME)
+            self._connection.shake_hands(self.request_time)
             self._serve()
             if self._must_linger():
                 self.server.places.mark_silent(self.request)
@@ -284,18 +316,23 @@ class RequestHandler(BaseRequestHandler):
             response = self._respond(request)
         except HttpError as error:
             response = error.response
-        except (OSError, NotWantedError):
-            raise  # the client has disconnected
-        except Exception:
-            log.exception('a request failed')
-            response = problem(
-                Fault.INTERNAL_ERROR,
-                'something went wrong in the server itself: its log has the details; please report them',
-            )
         with closing(response):
             return self._send(request, response)
 
     def _respond(self, request: Request) -> Response:
+        """The response to a request. An error of any kind is the server's own here, because no client is waited for."""
+        try:
+            return self._response_of_application(request)
+        except (HttpError, NotWantedError):
+            raise
+        except Exception:
+            log.exception('a request failed')
+            return problem(
+                Fault.INTERNAL_ERROR,
+                'something went wrong in the server itself: its log has the details; please report them',
+            )
+
+    def _response_of_application(self, request: Request) -> Response:
         return self.server.application.respond(request)
 
     def _receive_header_section(self) -> bytes | None:
@@ -369,9 +406,23 @@ class RequestHandler(BaseRequestHandler):
         self._connection.send(data[self._begun :], SEND_TIME)
         self._begun = 0
         if response.events is not None and has_body:
-            for event in response.events:
-                self._connection.send(event, SEND_TIME)
+            self._send_events(response.events)
         return keep_alive
+
+    def _send_events(self, events: EventStream) -> None:
+        """Sends events until there are none or the client has gone; an error in making one ends them, and is logged."""
+        made = iter(events)
+        while True:
+            try:
+                event = next(made, None)
+            except NotWantedError:
+                raise
+            except Exception:
+                log.exception('a stream failed')
+                return
+            if event is None:
+                return
+            self._connection.send(event, SEND_TIME)
 
     def _log(self, request: Request | None, response: Response) -> None:
         if not self.server.verbose:
@@ -389,7 +440,7 @@ class RefusalHandler(RequestHandler):
     request_time = REFUSAL_TIME
     may_keep_alive = False
 
-    def _respond(self, request: Request) -> Response:
+    def _response_of_application(self, request: Request) -> Response:
         return self.server.application.respond_at_once(request)
 
 

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from dsmr_rest import clock
+from dsmr_rest import clock, threads
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter.log import CALM, MeterLog
 from dsmr_rest.meter.tally import Tally
@@ -216,8 +216,8 @@ class Meter:
         None when there is no event within that time, or the meter is stopped.
         """
         event = self._next_event
-        self._start_reading()
         self._waiters += 1  # the next event sets it back to zero, for all waiters at once
+        self._start_reading()
         self._changed.wait_for(lambda: event.outcome is not None or self._stopping, seconds)
         if event.outcome is None:
             self._waiters -= 1
@@ -227,22 +227,32 @@ class Meter:
 
     def _start_reading(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name='meter', daemon=True)
-            thread.start()  # may fail, and then no thread must seem to be reading
-            self._thread = thread
+            self._thread = threading.Thread(target=self._run, name='meter', daemon=True)
+            try:
+                threads.start(self._thread)
+            except threads.NoThreadError as error:
+                self._thread = None
+                self._fail(MeterError(Fault.SERVER_EXHAUSTED, f'the meter cannot be read: {error}'))
 
     # The reading thread.
 
     def _run(self) -> None:
+        """The thread. Even when it ends because it cannot go on, the next waiter must be able to start another."""
+        try:
+            self._read_while_needed()
+        finally:
+            with self._changed:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+
+    def _read_while_needed(self) -> None:
         """Reads until nobody waits. Errors end here: whatever fails, the waiters get a fault."""
         is_needed = True
         while is_needed:
             fault = self._read_until_idle()
             with self._changed:
                 if fault is not None:
-                    self._log.port_failed(fault)
-                    self._fault = fault
-                    self._hand_out(fault)
+                    self._fail(fault)
                 is_needed = self._waiters > 0 and not self._stopping
                 if not is_needed:
                     self._thread = None
@@ -290,6 +300,12 @@ class Meter:
         with self._changed:
             is_needed = self._waiters > 0 or time.monotonic() < self._open_until
             return self._stopping or not is_needed
+
+    def _fail(self, fault: MeterError) -> None:
+        """Hands out a fault of the port, or of what reading needs. The lock is held."""
+        self._log.port_failed(fault)
+        self._fault = fault
+        self._hand_out(fault)
 
     def _hand_out(self, outcome: Reading | MeterError) -> None:
         """Gives all who wait the outcome, and wakes the first of them. The lock is held."""

@@ -432,17 +432,23 @@ _FAULT_OF_ERRNO = {
     errno.EPERM: Fault.PORT_DENIED,
     errno.EAGAIN: Fault.PORT_BUSY,  # another program has locked it
     errno.EBUSY: Fault.PORT_BUSY,
+    errno.EMFILE: Fault.SERVER_EXHAUSTED,
+    errno.ENFILE: Fault.SERVER_EXHAUSTED,
+    errno.ENOMEM: Fault.SERVER_EXHAUSTED,
 }
 
 
 def cannot_open(port: str, error: Exception) -> MeterError:
     """The error of opening as a MeterError that says what to do."""
-    number = getattr(error, 'errno', None) or 0
+    # pyserial's own errors have no number for a remote port; what they were raised for has.
+    number = getattr(error, 'errno', None) or getattr(error.__context__, 'errno', None) or 0
     fault = _FAULT_OF_ERRNO.get(number, Fault.PORT_MISSING)
     if fault is Fault.PORT_DENIED:
         reason = _reason_of_denial(port)
     elif fault is Fault.PORT_BUSY:
         reason = 'is in use by another program: stop that program'
+    elif fault is Fault.SERVER_EXHAUSTED:
+        reason = f'cannot be opened ({error}): this machine or this process has reached a limit'
     elif '://' in port:
         remedy = 'check [meter] port, and that ser2net or a similar program is running there'
         reason = f'does not respond ({error}): {remedy}'
