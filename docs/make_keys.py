@@ -185,6 +185,10 @@ def tables() -> str:
             foreign.append(row(key))
     devices: str = _SCHEMAS['Reading']['properties']['mbusDevices']['description']
     dutch.append(f'| `mbusDevices` | {devices} | *list* | | any, with such a device |')
+    other_objects: str = _SCHEMAS['OtherObjects']['description']
+    other_row = f'| `otherObjects` | {other_objects} | *object* | any other | all |'
+    dutch.append(other_row)
+    of_devices.append(other_row)
     channel: str = _SCHEMAS['MbusDevice']['properties']['channelId']['description']
     of_devices.insert(0, f'| `channelId` | {channel} | *whole number* | | all |')
     sections = [
