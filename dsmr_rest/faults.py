@@ -24,6 +24,11 @@ class Fault(Enum):
         self.status = status
         self.advice = advice
 
+    @property
+    def is_of_port(self) -> bool:
+        """Whether the port itself is not there or cannot be used, as opposed to what comes from it."""
+        return self.code.startswith('port_')
+
     # Faults of the port. They pass when the port is available again, hence 503.
     PORT_MISSING = (
         'port_missing',

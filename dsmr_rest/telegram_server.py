@@ -2,8 +2,9 @@
 
 A client gets every telegram from its connection on, byte for byte as it came (the plain text of an encrypted one). It
 is a waiter of the Meter like any request, so one cable serves any number of such programs beside the JSON. What a
-client sends is discarded. A client that does not take its telegrams skips to the newest. While the meter is lost the
-connection stays open and silent, because these programs have their own timeouts.
+client sends is discarded. A client that does not take its telegrams skips to the newest. While the meter is silent the
+connection stays open, because these programs have their own timeouts. When its port is lost the connection is closed:
+these programs connect again by themselves, and show meanwhile that there is no meter.
 
 The protocol has neither requests nor credentials. This module does not know HTTP, nor how a telegram is read.
 """
@@ -29,7 +30,8 @@ SEND_TIME = 10.0
 """Seconds after which a client that does not take its telegram is disconnected."""
 BEGINNING_OF_TELEGRAMS = b'/'
 RETRY_PAUSE = 1.0
-"""Seconds between attempts to open a lost port, and that the port is kept open for the next telegram."""
+"""Seconds between attempts to read the meter, also of a client that connects again at once while its port is lost, and
+that the port is kept open for the next telegram."""
 
 
 class TelegramServer(Listener, ThreadingTCPServer):
@@ -56,7 +58,7 @@ class TelegramServer(Listener, ThreadingTCPServer):
 
 
 class TelegramHandler(BaseRequestHandler):
-    """Handles one client, until it disconnects or the meter is stopped."""
+    """Handles one client, until it disconnects, the port of the meter is lost, or the meter is stopped."""
 
     server: TelegramServer
     request: socket.socket
@@ -79,6 +81,7 @@ class TelegramHandler(BaseRequestHandler):
             self.server.places.leave(TELEGRAM_CLIENTS)
 
     def _send_telegrams(self) -> None:
+        """Returns when the meter is stopped or its port is lost. Raises OSError and NotWantedError."""
         latest: Reading | None = None
         while True:
             try:
@@ -87,6 +90,8 @@ class TelegramHandler(BaseRequestHandler):
                 if error.fault is Fault.STOPPING:
                     return
                 time.sleep(RETRY_PAUSE)
+                if error.fault.is_of_port:
+                    return
                 continue
             self._connection.send(latest.telegram[self._begun :], SEND_TIME)
             self._begun = 0

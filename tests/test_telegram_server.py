@@ -266,23 +266,43 @@ def test_clients_and_streams_share_their_places(start: StartTelegrams, meter: Fa
     assert server.log.count(REFUSED) == 2
 
 
-def test_the_connection_outlives_a_lost_meter(start: StartTelegrams) -> None:
-    """While the meter is unplugged its clients stay connected and get nothing, and then its telegrams again."""
+def test_a_lost_port_closes_the_connections(start: StartTelegrams) -> None:
+    """When the meter is unplugged its clients are disconnected; who connects again gets telegrams once it is back."""
     recorded = Recorded(numbered())
     with new_meter(interval=INTERVAL, source=recorded) as meter:
         server = start(meter.port)
-        with Client(server.telegram_port) as client:
+        with Client(server.telegram_port) as client, Client(server.telegram_port) as other:
             client.telegram()
+            other.telegram()
             meter.unplug()
-            wait_for(lambda: 'meter lost: port_' in server.log)
-            assert client.rest() == b''
-            assert clients_of(server) == 1
-            meter.plug_in()
-            plugged_in = len(recorded.telegrams)
-            telegrams = client.telegrams(3)
+            for each in client, other:
+                assert not END.search(each.until_disconnected()[-3:])
+        wait_for(lambda: clients_of(server) == 0)
+        with Client(server.telegram_port) as early:
+            assert early.until_disconnected() == b''
+        meter.plug_in()
+        plugged_in = len(recorded.telegrams)
+        with Client(server.telegram_port) as late:
+            telegrams = late.telegrams(3)
         assert is_contiguous(telegrams, recorded.telegrams)
         assert recorded.telegrams.index(telegrams[0]) >= plugged_in - 1
         assert server.log.count('\n') == 2, 'lost and back'
+
+
+def test_the_connection_outlives_a_silent_meter(start: StartTelegrams) -> None:
+    """While the meter is silent for longer than the timeout its clients stay connected, and then get its telegrams."""
+    recorded = Recorded(numbered())
+    with new_meter(interval=INTERVAL, source=recorded) as meter:
+        server = start(meter.port, meter={'timeout': 1})
+        with Client(server.telegram_port) as client:
+            client.telegram()
+            meter.hush()
+            wait_for(lambda: 'meter_silent' in server.health['counters']['errorsByCode'])
+            assert clients_of(server) == 1
+            sent_before = len(recorded.telegrams)
+            assert client.rest() == b''
+            meter.silent = False
+            assert client.telegram() in recorded.telegrams[sent_before:]
 
 
 def test_a_client_that_does_not_take_its_telegrams(start: StartTelegrams) -> None:
@@ -390,8 +410,9 @@ def test_a_server_reads_another_one(start: StartTelegrams) -> None:
         with Client(second.telegram_port) as client:
             assert is_contiguous(client.telegrams(3), recorded.telegrams)
             assert first.stop() == 0
-            first = start(meter.port, telegram_port=first.telegram_port)
-            client.rest()
+            client.until_disconnected()
+        first = start(meter.port, telegram_port=first.telegram_port)
+        with Client(second.telegram_port) as client:
             assert is_contiguous(client.telegrams(3), recorded.telegrams)
         with Client(first.telegram_port) as client:
             client.telegram()
