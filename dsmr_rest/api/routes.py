@@ -9,6 +9,7 @@ The tables are also the `paths` of openapi.json: `python -m docs.make_openapi` w
 import logging
 import re
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from dsmr_rest.api.static import Handler, StaticBody, static
 from dsmr_rest.api.stream import ReadingStream
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http.message import RETRY_AFTER, HttpError, Request, Response, problem
+from dsmr_rest.http.negotiation import best_language
 from dsmr_rest.reading.document import Reading, possible_keys, render
 
 SCRAPE_MARGIN = 0.5
@@ -31,11 +33,11 @@ SCRAPE_MARGIN = 0.5
 HEALTH_AGE = 60.0
 """Seconds. /health takes a reading when the last one is older."""
 
-DASHBOARD_POLICY = {
-    'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
-    " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
-    'Referrer-Policy': 'no-referrer',
-}
+DASHBOARD_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'self'"
+)
+"""Content-Security-Policy of the dashboard: it loads nothing from elsewhere, and runs nothing that is not a file."""
 _NO_STORE = {'Cache-Control': 'no-store'}
 _UNBUFFERED = {'X-Accel-Buffering': 'no'}
 """Makes nginx pass the events on as they come; it would collect some kilobytes of them otherwise."""
@@ -177,9 +179,16 @@ def homewizard_telegram(service: Service, request: Request) -> Response:
     return _as_it_came(service.polled_reading(request))
 
 
-def dashboard(_: Service, request: Request) -> Response:
-    """The live page."""
-    return dashboard_files.page().response(request, DASHBOARD_POLICY)
+def dashboard(service: Service, request: Request) -> Response:
+    """The live page, in the reader's language; a page that may read the meter may also have it in a frame."""
+    language = best_language(
+        request.headers.get('accept-language', ''),
+        dashboard_files.LANGUAGES,
+        dashboard_files.FALLBACK_LANGUAGE,
+    )
+    policy = f'{DASHBOARD_POLICY} {service.settings.cors_origin}'.rstrip()
+    fields = {'Content-Security-Policy': policy, 'Referrer-Policy': 'no-referrer'}
+    return dashboard_files.page(language).response(request, fields)
 
 
 def homewizard_system(_: Service, __: Request) -> Response:
@@ -233,6 +242,12 @@ _OTHER_FORMS = 'other forms'
 _SERVER = 'server'
 _HOMEWIZARD = 'HomeWizard-compatible'
 _HOMEWIZARD_SETTING = 'When [server] homewizard_api = yes, else 404.'
+
+_DASHBOARD_FILES = {
+    f'/dashboard/{name}': Route(static(partial(dashboard_files.load, name)), needs_meter=False)
+    for name in dashboard_files.FILES
+}
+"""What only the dashboard requests."""
 
 ROUTES: Mapping[str, Route] = {
     '/': Route(
@@ -309,6 +324,7 @@ ROUTES: Mapping[str, Route] = {
         responses={'200': 'Description', '304': 'NotModified'},
         parameters=('IfNoneMatch',),
     ),
+    **_DASHBOARD_FILES,
 }
 """By path, percent-decoded: what GET and HEAD get."""
 
