@@ -24,6 +24,7 @@ from dsmr_rest.p1.port_facts import persistent_name, programs_using, serial_port
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.printable import printable
 from dsmr_rest.reading.document import Reading, render
+from dsmr_rest.reading.quantities import OTHER_OBJECTS, number
 
 NO_READING = 1
 CANNOT_START = 2
@@ -216,7 +217,9 @@ def _count_objects(document: Mapping[str, Any]) -> int:
     for key, item in document.items():
         if key == 'mbusDevices':
             for device in item:
-                count += len(device) - 1  # the channel is not an object
+                count += _count_objects(device) - 1  # the channel is not an object
+        elif key == OTHER_OBJECTS:
+            count += len(item)
         else:
             count += 1
     return count
@@ -288,11 +291,24 @@ def mask(value: Any) -> Any:
         return value
     masked = {}
     for key, item in value.items():
-        if _PERSONAL_KEY.search(key):
+        if key == OTHER_OBJECTS:
+            masked[key] = {code: _mask_other(other) for code, other in item.items()}
+        elif _PERSONAL_KEY.search(key):
             masked[key] = _mask_object(item)
         else:
             masked[key] = mask(item)
     return masked
+
+
+def _mask_other(item: Any) -> Any:
+    """An item of otherObjects, of which nobody knows what it is: only a number with a unit is no identifier."""
+    if isinstance(item, list):
+        return [_mask_other(entry) for entry in item]
+    if 'groups' in item:
+        return {'groups': [_x_for_each(group) for group in item['groups']]}
+    if number(item) is not None and item['unit']:
+        return item
+    return _mask_object(item)
 
 
 def _mask_object(item: Any) -> Any:
@@ -301,8 +317,13 @@ def _mask_object(item: Any) -> Any:
     masked = dict(item)
     for key in ('value', 'unit'):  # in a text message, what follows a '*' looks like a unit
         if item.get(key) is not None:
-            masked[key] = re.sub(r'[^\W_]', 'X', str(item[key]))
+            masked[key] = _x_for_each(str(item[key]))
     return masked
+
+
+def _x_for_each(text: str) -> str:
+    """X for each letter and digit of a text."""
+    return re.sub(r'[^\W_]', 'X', text)
 
 
 if __name__ == '__main__':

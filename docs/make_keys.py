@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsmr_parser import telegram_specifications
-
 from dsmr_rest.choices import SPECIFICATION_NAMES
 from dsmr_rest.reading.document import camel_case
 from dsmr_rest.reading.quantities import GAS_COPIES
+from dsmr_rest.reading.tables import rows
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / 'docs' / 'reading.md'
@@ -34,7 +33,7 @@ COUNTRIES = {
     'Q3D': 'DE',
     'SAGEMCOM_T210_D_R': 'AT',
     'AUSTRIA_ENERGIENETZE_STEIERMARK': 'AT',
-    'ISKRA_IE': 'IE',
+    'ISKRA_IE': 'BE',
     'EON_HUNGARY': 'HU',
 }
 """The countries of all other specifications, by their names."""
@@ -133,9 +132,9 @@ def all_keys() -> list[Key]:
     patterns: dict[str, str] = {}
     sent_by: dict[str, list[str]] = {}
     for specification in SPECIFICATION_NAMES:
-        for row in getattr(telegram_specifications, specification)['objects']:
-            name = camel_case(row['value_name'])
-            patterns[name] = row['obis_reference']
+        for table_row in rows(specification):
+            name = camel_case(table_row.name)
+            patterns[name] = table_row.pattern
             sent_by.setdefault(name, []).append(specification)
     keys = []
     for name, pattern in patterns.items():
@@ -186,6 +185,10 @@ def tables() -> str:
             foreign.append(row(key))
     devices: str = _SCHEMAS['Reading']['properties']['mbusDevices']['description']
     dutch.append(f'| `mbusDevices` | {devices} | *list* | | any, with such a device |')
+    other_objects: str = _SCHEMAS['OtherObjects']['description']
+    other_row = f'| `otherObjects` | {other_objects} | *object* | any other | all |'
+    dutch.append(other_row)
+    of_devices.append(other_row)
     channel: str = _SCHEMAS['MbusDevice']['properties']['channelId']['description']
     of_devices.insert(0, f'| `channelId` | {channel} | *whole number* | | all |')
     sections = [

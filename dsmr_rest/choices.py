@@ -6,6 +6,9 @@ Data only, so that reading the settings needs neither the port nor dsmr_parser.
 BAUD_RATES = {'115200 8N1': 115200, '115200 7E1': 115200, '9600 7E1': 9600}
 """The baud rate of each line setting: 115200 8N1 since DSMR 4, 9600 7E1 in DSMR 2.2 and 3."""
 
+TIME_ZONE = 'Europe/Amsterdam'
+"""The time zone of the meter unless another is set: also that of Belgium, Luxembourg, Austria, Hungary and Sweden."""
+
 SPECIFICATION_NAMES = (
     'V2_2',
     'V3',

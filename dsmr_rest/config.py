@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from dsmr_rest.choices import BAUD_RATES, SPECIFICATION_NAMES
+from dsmr_rest.choices import BAUD_RATES, SPECIFICATION_NAMES, TIME_ZONE
 
 SCHEMES = ('socket', 'rfc2217')
 """pyserial's URL schemes for a serial port on another machine."""
@@ -148,6 +149,18 @@ def _key(text: str) -> str:
     return text
 
 
+def _time_zone(text: str) -> str:
+    """The name of a time zone that this machine knows."""
+    try:
+        ZoneInfo(text)
+    # Not one of its names, not a name at all, or a folder of the database.
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise NotAllowedError(
+            'must be a time zone of the IANA database, such as Europe/Helsinki'
+        ) from None
+    return text
+
+
 def _user(text: str) -> str:
     if ':' in text:  # it ends the name in HTTP Basic (RFC 7617)
         raise NotAllowedError('must be a name without a colon')
@@ -184,6 +197,7 @@ class MeterSettings:
     port: str = _setting('/dev/ttyUSB0', serial_port)
     line: str = _setting('auto', _one_of('auto', *BAUD_RATES))
     specification: str = _setting('auto', _one_of('auto', *SPECIFICATION_NAMES))
+    time_zone: str = _setting(TIME_ZONE, _time_zone)
     timeout: float = _setting(30.0, _seconds(0.1))
     max_age: float = _setting(0.0, _seconds(0))
     keep_open: float = _setting(0.0, _seconds(0))

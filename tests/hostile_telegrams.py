@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 
-from dsmr_parser import telegram_specifications
 from hypothesis import strategies as st
 
 from dsmr_rest.choices import SPECIFICATION_NAMES
 from dsmr_rest.reading.mbus import KINDS
+from dsmr_rest.reading.tables import rows
 from dsmr_rest.simulated.telegrams import with_checksum
 from tests.telegrams import of_specification
 
@@ -29,8 +29,8 @@ def _tails() -> list[str]:
     """What follows the channel in each OBIS code of the specifications, such as 1.8.1."""
     tails = set()
     for name in SPECIFICATION_NAMES:
-        for row in getattr(telegram_specifications, name)['objects']:
-            _, _, pattern = row['obis_reference'].partition(':')
+        for row in rows(name):
+            _, _, pattern = row.pattern.partition(':')
             tail, _, _ = pattern.partition('.+?')
             tail = tail.replace('\\.', '.')
             for choice in (r'\1', r'\2'):

@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from dsmr_parser import telegram_specifications
 from dsmr_parser.parsers import MaxDemandParser, MBusParser, ProfileGenericParser
 from dsmr_parser.value_types import timestamp
 
 from dsmr_rest.p1.framing import Framer
 from dsmr_rest.reading.document import Reading, UnusableTelegramError, camel_case, make_reading
 from dsmr_rest.reading.specification import Chooser
+from dsmr_rest.reading.tables import Row, has_checksum, rows
 from dsmr_rest.reading.telegram import Telegram
 from dsmr_rest.simulated.house import DUTCH
 from dsmr_rest.simulated.telegrams import telegram as simulated_telegram
@@ -112,14 +112,14 @@ def cipher_frame(
     return b'\xdb\x08' + TITLE + b'\x82' + len(content).to_bytes(2, 'big') + content
 
 
-def _code(row: dict[str, Any], name: str) -> str:
+def _code(row: Row, name: str) -> str:
     """A code that the pattern of this object matches."""
-    code: str = row['obis_reference'].lstrip('^').replace(r'.+?\r\n', '').replace('\\.', '.')
+    code = row.pattern.lstrip('^').replace(r'.+?\r\n', '').replace('\\.', '.')
     code = code.replace('[13]', '1')
     if name == 'BELGIUM_FLUVIUS':
         code = code.replace('[01]', '1')
     code = code.replace('[01]', '0')
-    if '[1-9]' in code or (row['value_name'] in _ON_CHANNEL_1 and name != 'ISKRA_IE'):
+    if '[1-9]' in code or (row.name in _ON_CHANNEL_1 and name != 'ISKRA_IE'):
         return code.replace(r'\d-\d', '0-1').replace(r'\d-[1-9]', '0-1')
     if '0.2.8' in code:
         code = code.replace(r'\d-\d', '1-3')
@@ -166,17 +166,19 @@ def of_specification(name: str) -> tuple[bytes, dict[str, Any]]:
     lines: list[str] = []
     document: dict[str, Any] = {}
     device: dict[str, Any] = {}
-    specification = getattr(telegram_specifications, name)
-    for number, row in enumerate(specification['objects'], 1):
+    for number, row in enumerate(rows(name), 1):
         code = _code(row, name)
-        groups, item = _groups_and_item(row['value_parser'], number)
+        groups, item = _groups_and_item(row.library_parser, number)
         if '24.1.0' in code:
-            groups, item = _gas_meter_type(row['value_parser'])
+            groups, item = _gas_meter_type(row.library_parser)
         lines.append(code + groups)
         owner = document
         if code.startswith('0-1'):
             owner = device
-        owner[camel_case(row['value_name'])] = item
+        owner[camel_case(row.name)] = item
+    # dsmr_parser calls the meter's own number that of a gas meter.
+    if name == 'ISKRA_IE':
+        document['otherObjects'] = {'1-0:96.1.0': document['equipmentIdentifierGas']}
     # The line of a device's switch fits a pattern of the meter's too: the last line has the value.
     if name == 'MSN':
         device['actualSwitchPosition'] = device['msnMbusSwitchPosition']
@@ -185,7 +187,7 @@ def of_specification(name: str) -> tuple[bytes, dict[str, Any]]:
     header = HEADER
     if name == 'LUXEMBOURG_SMARTY':
         header = '/Lux5\\253'
-    data = from_lines(*lines, header=header, checksum=specification['checksum_support'])
+    data = from_lines(*lines, header=header, checksum=has_checksum(name))
     return data, document | _gas(device)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from dsmr_rest.reading import quantities
 from dsmr_rest.reading.document import Reading
 from dsmr_rest.reading.mbus import MbusDevice
-from dsmr_rest.reading.quantities import PHASES, Document, Item, Quantity, number, time_of
+from dsmr_rest.reading.quantities import PHASES, Document, Item, Quantity, time_of
 
 PRODUCT_NAME = 'dsmr-rest-server'
 """In place of a Wi-Fi network's name: without the key wifi_ssid clients take the response for version 2."""
@@ -24,7 +24,7 @@ ONLY_TARIFF = '1'
 some clients add up the tariffs and do not look at the total."""
 EXTERNAL_UNITS = ('m3', 'GJ')
 """The units in which the API has values of M-Bus devices."""
-FIRST_YEAR = 2010
+FIRST_TWELVE_DIGIT_YEAR = 2010
 """As a number YYMMDDhhmmss, the time of an earlier year has fewer than its twelve digits."""
 
 LOCALLY_ADMINISTERED = 0b10
@@ -79,8 +79,8 @@ def data(reading: Reading) -> Fields:
         'meter_model': _model(reading.identification),
         'unique_id': reading.identifier,
         'active_tariff': _tariff(document.get(quantities.ACTIVE_TARIFF)),
-        **_energy(reading, 'import', quantities.ENERGY_USED, '1.8'),
-        **_energy(reading, 'export', quantities.ENERGY_DELIVERED, '2.8'),
+        **_energy(reading, 'import', quantities.ENERGY_USED),
+        **_energy(reading, 'export', quantities.ENERGY_DELIVERED),
         'active_power_w': _net_power(
             quantities.POWER_USED.total_in(document),
             quantities.POWER_DELIVERED.total_in(document),
@@ -163,37 +163,27 @@ def _are_complete(parts: Mapping[str, float], quantity: Quantity, reading: Readi
     return not any(_has_value(reading, key) for key in keys_of_others)
 
 
-def _energy(reading: Reading, direction: str, quantity: Quantity, code: str) -> Fields:
-    """The registers of one direction, whose OBIS codes are `code` and the tariff.
+def _energy(reading: Reading, direction: str, quantity: Quantity) -> Fields:
+    """The total and the tariffs of one direction.
 
-    Nothing when a tariff cannot be read and the meter sends no total: clients that miss the total take the first
-    tariff for it, and their statistics would jump by thousands of kWh.
+    The total that the meter states; else the sum of all registers that it sends and that can be read, because clients
+    that miss a total take the first tariff for it.
     """
-    tariffs = quantity.parts_in(reading.document)
-    are_complete = _are_complete(tariffs, quantity, reading)
-    are_all = are_complete and not _has_unread_tariff(reading, code, tariffs)
-    if tariffs and are_all:
-        total: float | None = round(sum(tariffs.values()), 3)
-    else:
-        total = quantity.total_in(reading.document)
+    document = reading.document
+    registers = quantity.registers_in(document)
+    total = quantity.total_in(document)
     if total is None:
-        return {}
-    if are_all and not tariffs:
+        if not registers:
+            return {}
+        total = round(sum(registers.values()), 3)
+    tariffs = quantity.parts_in(document)
+    has_no_tariffs = not registers and _are_complete({}, quantity, reading)
+    if has_no_tariffs:
         tariffs = {ONLY_TARIFF: total}
     energy = {f'total_power_{direction}_kwh': total}
     for tariff, kilowatt_hours in tariffs.items():
         energy[f'total_power_{direction}_t{tariff}_kwh'] = kilowatt_hours
     return energy
-
-
-def _has_unread_tariff(reading: Reading, code: str, tariffs: Mapping[str, float]) -> bool:
-    """Whether there is the line of another tariff, which the telegram specification need not know."""
-    others = [f'{code}.{tariff}' for tariff in quantities.TARIFFS if tariff not in tariffs]
-    for unread_code in reading.not_understood:
-        _, _, register = unread_code.partition(':')
-        if register in others:
-            return True
-    return False
 
 
 def _net_power(used: float | None, delivered: float | None, *, delivers: bool) -> int | None:
@@ -254,7 +244,7 @@ def _demand(document: Document) -> Fields:
 def _timestamp(item: Item | None) -> int | None:
     """The item's time as a number YYMMDDhhmmss; None when it has no time that this form can express."""
     moment = time_of(item)
-    if moment is None or moment.year < FIRST_YEAR:
+    if moment is None or moment.year < FIRST_TWELVE_DIGIT_YEAR:
         return None
     return int(moment.strftime('%y%m%d%H%M%S'))
 
@@ -274,27 +264,37 @@ def _gas(document: Document) -> Fields:
 
 
 def _external_devices(reading: Reading) -> list[Fields]:
-    """The M-Bus devices that are complete: for one that is not, clients drop the whole measurement."""
-    found = []
+    """The M-Bus devices that are complete: for one that is not, clients drop the whole measurement.
+
+    Clients tell them apart by their numbers. A device without one, or with that of another device, has the number of
+    the electricity meter and its channel.
+    """
+    found: list[Fields] = []
+    known_numbers = set()
     for mbus_device in reading.devices:
         fields = _external_device(mbus_device)
-        if fields is not None:
-            found.append(fields)
+        if fields is None:
+            continue
+        number_of_device = mbus_device.own_number
+        if not number_of_device.strip('0') or number_of_device in known_numbers:
+            number_of_device = f'{reading.identifier or PRODUCT_NAME}-{mbus_device.channel}'
+        known_numbers.add(number_of_device)
+        found.append({'unique_id': number_of_device, **fields})
     return found
 
 
 def _external_device(mbus_device: MbusDevice) -> Fields | None:
-    measured = mbus_device.measured
-    value = number(measured)
-    timestamp = _timestamp(measured)
-    if measured is None or value is None or timestamp is None:
+    """The fields of a device without its number; None when it is not complete."""
+    timestamp = _timestamp(mbus_device.measured)
+    if timestamp is None or not mbus_device.homewizard_type:
         return None
-    if not mbus_device.homewizard_type or measured['unit'] not in EXTERNAL_UNITS:
-        return None
-    return {
-        'unique_id': mbus_device.own_number,
-        'type': mbus_device.homewizard_type,
-        'timestamp': timestamp,
-        'value': value,
-        'unit': measured['unit'],
-    }
+    for unit in EXTERNAL_UNITS:
+        value = quantities.amount(mbus_device.measured, unit)
+        if value is not None:
+            return {
+                'type': mbus_device.homewizard_type,
+                'timestamp': timestamp,
+                'value': value,
+                'unit': unit,
+            }
+    return None

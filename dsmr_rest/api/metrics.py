@@ -278,15 +278,28 @@ def _time_of_peak(document: Document) -> Metric:
 
 
 def _objects(reading: Reading, shown: set[str]) -> Metric:
-    help_text = 'Every other number of the reading, by its name there, in its own unit.'
+    help_text = (
+        'Every other number of the reading, by its name there or its OBIS code, in its own unit.'
+    )
     family = Metric('dsmr_object', help_text, 'gauge')
     for key, item in reading.document.items():
         if key not in shown:
             _add_object(family, key, item, {})
+    _add_others(family, reading.document, {})
     for device in reading.devices:
+        labels = {'channel': str(device.channel)}
         for key, item in device.others.items():
-            _add_object(family, key, item, {'channel': str(device.channel)})
+            _add_object(family, key, item, labels)
+        _add_others(family, device.others, labels)
     return family
+
+
+def _add_others(family: Metric, owner: Mapping[str, Any], labels: dict[str, str]) -> None:
+    """Adds the numbers of otherObjects that have a unit: one without may be an identifier."""
+    for code, item in owner.get(quantities.OTHER_OBJECTS, {}).items():
+        latest = quantities.latest(item)
+        if latest.get('unit'):
+            _add_object(family, code, latest, labels)
 
 
 def _add_object(family: Metric, key: str, item: Any, labels: dict[str, str]) -> None:

@@ -57,6 +57,7 @@ def _meter_facts(meter: MeterSettings, port_exists: bool, not_a_port: str) -> li
         ('meter', _port(meter.port, port_exists, not_a_port)),
         ('line', line),
         ('specification', specification),
+        ('time_zone', meter.time_zone),
         ('keys', _keys(meter)),
     ]
 

@@ -89,7 +89,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self._search = BaudRateSearch(*_baud_rates(settings.line), longest_silence=longest_silence)
         self._framer = Framer()
         self._last_length = 0  # bytes of the last telegram or frame
-        self._chooser = Chooser(settings.specification)
+        self._chooser = Chooser(settings.specification, settings.time_zone)
         self._has_decrypted = False
         self._logged: set[tuple[str, ...]] = set()
         self._is_remote = '://' in settings.port

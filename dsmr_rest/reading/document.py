@@ -1,51 +1,35 @@
 """Telegram to reading: the document that is served, made once per telegram and never changed.
 
-make_reading() splits a telegram into lines, chooses the specification for them, parses each line into an item, and
-combines the items into the document. This module does not know the syntax of a line (lines.py), what an OBIS code
-means (specification.py), or how a reading is sent to clients. No I/O, no clock.
+make_reading() splits a telegram into lines (lines.py), chooses the specification for them (specification.py), makes an
+item of each line (items.py), and combines the items into the document (combination.py). This module does not know the
+syntax of a line, what an OBIS code means, or how a reading is sent to clients. No I/O, no clock.
 
 The document has dsmr_parser's names in camelCase. An item with a value is {"value", "unit"}; with a time too,
 {"datetime", "value", "unit"}; the monthly peaks are a list of {"datetime", "occurred", "value", "unit"}; the power
 failure log is {"buffer_length", "buffer_type", "buffer": [...]}. Times are the meter's own, ISO 8601 with offset, or
-null.
+null. Lines without a name are in `otherObjects` by their OBIS codes, in the forms of Parsers.item_by_form().
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache, cached_property
 from typing import Any
 
 from dsmr_rest.faults import Fault
-from dsmr_rest.reading.lines import (
-    Item,
-    Object,
-    UnreadableLineError,
-    code_of,
-    device_channel,
-    groups_of,
-    object_lines,
-)
-from dsmr_rest.reading.mbus import GAS_METER, MbusDevice, mbus_device
-from dsmr_rest.reading.quantities import GAS_COPIES, GAS_IDENTIFIER
-from dsmr_rest.reading.specification import Chooser, Plan, PlannedLine, Specification, value_names
+from dsmr_rest.reading.combination import Combination, NamedItem
+from dsmr_rest.reading.lines import UnreadableLineError, groups_of, object_lines
+from dsmr_rest.reading.mbus import MbusDevice, mbus_device
+from dsmr_rest.reading.quantities import GAS_COPIES, OTHER_OBJECTS
+from dsmr_rest.reading.specification import Chooser, Plan, Specification
+from dsmr_rest.reading.tables import OWN_NUMBERS, value_names
 from dsmr_rest.reading.telegram import Telegram
-
-ParsedLines = list[tuple[PlannedLine, Item]]
-"""In the order of the document."""
 
 _VERSIONS = ('p1MessageHeader', 'belgiumVersionInformation')
 """Keys of the version of the standard, whatever the specification."""
-_IDENTIFIERS = (
-    'equipmentIdentifier',
-    'belgiumEquipmentIdentifier',
-    'luxembourgEquipmentIdentifier',
-    'equipmentSerialNumber',
-    'cosemLogicalDeviceName',
-    'q3dEquipmentIdentifier',
-)
-"""Keys of the meter's own number, whatever the specification."""
+_CODES_OF_OWN_NUMBER = ('0-0:42.0.0', '0-0:96.1.0', '0-0:96.1.1', '1-0:0.0.0')
+"""Where meters send their own number when their table has no name for it, the best first: the logical device name, the
+numbers of the device (IEC 62056-6-1)."""
 
 
 class UnusableTelegramError(Exception):
@@ -61,9 +45,9 @@ class Reading:
     """One telegram as it is served.
 
     `specification` is the name of the one that was used, `unsure` whether it knows less than half of the lines.
-    `not_understood` has the OBIS codes of the lines that are unknown or cannot be read, `unreadable` the keys that the
-    meter's own lines among the latter would have in the document. `received` is Unix time, `arrived` that of
-    clock.py, both in seconds.
+    `not_understood` has the OBIS codes of the lines that are nowhere in the document, because they have no groups,
+    `unreadable` the keys of the meter's own lines that have a name, but groups that do not fit it. `received` is Unix
+    time, `arrived` that of clock.py, both in seconds.
     """
 
     document: Mapping[str, Any]
@@ -100,12 +84,25 @@ class Reading:
     @property
     def identifier(self) -> str | None:
         """The meter's own number, as it sends it; None when it sends none."""
-        return self._first_value(_IDENTIFIERS)
+        keys = tuple(camel_case(name) for name in OWN_NUMBERS)
+        return self._first_value(keys) or self._number_without_name()
 
     def _first_value(self, keys: tuple[str, ...]) -> str | None:
         for key in keys:
-            if key in self.document:
-                value: str | None = self.document[key]['value']
+            item = self.document.get(key)
+            if item is not None and item['value'] is not None:
+                value: str = item['value']
+                return value
+        return None
+
+    def _number_without_name(self) -> str | None:
+        others = self.document.get(OTHER_OBJECTS, {})
+        for code in _CODES_OF_OWN_NUMBER:
+            item = others.get(code)
+            if not isinstance(item, Mapping):
+                continue
+            value = item.get('value')
+            if isinstance(value, str) and value.strip('0'):
                 return value
         return None
 
@@ -134,7 +131,7 @@ def camel_case(name: str) -> str:
 def possible_keys() -> frozenset[str]:
     """Every key that a document can have at its top, whatever the specification."""
     keys = {camel_case(name) for name in value_names()}
-    return frozenset(keys | {'mbusDevices', 'hourlyGasMeterReading'})
+    return frozenset(keys | {'mbusDevices', 'hourlyGasMeterReading', OTHER_OBJECTS})
 
 
 def make_reading(
@@ -156,9 +153,15 @@ def make_reading(
     specification = choice.specification
     if not _checksum_allows(telegram, specification):
         raise UnusableTelegramError(Fault.CHECKSUM_FAILED, 'the checksum is wrong or missing')
-    items, unreadable_lines = _parse(lines, choice.plan)
-    unreadable_codes = dict.fromkeys(code_of(lines[planned.index]) for planned in unreadable_lines)
-    document = _document(items, lines, specification.name)
+    items, unreadable = _parse(lines, choice.plan)
+    combination = Combination(lines)
+    for item in items:
+        if _may_have_its_key(item):
+            combination.add(item)
+        elif specification.name == 'ISKRA_IE':
+            combination.add_copy(item)
+    combination.add_others(chooser.parsers.item_by_form)
+    document = combination.document(received)
     if not document:
         raise UnusableTelegramError(Fault.LINE_GARBLED, 'no line of the telegram can be read')
     return Reading(
@@ -166,8 +169,8 @@ def make_reading(
         telegram=telegram.raw,
         specification=specification.name,
         unsure=choice.unsure,
-        not_understood=(*choice.unknown_codes, *unreadable_codes),
-        unreadable=_keys_of_meter(unreadable_lines),
+        not_understood=tuple(dict.fromkeys(combination.not_understood)),
+        unreadable=_keys_of_meter(unreadable),
         received=received,
         arrived=arrived,
     )
@@ -187,9 +190,9 @@ def _checksum_allows(telegram: Telegram, specification: Specification) -> bool:
     return is_absent or specification.name == 'ISKRA_IE'
 
 
-def _parse(lines: list[str], plan: Plan) -> tuple[ParsedLines, Plan]:
-    """The items of the lines that can be read, and the lines that cannot."""
-    items: ParsedLines = []
+def _parse(lines: list[str], plan: Plan) -> tuple[list[NamedItem], Plan]:
+    """The items of the lines that fit their names, and the lines that do not."""
+    items = []
     unreadable: Plan = []
     for planned in plan:
         try:
@@ -198,74 +201,21 @@ def _parse(lines: list[str], plan: Plan) -> tuple[ParsedLines, Plan]:
         except UnreadableLineError:
             unreadable.append(planned)
             continue
-        items.append((planned, item))
+        key = camel_case(planned.entry.name)
+        items.append(NamedItem(planned.index, planned.channel, key, item))
     return items, unreadable
+
+
+def _may_have_its_key(named: NamedItem) -> bool:
+    """Whether an item may have its key: those of the gas meter are for M-Bus devices only.
+
+    The names that V2_2, V4 and ISKRA_IE have for a gas meter do not depend on the channel, and channel 0 is the meter
+    itself.
+    """
+    is_gas_of_no_device = named.channel is None and named.key in GAS_COPIES
+    return not is_gas_of_no_device
 
 
 def _keys_of_meter(plan: Plan) -> frozenset[str]:
     """The keys of the lines that are about the meter itself."""
     return frozenset(camel_case(planned.entry.name) for planned in plan if planned.channel is None)
-
-
-def _document(items: ParsedLines, lines: list[str], specification: str) -> Object:
-    document: Object = {}
-    devices = _empty_devices(lines)
-    for planned, item in items:
-        key = camel_case(planned.entry.name)
-        # A pattern for the meter's own line may match a device's line too, which is the device's then. Monthly peaks
-        # are always the meter's.
-        if planned.channel is None or isinstance(item, list):
-            document[key] = item
-        else:
-            devices[planned.channel][key] = item
-    _drop_gas_of_no_device(document, specification)
-    known_devices = []
-    for channel, device in devices.items():
-        if device:
-            known_devices.append({'channelId': channel, **device})
-    if known_devices:
-        document['mbusDevices'] = known_devices
-    document.update(_gas(known_devices))
-    return document
-
-
-def _drop_gas_of_no_device(document: Object, specification: str) -> None:
-    """Removes the keys of the gas meter, so that they can only be those of an M-Bus device.
-
-    The names that V2_2 and V4 have for its objects do not depend on the channel, and channel 0 is the meter itself.
-    """
-    for key in GAS_COPIES:
-        is_the_meters_own_number = specification == 'ISKRA_IE' and key == GAS_IDENTIFIER
-        if not is_the_meters_own_number:
-            document.pop(key, None)
-
-
-def _empty_devices(lines: list[str]) -> dict[int, Object]:
-    """A place for the items of each M-Bus device, by channel, in telegram order."""
-    devices: dict[int, Object] = {}
-    for line in lines:
-        channel = device_channel(line)
-        if channel is not None:
-            devices[channel] = {}
-    return devices
-
-
-def _gas(devices: list[Object]) -> Object:
-    """The keys at the top for the gas meter with the newest reading; empty when no gas meter has one."""
-    newest: MbusDevice | None = None
-    newest_time: datetime | None = None
-    for device in devices:
-        meter = mbus_device(device)
-        if meter.kind != GAS_METER or not meter.measured:
-            continue
-        time = datetime.fromisoformat(meter.measured['datetime'])
-        if newest_time is None or time > newest_time:
-            newest = meter
-            newest_time = time
-    if newest is None:
-        return {}
-    keys: Object = {'deviceType': {'value': GAS_METER, 'unit': None}}
-    if newest.identifier:
-        keys['equipmentIdentifierGas'] = newest.identifier
-    keys['hourlyGasMeterReading'] = newest.measured
-    return keys

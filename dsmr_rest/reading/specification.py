@@ -1,28 +1,29 @@
-"""dsmr_parser's telegram specifications, and the choice between them.
+"""The choice between dsmr_parser's telegram specifications, and the plan by which a telegram is read.
 
-A telegram specification is one of dsmr_parser's tables: which OBIS pattern has which name and which kind of value. The
-tables are read, never changed. Of an entry, the name is used as it is, the pattern is made exact (`_exact_pattern`),
-and the kind of value becomes a parser of this project (lines.py).
-
-The choice depends on the header, the stated version and the OBIS codes of a telegram, not on whether its values can be
-parsed: with a wrong specification they often can, under wrong names. No I/O, no clock.
+A telegram specification is one of dsmr_parser's tables (tables.py). The choice depends on the header, the stated
+version and the OBIS codes of a telegram, not on whether its values can be parsed: with a wrong specification they often
+can, under wrong names. For the same reason a table that was chosen only because it knows the most lines does not give
+the names of its own country, unless the telegram shows that it is from there; and lines that the chosen table does not
+know have the name that all other tables agree on. No I/O, no clock.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
-from dsmr_parser import telegram_specifications
-
-from dsmr_rest.choices import SPECIFICATION_NAMES
-from dsmr_rest.reading.lines import (
-    BYTE,
-    POSITIVE_BYTE,
-    LineParser,
-    code_of,
-    device_channel,
-    line_parser,
+from dsmr_rest.choices import TIME_ZONE
+from dsmr_rest.reading.items import Parsers
+from dsmr_rest.reading.lines import device_channel
+from dsmr_rest.reading.tables import (
+    SIGNS_OF_COUNTRY,
+    AgreedNames,
+    Entry,
+    entry_of,
+    has_checksum,
+    rows,
 )
+from dsmr_rest.reading.times import MeterTime
 
 # The first of them is chosen when several know equally many lines.
 _PLAIN = (
@@ -41,27 +42,6 @@ _ENCRYPTED = ('MSN', 'SAGEMCOM_T210_D_R')
 _VERSION_CODE = '1-3:0.2.8('
 _VERSION_LINE = re.compile(r'1-3:0\.2\.8\(([45])\d\)')
 _TOTAL_ENERGY_CODE = '1-0:1.8.0'
-
-
-def _exact_pattern(library_pattern: str) -> re.Pattern[str]:
-    r"""A pattern for the lines that the library means, up to the bracket of their value.
-
-    The library's '^\d-[1-9]:24\.2\.1.+?\r\n' knows one digit of channel, also matches 24.2.10, and matches a code
-    without value together with the next line.
-    """
-    code, _, _ = library_pattern.partition(r'.+?\r\n')
-    code = code.replace(r'^\d-', f'^{BYTE}-')
-    code = code.replace('-[1-9]:', f'-{POSITIVE_BYTE}:')
-    code = code.replace(r'-\d:', f'-{BYTE}:')
-    return re.compile(code + r'(?!\d)[^(]*\(')
-
-
-class Entry(NamedTuple):
-    """An entry of a specification: the lines it is for, their name in dsmr_parser, and their parser."""
-
-    pattern: re.Pattern[str]
-    name: str
-    parser: LineParser
 
 
 @dataclass(frozen=True)
@@ -83,18 +63,10 @@ Plan = list[PlannedLine]
 class Specification:
     """One of dsmr_parser's telegram specifications."""
 
-    def __init__(self, name: str) -> None:
-        table = _table(name)
+    def __init__(self, name: str, parsers: Parsers) -> None:
         self.name = name
-        self.has_checksum: bool = table['checksum_support']
-        self._entries: list[Entry] = []
-        for row in table['objects']:
-            entry = Entry(
-                pattern=_exact_pattern(row['obis_reference']),
-                name=row['value_name'],
-                parser=line_parser(row['value_parser']),
-            )
-            self._entries.append(entry)
+        self.has_checksum = has_checksum(name)
+        self._entries = [entry_of(row, parsers) for row in rows(name)]
 
     def plan(self, lines: list[str]) -> Plan:
         """The lines that this specification knows, in the order of its entries, which is the document's.
@@ -110,31 +82,17 @@ class Specification:
         return plan
 
 
-def _table(name: str) -> dict[str, Any]:
-    table: dict[str, Any] = getattr(telegram_specifications, name)
-    return table
+@dataclass(frozen=True)
+class Choice:
+    """The specification for a telegram, and which entry reads which line.
 
-
-def value_names() -> frozenset[str]:
-    """The names of all entries of all specifications."""
-    names = set()
-    for specification in SPECIFICATION_NAMES:
-        for row in _table(specification)['objects']:
-            names.add(row['value_name'])
-    return frozenset(names)
-
-
-class Choice(NamedTuple):
-    """The specification for a telegram, and which of its entries reads which line.
-
-    `unsure` when it knows less than half of the telegram's lines; `unknown_codes` are those of the lines it does not
-    know.
+    `known_lines` is how many lines the specification itself knows, `unsure` when that is less than half of them.
     """
 
     specification: Specification
     plan: Plan
+    known_lines: int
     unsure: bool
-    unknown_codes: tuple[str, ...]
 
 
 class _Signature(NamedTuple):
@@ -155,11 +113,16 @@ class Chooser:
     Not for two threads at once.
     """
 
-    def __init__(self, name: str = 'auto') -> None:
+    def __init__(self, name: str = 'auto', time_zone: str = TIME_ZONE) -> None:
+        self.parsers = Parsers(MeterTime(time_zone))
         self._name = name
         self._specifications: dict[str, Specification] = {}
         self._last_signature: _Signature | None = None
         self._last_choice: Choice | None = None
+
+    @cached_property
+    def _agreed_names(self) -> AgreedNames:
+        return AgreedNames(self.parsers)
 
     def choose(self, header: str, lines: list[str], *, encrypted: bool = False) -> Choice:
         """The specification for a telegram with this header line and these object_lines().
@@ -175,7 +138,10 @@ class Chooser:
         if self._last_choice is None or signature != self._last_signature:
             names = self._candidates(signature)
             choices = [self._choice(name, lines) for name in names]
-            self._last_choice = min(choices, key=_unknown_lines)  # the first on a tie
+            best = max(choices, key=_known_lines)  # the first on a tie
+            if names == _PLAIN:
+                best = _without_names_of_other_countries(best)
+            self._last_choice = self._with_agreed_names(best, lines)
             self._last_signature = signature
         return self._last_choice
 
@@ -197,27 +163,44 @@ class Chooser:
     def _choice(self, name: str, lines: list[str]) -> Choice:
         specification = self._specification(name)
         plan = specification.plan(lines)
-        known_lines = {planned.index for planned in plan}
-        unknown_codes = []
-        for index, line in enumerate(lines):
-            if index not in known_lines:
-                code = code_of(line)
-                unknown_codes.append(code)
+        known_lines = len({planned.index for planned in plan})
         return Choice(
             specification=specification,
             plan=plan,
-            unsure=len(unknown_codes) * 2 > len(lines),
-            unknown_codes=tuple(unknown_codes),
+            known_lines=known_lines,
+            unsure=known_lines * 2 < len(lines),
         )
+
+    def _with_agreed_names(self, choice: Choice, lines: list[str]) -> Choice:
+        """The choice with an entry for each further line whose name all tables agree on."""
+        planned_lines = {planned.index for planned in choice.plan}
+        plan = list(choice.plan)
+        for index, line in enumerate(lines):
+            if index in planned_lines:
+                continue
+            entry = self._agreed_names.entry(line)
+            if entry is not None:
+                channel = device_channel(line)
+                plan.append(PlannedLine(entry, index, channel))
+        return replace(choice, plan=plan)
 
     def _specification(self, name: str) -> Specification:
         if name not in self._specifications:
-            self._specifications[name] = Specification(name)
+            self._specifications[name] = Specification(name, self.parsers)
         return self._specifications[name]
 
 
-def _unknown_lines(choice: Choice) -> int:
-    return len(choice.unknown_codes)
+def _known_lines(choice: Choice) -> int:
+    return choice.known_lines
+
+
+def _without_names_of_other_countries(choice: Choice) -> Choice:
+    """The choice without the names of the table's country, unless the telegram shows that it is the meter's too."""
+    names = {planned.entry.name for planned in choice.plan}
+    if not names.isdisjoint(SIGNS_OF_COUNTRY):
+        return choice
+    plan = [planned for planned in choice.plan if not planned.entry.is_national]
+    return replace(choice, plan=plan)
 
 
 def _version_line(lines: list[str]) -> str:

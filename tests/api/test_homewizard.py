@@ -269,13 +269,18 @@ SECOND_TARIFFS = (
 
 
 @pytest.mark.parametrize('second', SECOND_TARIFFS)
-def test_an_unusable_tariff_leaves_no_sum(second: str) -> None:
-    """When a tariff is unusable there is no sum and no tariff of this direction, but the meter's own total is."""
-    broken = ('1-0:1.8.1(001000.000*kWh)', f'1-0:1.8.2({second})', '1-0:2.8.1(000005.000*kWh)')
-    fields = data(*broken)
+def test_the_total_is_the_meter_s_or_the_sum_of_what_can_be_read(second: str) -> None:
+    """Without a total of the meter's own it is the sum of the registers that can be read; with one it is that one."""
+    broken = ('1-0:1.8.1(001000.000*kWh)', f'1-0:1.8.2({second})', '1-0:1.8.5(000020.000*kWh)')
+    assert data(*broken)['total_power_import_kwh'] == 1020.0
+    assert data(*broken, '1-0:1.8.0(003000.000*kWh)')['total_power_import_kwh'] == 3000.0
+
+
+def test_without_a_register_that_can_be_read_there_is_no_total() -> None:
+    """A total is neither zero nor another value when nothing can be read."""
+    fields = data('1-0:1.8.1(00x000.000*kWh)', '1-0:2.8.1(000005.000*kWh)')
     assert not [field for field in fields if field.startswith('total_power_import')]
     assert fields['total_power_export_kwh'] == 5.0
-    assert data(*broken, '1-0:1.8.0(003000.000*kWh)')['total_power_import_kwh'] == 3000.0
 
 
 @pytest.mark.parametrize(
@@ -310,10 +315,26 @@ def test_a_total_is_no_tariff_when_tariffs_cannot_be_read() -> None:
     assert 'total_power_import_t1_kwh' not in fields
 
 
-def test_a_tariff_that_the_specification_does_not_know_leaves_no_sum() -> None:
-    """With a third tariff, which V5 does not know, the sum of two would be too little."""
-    fields = data('1-0:1.8.1(001000.000*kWh)', '1-0:1.8.2(001000.000*kWh)', '1-0:1.8.3(1*kWh)')
-    assert 'total_power_import_kwh' not in fields
+@pytest.mark.parametrize('specification', ['auto', 'V5', 'BELGIUM_FLUVIUS', 'ISKRA_IE'])
+def test_all_registers_are_in_the_sum(specification: str) -> None:
+    """A register is in the sum whether a table knows it or not, in any multiple of Wh; four of them are tariffs."""
+    fields = data(
+        '1-0:1.8.1(001000.000*kWh)',
+        '1-0:1.8.2(0002.000*MWh)',
+        '1-0:1.8.3(000000300.0*Wh)',
+        '1-0:1.8.5*255(000040.000*kWh)',
+        '1-0:1.8.15(000005.000*kWh)',
+        '1-0:2.8.5(000000.500*kWh)',
+        specification=specification,
+    )
+    energy = {name: value for name, value in fields.items() if name.startswith('total_power')}
+    assert energy == {
+        'total_power_import_kwh': 3045.3,
+        'total_power_import_t1_kwh': 1000.0,
+        'total_power_import_t2_kwh': 2000.0,
+        'total_power_import_t3_kwh': 0.3,
+        'total_power_export_kwh': 0.5,
+    }
 
 
 @pytest.mark.parametrize(
@@ -321,16 +342,45 @@ def test_a_tariff_that_the_specification_does_not_know_leaves_no_sum() -> None:
     [
         '1-0:1.8.2()',
         '1-0:1.8.10(x)',
-        '1-0:1.8.13(1*kWh)',
+        '1-0:1.8.13(1*kvarh)',
+        '1-0:1.8.2*01(1*kWh)',
+        '1-0:1.9.2(1*kWh)',
         '0-1:1.8.1(x)',
+        '0-1:1.8.2(1*kWh)',
         '1-0:1.8.1(x)',
+        '1-0:1.8.1(1*kWh)',
         '1-0:1.8.22',
     ],
 )
-def test_a_line_that_is_no_unusable_tariff_leaves_the_sum(line: str) -> None:
-    """An empty tariff, a code that resembles a tariff's, a device's line and a second line cost no field."""
+def test_a_line_that_is_no_other_register_leaves_the_sum(line: str) -> None:
+    """An empty register, one of last month, another quantity, a device's line and a second line add nothing."""
     fields = data(line, '1-0:1.8.1(001000.000*kWh)')
     assert fields['total_power_import_kwh'] == fields['total_power_import_t1_kwh'] == 1000.0
+
+
+def test_a_register_that_comes_twice_counts_once() -> None:
+    """Of an unknown register that is sent twice the last line counts."""
+    fields = data('1-0:1.8.5(1*kWh)', '1-0:1.8.5(2*kWh)')
+    assert fields['total_power_import_kwh'] == 2.0
+
+
+def test_every_multiple_of_a_unit_is_converted() -> None:
+    """kV, mA, kHz, W and MW become the fields' units."""
+    fields = data(
+        '1-0:32.7.0(0000.241*kV)',
+        '1-0:52.7.0(000228000*mV)',
+        '1-0:31.7.0(0000.005*kA)',
+        '1-0:51.7.0(004000*mA)',
+        '1-0:14.7.0(0000.049*kHz)',
+        '1-0:1.7.0(0000.001*MW)',
+        '1-0:2.7.0(000250*W)',
+    )
+    assert fields['active_voltage_l1_v'] == 241.0
+    assert fields['active_voltage_l2_v'] == 228.0
+    assert fields['active_current_l1_a'] == 5.0
+    assert fields['active_current_l2_a'] == 4.0
+    assert fields['active_frequency_hz'] == 49.0
+    assert fields['active_power_w'] == 750
 
 
 @pytest.mark.parametrize(
@@ -423,10 +473,35 @@ def test_the_first_year_of_twelve_digits_is_2010() -> None:
     assert device['timestamp'] == 100101000000
 
 
-def test_a_device_without_identifier_has_an_empty_one() -> None:
-    """A device with a reading is listed although its identifier is empty: clients need the key."""
-    (device,) = data(*mbus(1, '003', '(240715103000S)(00012.000*m3)', identifier=''))['external']
-    assert device['unique_id'] == ''
+def test_devices_without_a_number_of_their_own_are_told_apart() -> None:
+    """Their unique_id is the meter's number and their channel, also when two send the same number, or only zeros."""
+    moment = '(240715103000S)(00012.000*m3)'
+    identifiers = ('', '', '4730', '4730', '0000000000')
+    lines = [
+        line
+        for channel, identifier in enumerate(identifiers, 1)
+        for line in mbus(channel, '007', moment, identifier=identifier)
+    ]
+    devices = data('0-0:96.1.1(4531)', *lines)['external']
+    assert [device['unique_id'] for device in devices] == [
+        '4531-1',
+        '4531-2',
+        '4730',
+        '4531-4',
+        '4531-5',
+    ]
+    (device,) = data(*mbus(3, '003', moment, identifier=''))['external']
+    assert device['unique_id'] == 'dsmr-rest-server-3'
+
+
+@pytest.mark.parametrize(
+    ('sent', 'value', 'unit'),
+    [('00012000*dm3', 12.0, 'm3'), ('01234.5*MJ', 1.2345, 'GJ'), ('00001*GJ', 1.0, 'GJ')],
+)
+def test_a_device_has_one_of_two_units(sent: str, value: float, unit: str) -> None:
+    """Multiples of m3 and GJ are converted, because clients know only these two."""
+    (device,) = data(*mbus(1, '004', f'(240715103000S)({sent})'))['external']
+    assert (device['value'], device['unit']) == (value, unit)
 
 
 def test_the_device_has_the_five_keys_that_clients_need() -> None:

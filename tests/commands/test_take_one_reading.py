@@ -236,8 +236,8 @@ def test_control_characters_of_the_meter_are_escaped(tmp_path: Path) -> None:
 
 
 def test_an_unknown_dialect_is_reported_as_unsure(tmp_path: Path) -> None:
-    """Of a telegram with mostly unknown lines their codes are shown, and config.ini leaves its specification open."""
-    lines = b'1-0:1.7.0(00.123*kW)\r\n9-9:77.7.7(1)\r\n9-9:78.7.7(1)\r\n'
+    """Of a telegram with mostly odd lines their codes are shown, and config.ini leaves its specification open."""
+    lines = b'1-0:1.7.0(00.123*kW)\r\n9-9:77.7.7(1\r\n9-9:78.7.7(1\r\n'
     with new_meter(
         interval=0.2, source=lambda: with_checksum(b'/ODD5\\1\r\n\r\n' + lines)
     ) as meter:

@@ -56,52 +56,86 @@ ODD_BUT_READ = [
      {'buffer_length': 1, 'buffer_type': '0-0:96.7.19', 'buffer': [{'datetime': None, 'value': 240, 'unit': 's'}]}),
 ]  # fmt: skip
 
-UNREADABLE = [
+WITHOUT_GROUPS = [
     '1-0:1.8.1',
     '1-0:1.8.1(',
     '1-0:1.8.1(000123.456*kWh',
-    '1-0:1.8.1(000123.456kWh)',
-    '1-0:1.8.1(0001O3.456*kWh)',
-    '1-0:1.8.1(kWh)',
-    '1-0:1.8.1(*kWh)',
-    '1-0:1.8.1(NaN*kWh)',
-    '1-0:1.8.1(sNaN)',
-    '1-0:1.8.1(Infinity)',
-    '1-0:1.8.1(-inf)',
-    '1-0:1.8.1(1E9*kWh)',
-    '1-0:1.8.1(1E999*kWh)',
-    '1-0:1.8.1(1e9999999999*kWh)',
-    '1-0:1.8.1(12.34.56*kWh)',
-    '1-0:1.8.1(1*2*kWh)',
-    '1-0:1.8.1( 00123.456*kWh)',
-    '1-0:1.8.1(00123,456*kWh)',
-    '1-0:1.8.1(00012\xff.456*kWh)',
-    '1-0:1.8.1(' + '9' * 400 + ')',
-    '1-0:1.8.1(1)(2)',
     '1-0:1.8.1 ',
+    '1-0:1.8.1(0.1)*kW)/h',
     '0-0:96.13.0(Tel (06) 1/23)',
     '0-0:96.13.0(a/b/(c)/d)',
     '0-0:96.13.0(24/7',
-    '1-0:1.8.1(0.1)*kW)/h',
-    '0-0:96.7.9(0x1F)',
-    '0-0:96.7.9(4.5)',
-    '0-0:96.7.9(' + '9' * 5000 + ')',
-    '1-0:99.97.0(2)(0-0:96.7.19)(240115103000W)(0000000240*s)',
-    '1-0:99.97.0(1)(0-0:96.7.19)(240115103000W)(0000000240*s)(240115103000W)(0000000240*s)',
-    '1-0:99.97.0(1)(0-0:96.7.19)(240115103000W)(long*s)',
-    '1-0:99.97.0(11)(0-0:96.7.19)' + '(240115103000W)(0000000240*s)' * 11,
-    '1-0:99.97.0(x)(0-0:96.7.19)',
-    # unknown, some of them only begin like a known one
-    '1-0:1.8.10(000123.456*kWh)',
-    '1-0:1.8.11(000123.456*kWh)',
-    '0-1:24.2.10(240115103000W)(00001.000*m3)',
-    '0-0:96.1.10(4531)',
-    '0-0:96.13.01(41)',
-    '1-0:11.8.1(000123.456*kWh)',
-    '1-0:21.8.1(000123.456*kWh)',
-    '1-0:99.99.99(1)',
-    '9-9:99.99.99()',
+    '9-9:99.99.99',
 ]
+
+
+def text(value: str, unit: str | None = None) -> dict[str, Any]:
+    """The item of otherObjects for a text."""
+    return {'value': value, 'unit': unit}
+
+
+def groups(*texts: str) -> dict[str, Any]:
+    """The item of otherObjects for groups that are no quantity."""
+    return {'groups': [*texts]}
+
+
+FAILURE = ('240115103000W', '0000000240*s')
+# The line of V5, and its item in otherObjects.
+UNFIT_OR_UNKNOWN: list[tuple[str, Any]] = [
+    ('1-0:1.8.1(000123.456kWh)', text('000123.456kWh')),
+    ('1-0:1.8.1(0001O3.456*kWh)', text('0001O3.456', 'kWh')),
+    ('1-0:1.8.1(*kWh)', text('', 'kWh')),
+    ('1-0:1.8.1(NaN*kWh)', text('NaN', 'kWh')),
+    ('1-0:1.8.1(sNaN)', text('sNaN')),
+    ('1-0:1.8.1(Infinity)', text('Infinity')),
+    ('1-0:1.8.1(-inf)', text('-inf')),
+    ('1-0:1.8.1(1E9*kWh)', text('1E9', 'kWh')),
+    ('1-0:1.8.1(1e9999999999*kWh)', text('1e9999999999', 'kWh')),
+    ('1-0:1.8.1(12.34.56*kWh)', text('12.34.56', 'kWh')),
+    ('1-0:1.8.1(1*2*kWh)', groups('1*2*kWh')),
+    ('1-0:1.8.1( 00123.456*kWh)', text(' 00123.456', 'kWh')),
+    ('1-0:1.8.1(00123,456*kWh)', text('00123,456', 'kWh')),
+    ('1-0:1.8.1(00012\xff.456*kWh)', text('00012\xff.456', 'kWh')),
+    ('1-0:1.8.1(' + '9' * 400 + ')', text('9' * 400)),
+    ('1-0:1.8.1(1)(2)', groups('1', '2')),
+    ('1-0:1.8.1(240115103000)', text('240115103000')),
+    ('1-0:1.8.1*1(000123.456*kWh)', {'value': 123.456, 'unit': 'kWh'}),
+    ('1-0:1.8.1(240115103000W)(000123.456*kWh)', {'datetime': TIME, 'value': 123.456, 'unit': 'kWh'}),
+    ('0-0:96.7.9(0x1F)', text('0x1F')),
+    ('0-0:96.7.9(4.5)', {'value': 4.5, 'unit': None}),
+    ('0-0:96.7.9(240115103000)', text('240115103000')),
+    ('0-0:96.7.9(' + '9' * 5000 + ')', text('9' * 5000)),
+    ('0-0:1.0.0(noon)', text('noon')),
+    ('1-0:99.97.0(2)(0-0:96.7.19)(240115103000W)(0000000240*s)', groups('2', '0-0:96.7.19', *FAILURE)),
+    ('1-0:99.97.0(1)(0-0:96.7.19)(240115103000W)(0000000240*s)(240115103000W)(0000000240*s)',
+     groups('1', '0-0:96.7.19', *FAILURE, *FAILURE)),
+    ('1-0:99.97.0(1)(0-0:96.7.19)(240115103000W)(long*s)', groups('1', '0-0:96.7.19', '240115103000W', 'long*s')),
+    ('1-0:99.97.0(1)(0-0:96.7.19)(240115103000W)(240115103000W)',
+     groups('1', '0-0:96.7.19', '240115103000W', '240115103000W')),
+    ('1-0:99.97.0(11)(0-0:96.7.19)' + '(240115103000W)(0000000240*s)' * 11, groups('11', '0-0:96.7.19', *FAILURE * 11)),
+    ('1-0:99.97.0(x)(0-0:96.7.19)', groups('x', '0-0:96.7.19')),
+    # unknown, some of them only begin like a known one
+    ('1-0:1.8.10(000123.456*kWh)', {'value': 123.456, 'unit': 'kWh'}),
+    ('1-0:1.8.11(000123*kWh)', {'value': 123.0, 'unit': 'kWh'}),
+    ('0-0:96.1.10(4531)', text('4531')),
+    ('0-0:96.13.01(41)', text('41')),
+    ('1-0:11.8.1(000123.456*kWh)', {'value': 123.456, 'unit': 'kWh'}),
+    ('1-0:21.8.1(-000.500*kWh)', {'value': -0.5, 'unit': 'kWh'}),
+    ('1-0:99.99.99(1)', text('1')),
+    ('1-0:99.99.99(12.5)', {'value': 12.5, 'unit': None}),
+    ('9-9:99.99.99()', {'value': None, 'unit': None}),
+    ('1-0:99.99.99(12.5*kW)(240115103000W)', {'datetime': TIME, 'value': 12.5, 'unit': 'kW'}),
+    ('1-0:99.99.99(240115103000W)(12.5)', {'datetime': TIME, 'value': 12.5, 'unit': None}),
+    ('1-0:99.99.99(240115103000W)(12)', groups('240115103000W', '12')),
+    ('1-0:99.99.99(240115103000W)()', groups('240115103000W', '')),
+    ('1-0:99.99.99(240115103000W)(240115103000)', groups('240115103000W', '240115103000')),
+    ('1-0:99.99.99(12.5*kW)(13.5*kW)', groups('12.5*kW', '13.5*kW')),
+    ('1-0:99.99.99(632525252525W)(12.5*kW)', {'datetime': None, 'value': 12.5, 'unit': 'kW'}),
+    ('1-0:99:97.0(x)', text('x')),
+    ('0-0:F.F(00)', text('00')),
+    ('C.1.0(4531)', text('4531')),
+    ('1.8.0*255(000123.456*kWh)', {'value': 123.456, 'unit': 'kWh'}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(('line', 'key', 'value'), ODD_BUT_READ)
@@ -112,13 +146,58 @@ def test_an_odd_line_is_read_as_what_it_says(line: str, key: str, value: Any) ->
     assert reading.not_understood == ()
 
 
-@pytest.mark.parametrize('line', UNREADABLE, ids=lambda line: line[:40])
+@pytest.mark.parametrize('line', WITHOUT_GROUPS, ids=lambda line: line[:40])
 @pytest.mark.parametrize('end', ['\r\n', '\n'], ids=['CRLF', 'LF'])
-def test_an_unreadable_line_costs_itself_alone(line: str, end: str) -> None:
+def test_a_line_without_groups_costs_itself_alone(line: str, end: str) -> None:
     """The lines around it are read, it has no value, and its code is named once."""
     reading = read(from_lines(BEFORE, line, AFTER, end=end), 'V5')
     assert strict(reading) == REST
     assert reading.not_understood == (line.partition('(')[0].strip(),)
+
+
+@pytest.mark.parametrize(('line', 'item'), UNFIT_OR_UNKNOWN, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize('end', ['\r\n', '\n'], ids=['CRLF', 'LF'])
+def test_a_line_that_fits_no_name_is_under_its_code(line: str, item: Any, end: str) -> None:
+    """What a table cannot read, or does not know, is in otherObjects in the form of its groups, and understood."""
+    reading = read(from_lines(BEFORE, line, AFTER, end=end), 'V5')
+    code, _, _ = line.partition('(')
+    assert strict(reading) == REST | {'otherObjects': {code: item}}
+    assert reading.not_understood == ()
+
+
+def test_a_code_that_comes_twice_has_a_list() -> None:
+    """All lines of an unknown code are there, in telegram order."""
+    lines = ('1-0:99.9.0(1)', '1-0:99.8.0(12.5*kW)', '1-0:99.9.0()', '1-0:99.9.0(2)(3)')
+    assert strict(read_lines(BEFORE, *lines, AFTER)) == REST | {
+        'otherObjects': {
+            '1-0:99.9.0': [text('1'), {'value': None, 'unit': None}, groups('2', '3')],
+            '1-0:99.8.0': {'value': 12.5, 'unit': 'kW'},
+        }
+    }
+
+
+def test_a_known_line_that_comes_twice_is_not_lost() -> None:
+    """The last one has the name, and the one before is under its code."""
+    reading = read_lines('1-0:1.8.2(000001.000*kWh)', BEFORE, AFTER)
+    assert strict(reading) == REST | {
+        'otherObjects': {'1-0:1.8.2': {'value': 1.0, 'unit': 'kWh'}},
+    }
+
+
+def test_a_device_has_its_own_other_objects() -> None:
+    """The line of a device that no table knows is with the device, also when the device has no other line."""
+    lines = ('0-2:99.1.0(12.5*kW)', '0-1:24.1.0(003)', '0-1:24.9.0(ON)')
+    document = strict(read_lines(BEFORE, *lines, AFTER))
+    assert document == REST | {
+        'mbusDevices': [
+            {'channelId': 2, 'otherObjects': {'0-2:99.1.0': {'value': 12.5, 'unit': 'kW'}}},
+            {
+                'channelId': 1,
+                'mbusDeviceType': {'value': 3, 'unit': None},
+                'otherObjects': {'0-1:24.9.0': text('ON')},
+            },
+        ]
+    }
 
 
 LONG = '9' * 5000
@@ -141,10 +220,13 @@ ENDLESS_NUMBERS = [
     'line', ENDLESS_NUMBERS, ids=lambda line: re.sub('9{5000}|0{5000}', 'LONG', line)
 )
 def test_a_number_of_any_length_costs_its_line_alone(line: str) -> None:
-    """Digits beyond what int() takes, wherever they are, are not understood, and nothing else is lost."""
+    """Digits beyond what int() takes, wherever they are, are no number, and nothing else is lost."""
     reading = read_lines(BEFORE, line, AFTER)
-    assert strict(reading) == REST
-    assert len(reading.not_understood) == 1
+    document = strict(reading)
+    others = document.pop('otherObjects', {})
+    devices = document.pop('mbusDevices', [])
+    assert document == REST
+    assert len(others) + len(devices) + len(reading.not_understood) == 1
 
 
 @pytest.mark.parametrize('specification', ['auto', 'V2_2', 'V4', 'V5', 'BELGIUM_FLUVIUS'])
@@ -169,14 +251,24 @@ def test_a_device_type_of_any_length_costs_no_other_line() -> None:
     assert reading.devices[0].kind is None
 
 
-@pytest.mark.parametrize('channel', ['256', '999', '0001', LONG])
+@pytest.mark.parametrize('channel', ['256', '999'])
 @pytest.mark.parametrize('medium', ['0', '1'])
-def test_a_channel_above_a_byte_is_unknown(channel: str, medium: str) -> None:
-    """OBIS has one byte for it: a line with more costs itself, for a device and for the meter itself."""
-    lines = (f'{medium}-{channel}:24.1.0(003)', f'{medium}-{channel}:1.8.1(000001.000*kWh)')
-    reading = read_lines(BEFORE, *lines, AFTER)
+def test_a_channel_above_a_byte_is_no_device(channel: str, medium: str) -> None:
+    """OBIS has one byte for it: a line with more has no name, and no device."""
+    codes = (f'{medium}-{channel}:24.1.0', f'{medium}-{channel}:1.8.1')
+    document = strict(read_lines(BEFORE, f'{codes[0]}(003)', f'{codes[1]}(1.5*kWh)', AFTER))
+    assert document == REST | {
+        'otherObjects': {codes[0]: text('003'), codes[1]: {'value': 1.5, 'unit': 'kWh'}}
+    }
+
+
+@pytest.mark.parametrize('channel', ['0001', LONG])
+@pytest.mark.parametrize('medium', ['0', '1'])
+def test_what_is_longer_than_a_channel_is_no_code(channel: str, medium: str) -> None:
+    """A line that begins with more digits than a code can have is nowhere, and not shown."""
+    reading = read_lines(BEFORE, f'{medium}-{channel}:24.1.0(003)', AFTER)
     assert strict(reading) == REST
-    assert len(reading.not_understood) == 2
+    assert reading.not_understood == ('?',)
 
 
 def test_the_last_channel_is_255() -> None:
@@ -194,9 +286,9 @@ def test_a_stray_line_costs_no_other(stray: str) -> None:
 
 
 def test_a_telegram_of_odd_lines_alone_is_unusable() -> None:
-    """Where no line can be read there is no reading, and no empty document."""
+    """Where no line has groups there is no reading, and no empty document."""
     with pytest.raises(UnusableTelegramError) as error:
-        read(from_lines('1-0:1.8.1(NaN)', '1-0:99.99.99(1)'), 'V5')
+        read(from_lines('1-0:1.8.1(', '1-0:99.99.99'), 'V5')
     assert error.value.fault.code == 'line_garbled'
 
 
@@ -389,8 +481,9 @@ def test_a_2_2_gas_line_without_its_second_line_costs_itself() -> None:
         from_lines(BEFORE, '0-1:24.1.0(3)', gas, '0-1:24.4.0(1)', AFTER, checksum=False), 'V2_2'
     )
     assert 'hourlyGasMeterReading' not in reading.document
-    assert reading.document['mbusDevices'][0]['valvePositionGas'] == {'value': '1', 'unit': None}
-    assert reading.not_understood == ('0-1:24.3.0',)
+    (gas_meter,) = reading.document['mbusDevices']
+    assert gas_meter['valvePositionGas'] == {'value': '1', 'unit': None}
+    assert len(gas_meter['otherObjects']['0-1:24.3.0']['groups']) == 6
 
 
 PEAK = '(240101000000W)(231215174500W)(03.695*kW)'
@@ -404,7 +497,7 @@ CODES = '(1-0:1.6.0)(1-0:1.6.0)'
 
 
 @pytest.mark.parametrize(
-    ('groups', 'expected'),
+    ('peak_groups', 'expected'),
     [
         (f'(0){CODES}', []),
         (f'(00){CODES}', []),
@@ -425,15 +518,15 @@ CODES = '(1-0:1.6.0)(1-0:1.6.0)'
         ),
     ],
 )
-def test_the_belgian_peak_history(groups: str, expected: list[Any]) -> None:
+def test_the_belgian_peak_history(peak_groups: str, expected: list[Any]) -> None:
     """No, one or thirteen months are read, and the impossible dates that meters send there are null."""
-    reading = read_lines(BEFORE, f'0-0:98.1.0{groups}', AFTER, specification='BELGIUM_FLUVIUS')
+    reading = read_lines(BEFORE, f'0-0:98.1.0{peak_groups}', AFTER, specification='BELGIUM_FLUVIUS')
     assert strict(reading) == REST | {'belgiumMaximumDemand13Months': expected}
     assert reading.not_understood == ()
 
 
 @pytest.mark.parametrize(
-    'groups',
+    'peak_groups',
     [
         f'(2){CODES}{PEAK}',
         f'(1){CODES}(240101000000W)(231215174500W)',
@@ -446,15 +539,19 @@ def test_the_belgian_peak_history(groups: str, expected: list[Any]) -> None:
         f'({LONG}){CODES}{PEAK}',
         f'(1){CODES}(240101000000W)(231215174500W)({LONG}*kW)',
         f'(1){CODES}(240101000000W)(2312(15)174500W)(03.695*kW)',
+        f'(1){CODES}(noon)(231215174500W)(03.695*kW)',
         '(',
         '',
     ],
 )
-def test_a_wrong_peak_history_costs_itself(groups: str) -> None:
-    """A count above the number of peaks, or a value that is not a number, costs the history and nothing else."""
-    reading = read_lines(BEFORE, f'0-0:98.1.0{groups}', AFTER, specification='BELGIUM_FLUVIUS')
-    assert strict(reading) == REST
-    assert reading.not_understood == ('0-0:98.1.0',)
+def test_a_wrong_peak_history_costs_itself(peak_groups: str) -> None:
+    """A count above the number of peaks, or what is no number or no time, costs the history and nothing else."""
+    line = f'0-0:98.1.0{peak_groups}'
+    reading = read_lines(BEFORE, line, AFTER, specification='BELGIUM_FLUVIUS')
+    document = strict(reading)
+    others = document.pop('otherObjects', {})
+    assert document == REST
+    assert [*others, *reading.not_understood] == ['0-0:98.1.0']
 
 
 def test_the_peak_history_is_the_meter_s_whatever_its_channel() -> None:
@@ -537,7 +634,9 @@ CODE_LIST = """1-3:0.2.8 0-0:1.0.0 1-0:1.8.0 1-0:1.8.1 0-0:96.14.0 0-0:96.7.9 1-
 
 def test_the_meter_s_own_number_is_not_the_gas_meter_s() -> None:
     """Without a gas meter there is no flat key of one, though a specification has that name for another line."""
-    assert strict(read(from_lines(BEFORE, '0-0:96.1.0(4731)', AFTER), 'V4')) == REST
+    assert strict(read(from_lines(BEFORE, '0-0:96.1.0(4731)', AFTER), 'V4')) == REST | {
+        'otherObjects': {'0-0:96.1.0': text('4731')}
+    }
 
 
 ANY_CODE = st.sampled_from([*CODE_LIST.split(), f'0-{LONG}:24.1.0', f'{LONG}-0:1.8.1'])

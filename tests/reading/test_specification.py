@@ -6,12 +6,12 @@ from itertools import cycle, islice
 from typing import Any
 
 import pytest
-from dsmr_parser import telegram_specifications
 from dsmr_parser.clients import settings as library_settings
 
 from dsmr_rest.choices import SPECIFICATION_NAMES
 from dsmr_rest.reading.document import make_reading, possible_keys
 from dsmr_rest.reading.specification import Chooser
+from dsmr_rest.reading.tables import has_checksum, rows
 from dsmr_rest.reading.telegram import Telegram
 from tests.telegrams import framed, from_lines, of_specification, of_version, read
 
@@ -70,14 +70,9 @@ def test_a_wrong_checksum_is_never_served(name: str) -> None:
     for specification in (name, 'auto'):
         with pytest.raises(Exception, match='checksum'):
             read(wrong, specification)
-    if telegram_has_checksum(name):
+    if has_checksum(name):
         with pytest.raises(Exception, match='checksum'):
             read(data[:end] + b'\r\n', name)
-
-
-def telegram_has_checksum(name: str) -> bool:
-    supported: bool = getattr(telegram_specifications, name)['checksum_support']
-    return supported
 
 
 @pytest.mark.parametrize(
@@ -122,7 +117,7 @@ def test_the_same_lines_under_another_header_are_another_meter_s() -> None:
 
 
 def test_a_telegram_that_no_specification_half_fits_is_read_as_far_as_it_is_known() -> None:
-    """Of mostly foreign lines the known ones are served, the others are named, and the choice is unsure."""
+    """Of mostly foreign lines the known ones have names, the others are under their codes, and the choice is unsure."""
     foreign = [f'1-0:{code}.99.0(1)' for code in range(200, 206)]
     reading = read(
         from_lines(
@@ -132,7 +127,8 @@ def test_a_telegram_that_no_specification_half_fits_is_read_as_far_as_it_is_know
     assert reading.unsure
     assert reading.document['electricityUsedTariff1'] == {'value': 1.0, 'unit': 'kWh'}
     assert reading.document['currentElectricityUsage'] == {'value': 0.5, 'unit': 'kW'}
-    assert reading.not_understood == tuple(line.partition('(')[0] for line in foreign)
+    assert [*reading.document['otherObjects']] == [line.partition('(')[0] for line in foreign]
+    assert reading.not_understood == ()
 
 
 @pytest.mark.parametrize(
@@ -175,19 +171,15 @@ def test_a_device_s_number_does_not_replace_the_meter_s() -> None:
 
 
 def state_of_the_library() -> Any:
-    rows = {}
+    state = {}
     for name in SPECIFICATION_NAMES:
-        for row in getattr(telegram_specifications, name)['objects']:
-            parser = row['value_parser']
-            rows[name, row['value_name']] = (
-                row['obis_reference'],
-                id(parser),
-                state_of_parser(parser),
-            )
+        for row in rows(name):
+            parser = row.library_parser
+            state[name, row.name] = (row.pattern, id(parser), state_of_parser(parser))
     serial_settings = {
         key: repr(value) for key, value in vars(library_settings).items() if key.isupper()
     }
-    return rows, serial_settings
+    return state, serial_settings
 
 
 def state_of_parser(parser: Any) -> Any:
@@ -229,15 +221,14 @@ def test_parsing_does_not_grow() -> None:
 
 
 def test_a_foreign_failure_log_does_not_change_the_types_of_the_next() -> None:
-    """Entries of an unknown type are texts; in the next log, failures still have a time and whole seconds."""
+    """Entries of any type have a time and whole seconds, and so have those of the next log."""
     chooser = Chooser()
-    foreign = make_reading(with_failures(240, '0-0:96.7.99'), chooser, 0.0, 0.0).document[
-        'powerEventFailureLog'
-    ]
-    assert foreign['buffer'][0] == {'datetime': '240101103000W', 'value': '0000000240', 'unit': 's'}
-    log = make_reading(with_failures(241), chooser, 0.0, 0.0).document['powerEventFailureLog']
-    assert log['buffer'][0] == {'datetime': '2024-01-01T10:30:00+01:00', 'value': 241, 'unit': 's'}
-    assert len(log['buffer']) == 10
+    for seconds, kind in ((240, '0-0:96.7.99'), (241, '0-0:96.7.19')):
+        telegram = with_failures(seconds, kind)
+        log = make_reading(telegram, chooser, 0.0, 0.0).document['powerEventFailureLog']
+        failure = {'datetime': '2024-01-01T10:30:00+01:00', 'value': seconds, 'unit': 's'}
+        assert log['buffer'][0] == failure
+        assert len(log['buffer']) == 10
 
 
 def test_each_telegram_has_its_own_values() -> None:
