@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dsmr_rest.simulated.telegrams import telegram
 from tests.faulty_meter import PATIENCE, FaultyMeter, is_locked
 
 ROOT = Path(__file__).parent.parent
@@ -329,6 +331,38 @@ def wait_together(
     responses = [pool.submit(server.get, path) for _ in range(count)]
     wait_for(are_waiting)
     return responses
+
+
+# A server that many tests of a module share
+
+
+TELEGRAM = telegram('5.0', datetime(2024, 6, 21, 12, tzinfo=timezone.utc))
+FROM_MEMORY = {'Cache-Control': 'max-age=3600'}
+HOST = 'Host: localhost\r\n'
+UNKNOWN = '/nothing'
+"""A path that needs no reading."""
+LAST_REQUEST = f'GET {UNKNOWN} HTTP/1.0\r\n\r\n'
+"""A request after whose response the server closes the connection."""
+
+
+@pytest.fixture(scope='module')
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for many tests: its meter sends TELEGRAM ten times per second."""
+    with new_meter(interval=0.1, source=lambda: TELEGRAM) as meter:
+        server = Server(tmp_path_factory.mktemp('served'), meter={'port': meter.port}, server={})
+        try:
+            yield server
+        finally:
+            status = server.stop()
+    assert (status, server.log) == (0, '')
+
+
+def is_problem(response: ClientResponse, status: int, code: str) -> bool:
+    """Whether a response is that problem detail, with all of its members (RFC 9457)."""
+    assert response.headers['Content-Type'] == 'application/problem+json'
+    assert {'title', 'status', 'detail', 'code'} <= response.json.keys()
+    assert response.json['status'] == response.status
+    return (response.status, response.json['code']) == (status, code)
 
 
 StartServer = Callable[..., Server]

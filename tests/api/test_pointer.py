@@ -1,5 +1,9 @@
 """JSON Pointers into documents, and the paths that are suggested for those that lead nowhere."""
 
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -11,6 +15,11 @@ from dsmr_rest.api.pointer import (
     path_of,
     similar_key,
     value_at,
+)
+from tests.conftest import (
+    FROM_MEMORY,
+    Server,
+    is_problem,
 )
 
 DOCUMENT = {
@@ -75,3 +84,43 @@ def test_only_similar_keys_are_similar() -> None:
     assert similar_key('textMesage', known) == 'textMessage'
     assert similar_key('gas', known) == ''
     assert similar_key('frequency' + ' ' * LONGEST_GUESS, known) == ''
+
+
+def pointers(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """Every JSON Pointer into a document, with the value it refers to."""
+    if path:
+        yield path, value
+    items: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    for key, item in items:
+        yield from pointers(item, f'{path}/{key}')
+
+
+def test_every_value_is_at_its_pointer(served: Server) -> None:
+    """A path is a JSON Pointer to any object, number, text, null or list of the reading."""
+    document = served.get('/', FROM_MEMORY).json
+    everything = list(pointers(document))
+    assert len(everything) > 100
+    with closing(http.client.HTTPConnection('127.0.0.1', served.port)) as connection:
+        for path, value in everything:
+            connection.request('GET', path, headers=FROM_MEMORY)
+            response = connection.getresponse()
+            assert (response.status, json.loads(response.read())) == (200, value), path
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        '/currentElectricityUsage/', '/currentElectricityUsage/values', '/currentElectricityUsage/value/0',
+        '/currentElectricityUsage~1value', '/currentElectricityUsage~0', '/p1MessageHeader/value/__class__',
+        '/powerEventFailureLog/buffer/-', '/powerEventFailureLog/buffer/-1', '/powerEventFailureLog/buffer/00',
+        '/powerEventFailureLog/buffer/2', '/powerEventFailureLog/buffer/0x', '/powerEventFailureLog/buffer/+0',
+        '/powerEventFailureLog/buffer/%C2%B2', '/powerEventFailureLog/buffer/99999999999999999999',
+    ],
+)  # fmt: skip
+def test_a_pointer_to_nothing_is_404(path: str, served: Server) -> None:
+    """What does not exist below an existing key is not_found."""
+    assert is_problem(served.get(path, FROM_MEMORY), 404, 'not_found')

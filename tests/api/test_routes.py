@@ -1,6 +1,8 @@
 """The tables of routes: what each path needs, and what is at a path that is in none of them."""
 
 import json
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -12,7 +14,15 @@ from dsmr_rest.faults import Fault
 from dsmr_rest.http.message import Request, Response
 from dsmr_rest.meter.meter import Meter
 from dsmr_rest.p1.reader import P1Reader
-from tests.conftest import MISSING_PORT
+from tests.conftest import (
+    HOST,
+    MISSING_PORT,
+    TELEGRAM,
+    UNKNOWN,
+    Server,
+    StartServer,
+    is_problem,
+)
 
 
 def request_for(path: str) -> Request:
@@ -96,3 +106,41 @@ def test_a_path_that_is_off_is_not_suggested() -> None:
 def test_a_pointer_is_known_by_its_first_key(path: str, route: object) -> None:
     """A path whose first key can occur in a telegram needs the meter; any other is known to lead nowhere."""
     assert pointer_route(path) is route
+
+
+def test_the_reading_is_indented_json(served: Server) -> None:
+    """GET / is the whole document, indented by three, with a final newline and how fresh it is."""
+    before = time.time()
+    response = served.get('/')
+    assert response.status == 200
+    assert response.headers['Content-Type'] == 'application/json'
+    assert response.body.decode() == json.dumps(response.json, indent=3) + '\n'
+    assert response.json['p1MessageTimestamp']['value'] == '2024-06-21T14:00:00+02:00'
+    assert response.headers['Age'] == '0'
+    assert response.headers['Cache-Control'] == 'no-cache'
+    received = parsedate_to_datetime(response.headers['Last-Modified']).timestamp()
+    assert int(before) <= received <= time.time()
+
+
+def test_the_telegram_is_unchanged(served: Server) -> None:
+    """GET /telegram is every byte of the telegram, CRLF and checksum included, as plain text."""
+    response = served.get('/telegram')
+    assert (response.status, response.body) == (200, TELEGRAM)
+    assert response.headers['Content-Type'].startswith('text/plain')
+    assert {'Age', 'Last-Modified', 'Cache-Control'} <= response.headers.keys()
+
+
+def test_an_unknown_path_is_404_without_the_meter(start_server: StartServer) -> None:
+    """A first key that no specification has is not_found without reading the meter, and no path reaches a file."""
+    server = start_server(MISSING_PORT)
+    for path in (
+        UNKNOWN, '/./', '/../etc/passwd', '/%2e%2e/%2e%2e/etc/passwd', '/..%2fconfig.ini', '/config.ini', '/%00',
+        '/telegram%00', '/currentElectricityUsage%00', '/%', '/%zz', '/%ff', '/~', '/~2', '/Telegram', '/telegram/',
+        '/health/x', '/dsmr_rest/api/dashboard.html', '/__class__', '/0', '/-',
+    ):  # fmt: skip
+        response = server.only_response(f'GET {path} HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n')
+        assert is_problem(response, 404, 'not_found'), path
+    counters = server.get('/health').json['counters']
+    assert counters['errorsByCode'] == {'port_missing': 1}, (
+        'only the request for /health may have read the meter'
+    )

@@ -15,7 +15,14 @@ from dsmr_rest.config import MeterSettings, ServerSettings
 from dsmr_rest.http.message import Request
 from dsmr_rest.meter.meter import Meter
 from dsmr_rest.p1.reader import P1Reader
-from tests.conftest import MISSING_PORT, hush, new_meter, wait_for
+from tests.conftest import (
+    HOST,
+    MISSING_PORT,
+    StartServer,
+    hush,
+    new_meter,
+    wait_for,
+)
 from tests.faulty_meter import FaultyMeter
 from tests.telegrams import numbered
 
@@ -190,3 +197,18 @@ def test_a_stream_ends_when_the_meter_is_stopped(follow: Follow, meter: FaultyMe
     assert is_reading(stream.next())
     stream.meter.stop()
     assert all(is_reading(event) for event in stream.rest())
+
+
+def test_streams_leave_room_for_requests(start_server: StartServer, meter: FaultyMeter) -> None:
+    """Of streams requested at the same time at most max_streams are opened, and HEAD does not take a place."""
+    server = start_server(meter.port, server={'max_streams': 4})
+    for _ in range(6):
+        assert server.get('/stream', method='HEAD').status == 200
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(30)]
+        for client in clients:
+            client.sendall(f'GET /stream HTTP/1.1\r\n{HOST}\r\n'.encode())
+        statuses = [client.recv(12)[-3:] for client in clients]
+        assert 1 <= statuses.count(b'200') <= 4
+        assert statuses.count(b'503') == 30 - statuses.count(b'200')
+        assert server.get('/').status == 200

@@ -1,0 +1,56 @@
+"""How fresh a reading is, and that those who wait for one share it."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.conftest import (
+    StartServer,
+    new_meter,
+    wait_for,
+    wait_together,
+)
+from tests.faulty_meter import FaultyMeter
+
+
+def test_a_client_states_how_old_a_reading_may_be(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
+    """max-age in a request accepts a reading from memory; no-cache, max-age=0 and other directives do not."""
+    server = start_server(meter.port)
+    first = server.get('/')
+    kept = server.get('/', {'Cache-Control': 'no-transform, MAX-AGE=60'})
+    assert (kept.body, kept.headers['Last-Modified']) == (
+        first.body,
+        first.headers['Last-Modified'],
+    )
+    assert server.openings == 1
+    for number, cache_control in enumerate(
+        ('no-cache, max-age=60', 'max-age=0', 'only-if-cached'), 2
+    ):
+        server.get('/', {'Cache-Control': cache_control})
+        assert server.openings == number
+
+
+def test_max_age_of_the_configuration(start_server: StartServer, meter: FaultyMeter) -> None:
+    """[meter] max_age is the default for requests without an age of their own; Age counts whole seconds."""
+    server = start_server(meter.port, meter={'max_age': 60})
+    first = server.get('/')
+    wait_for(lambda: server.get('/').headers['Age'] == '1')
+    assert server.get('/').body == first.body
+    assert server.openings == 1
+    assert server.get('/', {'Cache-Control': 'no-cache'}).headers['Age'] == '0'
+    assert server.openings == 2
+
+
+def test_64_simultaneous_clients_share_a_telegram(start_server: StartServer) -> None:
+    """As many clients as are allowed get the same 200 from one opening of the port."""
+    with new_meter(interval=2) as meter, ThreadPoolExecutor(64) as pool:
+        meter.hush()
+        # Two for /health: one may be closing.
+        server = start_server(meter.port, server={'max_connections': 66})
+        waiting = wait_together(server, pool, 64, '/telegram')
+        meter.silent = False
+        responses = [future.result() for future in waiting]
+        assert {response.status for response in responses} == {200}
+        assert len({response.body for response in responses}) == 1
+        assert {response.headers['Age'] for response in responses} == {'0'}
+        assert server.openings == 1
