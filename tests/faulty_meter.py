@@ -33,7 +33,10 @@ class UnpluggedError(Exception):
 
 def is_locked(port: str) -> bool:
     """Whether a reader has locked the port, as each does while it is open. Looking disturbs no reader that opens it."""
-    status = Path(port).stat()
+    try:
+        status = Path(port).stat()
+    except FileNotFoundError:  # unplugged in this moment
+        return False
     device = f'{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}'
     file = f' {device}:{status.st_ino} '
     return any('FLOCK' in line and file in line for line in LOCKS.read_text().splitlines())
