@@ -30,6 +30,8 @@ class _Watch:
     def switch(self, *, on: bool) -> None:
         with self._lock:
             self._is_on = on
+            if on and self._under_way > 0:
+                signal.setitimer(signal.ITIMER_REAL, START_TIME)
 
     def begin(self) -> None:
         """Notes that a thread is being started."""

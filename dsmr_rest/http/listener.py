@@ -5,6 +5,7 @@ What the HTTP server and the telegram server have in common. It does not know wh
 
 import errno
 import logging
+import resource
 import socket
 import threading
 import time
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 FAILURE_PAUSE = 0.1
 """Seconds until the next client is accepted after one could not be: accept() would fail again at once."""
+RESERVED_FILES = 12
+"""File descriptors that clients do not get: the port of the meter takes five, and loading a module one."""
 STOP_TIME = 0.3
 """Seconds for the accepting thread to end. It sleeps in accept(), from which stop_accepting() wakes it."""
 PROBE_AFTER, PROBE_PAUSE, PROBES = 45, 15, 4
@@ -62,7 +65,7 @@ class Listener(ThreadingTCPServer):
             f'threads can be started for the clients of {where} again',
         )
         self._few_files = Trouble(
-            f'no file descriptor is left for a client of {where}: clients wait, and silent ones are disconnected',
+            f'no file descriptor is left for a client of {where}: clients are refused',
             f'there are file descriptors for the clients of {where} again',
         )
         try:
@@ -114,27 +117,32 @@ class Listener(ThreadingTCPServer):
     def get_request(self) -> tuple[Any, Any]:
         """Sleeps until there is a client. Raises OSError when it cannot be accepted, after a pause."""
         try:
-            accepted = self.socket.accept()
-        except OSError as error:
-            is_out_of_files = error.errno in (errno.EMFILE, errno.ENFILE)
-            if is_out_of_files:
-                self._few_files.met()
-                self.spare_a_client()
+            return self.socket.accept()
+        except OSError:
             if not self._is_stopping.is_set():
                 time.sleep(FAILURE_PAUSE)
             raise
-        self._few_files.not_met()
-        return accepted
 
-    def spare_a_client(self) -> None:
-        """Called when there is no file descriptor for the next client: disconnects another, if one can be spared."""
+    def spare_a_client(self) -> bool:
+        """Disconnects a client that can be spared, so that another gets its file descriptor; False if there is none."""
+        return False
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Starts the thread of a client. Called in the accepting thread."""
+        """Starts the thread of a client, unless it has a reserved file descriptor. Called in the accepting thread."""
+        if self._is_in_reserve(request) and not self.spare_a_client():
+            self._few_files.met()
+            self.refuse_for_shortage(request)
+            return
+        self._few_files.not_met()
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
         )
         self.start_thread(thread, request)
+
+    def _is_in_reserve(self, request: Any) -> bool:
+        """Whether a connection has one of the last file descriptors: the system gives out the lowest that is free."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return bool(request.fileno() >= limit - RESERVED_FILES)
 
     def start_thread(self, thread: threading.Thread, request: Any) -> None:
         """Starts a thread for a client, which is refused if that is impossible."""
@@ -142,12 +150,12 @@ class Listener(ThreadingTCPServer):
             threads.start(thread)
         except threads.NoThreadError:
             self._few_threads.met()
-            self.refuse_without_thread(request)
+            self.refuse_for_shortage(request)
         else:
             self._few_threads.not_met()
 
-    def refuse_without_thread(self, request: Any) -> None:
-        """Ends a connection for which no thread can be started."""
+    def refuse_for_shortage(self, request: Any) -> None:
+        """Ends a connection for which there is no thread or no file descriptor."""
         self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the signature is socketserver's

@@ -157,9 +157,10 @@ TOO_MANY_CONNECTIONS = problem(
     'too many clients are connected: try again later, or set [server] max_connections higher',
 )
 
-OUT_OF_THREADS = problem(
+EXHAUSTED = problem(
     Fault.SERVER_EXHAUSTED,
-    'no thread can be started on this machine: too many processes run there, or its memory is full; try again later',
+    'no thread can be started or no file descriptor is left for this client: there are too many clients or processes,'
+    ' or the memory of the machine is full; try again later',
 )
 
 

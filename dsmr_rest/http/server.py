@@ -27,7 +27,7 @@ from dsmr_rest.http.connection import connection_of, disconnect
 from dsmr_rest.http.listener import Listener
 from dsmr_rest.http.message import (
     BEGINNING_OF_RESPONSES,
-    OUT_OF_THREADS,
+    EXHAUSTED,
     TOO_MANY_CONNECTIONS,
     EventStream,
     HttpError,
@@ -100,10 +100,12 @@ class ConnectionPlaces:
             self._silent_since[connection] = time.monotonic()
         return True
 
-    def spare_one(self) -> None:
-        """Disconnects the client that has been silent for longest, if that is long enough."""
-        if self._end_longest_silence():
+    def spare_one(self) -> bool:
+        """Disconnects the client that has been silent for longest, if that is long enough, and frees its place."""
+        is_spared = self._end_longest_silence()
+        if is_spared:
             self._free.release()
+        return is_spared
 
     def leave(self, connection: socket.socket) -> None:
         """Returns a place; nothing happens if the connection has none, or another has taken it over."""
@@ -235,11 +237,11 @@ class HttpServer(Listener, ThreadingHTTPServer):
         else:
             self._refuse_at_once(request, TOO_MANY_CONNECTIONS)
 
-    def spare_a_client(self) -> None:
-        self.places.spare_one()
+    def spare_a_client(self) -> bool:
+        return self.places.spare_one()
 
-    def refuse_without_thread(self, request: Any) -> None:
-        self._refuse_at_once(request, OUT_OF_THREADS)
+    def refuse_for_shortage(self, request: Any) -> None:
+        self._refuse_at_once(request, EXHAUSTED)
 
     def _refuse_at_once(self, request: socket.socket, response: Response) -> None:
         """Sends a response in the accepting thread, and closes the connection whether or not the client can read it."""

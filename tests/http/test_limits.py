@@ -1,18 +1,15 @@
 """Limits and deadlines: more clients than places, slow clients, silent ones, and those that misbehave."""
 
 import http.client
-import resource
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 from tests.conftest import (
     HOST,
     LAST_REQUEST,
-    MISSING_PORT,
     THREADS_AT_REST,
     UNKNOWN,
     Server,
@@ -128,27 +125,3 @@ def test_slow_clients_delay_nobody_and_are_disconnected(
         assert is_problem(refusal, 408, 'request_timeout')
         assert not_receiving.result() < 20
     wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST)
-
-
-def test_a_shortage_of_file_descriptors_passes(start_server: StartServer) -> None:
-    """Clients for which no file descriptor is left wait, which is one log line; then all is as before."""
-    server = start_server(MISSING_PORT)
-    server.get(UNKNOWN)
-    descriptors = Path(f'/proc/{server.process.pid}/fd')
-    wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST)
-    few = len(list(descriptors.iterdir())) + 5
-    soft_limit, hard_limit = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
-    assert few < soft_limit
-    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (few, hard_limit))
-    with ExitStack() as stack:
-        for _ in range(20):
-            stack.enter_context(server.connect())
-        waiting = stack.enter_context(server.connect())
-        waiting.sendall(LAST_REQUEST.encode())
-        wait_for(lambda: len(list(descriptors.iterdir())) == few)
-        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (soft_limit, hard_limit))
-        assert waiting.recv(12) == b'HTTP/1.1 404'
-    assert server.get(UNKNOWN).status == 404
-    assert server.stop() == 0
-    (line,) = server.log.splitlines()
-    assert 'no file descriptor is left' in line

@@ -1,0 +1,463 @@
+"""What the server does when threads, descriptors, the terminal or time run out: real processes with real limits."""
+
+import fcntl
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import (
+    MISSING_PORT,
+    ROOT,
+    SERVER_COMMAND,
+    Server,
+    StartServer,
+    accepts_connections,
+    free_port,
+    receive_all,
+    running,
+    split_responses,
+    threads,
+    wait_for,
+    write_config,
+)
+from tests.faulty_meter import FaultyMeter
+from tests.system_packages import program
+
+PATIENCE = 60.0
+"""Seconds that a test waits for what needs far less, also on a busy machine."""
+TIME_TO_END = 2.0
+"""Seconds from a signal to the end, whatever hangs."""
+SLACK = 3.0
+"""Seconds more that a busy machine may need for it."""
+HOST = 'Host: localhost\r\n'
+UNKNOWN = '/nothing'
+SMALLEST_PIPE = 4096
+F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ came with Python 3.10.1
+
+
+@contextmanager
+def full_pipe() -> Iterator[tuple[int, int]]:
+    """The two ends of a pipe into which nothing more fits, until somebody reads it."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, F_SETPIPE_SZ, SMALLEST_PIPE)
+    os.set_blocking(writing, False)
+    try:
+        while True:
+            os.write(writing, b'.')
+    except BlockingIOError:
+        os.set_blocking(writing, True)
+    try:
+        yield reading, writing
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def ended(process: 'subprocess.Popen[str]') -> int:
+    """The exit status of a process to which a signal was sent; it must end in time."""
+    return process.wait(TIME_TO_END + SLACK)
+
+
+def patched_main(patch: str, config: str) -> list[str]:
+    """A command that runs the server with a change: `patch` is Python that is run before main()."""
+    script = f'import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport dsmr_rest_server\n{patch}\n'
+    script += 'sys.exit(dsmr_rest_server.main())\n'
+    return [sys.executable, '-c', script, '--config', config]
+
+
+# A log that nobody reads
+
+
+def test_a_log_that_nobody_reads_delays_nobody(meter: FaultyMeter, tmp_path: Path) -> None:
+    """With a log whose reader has stopped, requests are served and SIGTERM ends the server with status 0."""
+    port = free_port()
+    config = write_config(tmp_path, {'port': meter.port}, {'port': port})
+    with (
+        full_pipe() as (_, writing),
+        running(*SERVER_COMMAND, '--verbose', '--config', config, stderr=writing) as process,
+    ):
+        wait_for(lambda: accepts_connections(port), PATIENCE)
+        for _ in range(3):
+            assert get(port, UNKNOWN).startswith(b'HTTP/1.1 404 ')
+        process.terminate()
+        assert ended(process) == 0
+
+
+def test_what_does_not_fit_into_the_log_is_counted(tmp_path: Path) -> None:
+    """When the log is read again, it has the lines that could wait, and how many could not."""
+    port = free_port()
+    requests = 1500
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {'port': port})
+    with (
+        full_pipe() as (reading, writing),
+        running(*SERVER_COMMAND, '--verbose', '--config', config, stderr=writing) as process,
+    ):
+        wait_for(lambda: accepts_connections(port), PATIENCE)
+        with socket.create_connection(('127.0.0.1', port), PATIENCE) as client:
+            request = f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}\r\n'.encode()
+            last = f'GET {UNKNOWN} HTTP/1.0\r\n\r\n'.encode()
+            sending = threading.Thread(
+                target=client.sendall, args=(request * (requests - 1) + last,)
+            )
+            sending.start()
+            assert len(split_responses(receive_all(client))) == requests
+            sending.join()
+        log = Log(reading)
+        missing = wait_for(log.missing, PATIENCE)
+        assert log.text.count(f'GET {UNKNOWN}: 404') + missing == requests
+        process.terminate()
+        assert ended(process) == 0
+
+
+class Log:
+    """What a process has written to a pipe so far."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self.text = ''
+
+    def missing(self) -> int:
+        """How many lines it says are missing; 0 before it says so."""
+        try:
+            self.text += os.read(self._descriptor, 65536).decode()
+        except BlockingIOError:
+            time.sleep(0.01)
+        before, found, _ = self.text.partition(' lines of the log are missing')
+        if not found:
+            return 0
+        return int(before.split()[-1])
+
+
+def test_the_last_lines_of_the_log_are_written(tmp_path: Path) -> None:
+    """What is logged right before the end is in the log."""
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {})
+    patch = """
+import logging
+from dsmr_rest.meter.meter import Meter
+Meter.stop = lambda meter: logging.getLogger('test').warning('the last line')
+"""
+    command = patched_main(patch, config)
+    with running(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.terminate()
+        _, log = process.communicate(timeout=PATIENCE)
+    assert log.endswith(' the last line\n')
+
+
+def test_a_thread_that_dies_is_one_line_of_the_log() -> None:
+    """Whatever a thread dies of, the log has one line in its own form, without a traceback."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import threading
+from dsmr_rest.commands.log_output import log_to_stderr
+finish = log_to_stderr(verbose=False)
+thread = threading.Thread(target=lambda: int('two\\nlines'), name='example')
+thread.start()
+thread.join()
+finish(10)
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, check=True
+    )
+    (line,) = done.stderr.splitlines()
+    assert 'the thread example failed: ValueError: invalid literal for int()' in line
+    assert line.endswith('(<string>, line 7)')
+
+
+# The end
+
+
+def test_a_terminal_that_takes_nothing_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    """While the line that says where it serves waits for the terminal, it serves, and SIGTERM ends it with status 0."""
+    port = free_port()
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {'port': port})
+    with (
+        full_pipe() as (_, writing),
+        running(*SERVER_COMMAND, '--config', config, stdout=writing) as process,
+    ):
+        wait_for(lambda: accepts_connections(port), PATIENCE)
+        assert get(port, UNKNOWN).startswith(b'HTTP/1.1 404 ')
+        process.terminate()
+        assert ended(process) == 0
+
+
+@pytest.mark.parametrize('module', ['dsmr_rest.config', 'dsmr_parser', 'dsmr_rest.meter.meter'])
+def test_a_signal_ends_it_while_it_loads(module: str, tmp_path: Path) -> None:
+    """A SIGTERM while its modules are being loaded ends it with status 0."""
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {})
+    command = [sys.executable, '-X', 'importtime', SERVER_COMMAND[1], '--config', config]
+    with running(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        loaded = iter(process.stderr.readline, '')
+        assert any(line.split('|')[-1].strip() == module for line in loaded)
+        process.terminate()
+        _, rest = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
+        assert 'Traceback' not in rest
+
+
+def test_sighup_ends_it_as_sigterm_does(tmp_path: Path) -> None:
+    """The end of its terminal ends the server with status 0, unless nohup ignores that signal."""
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {})
+
+    def default_action() -> None:  # these tests may themselves run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    with running(
+        *SERVER_COMMAND,
+        '--config',
+        config,
+        stdout=subprocess.PIPE,
+        preexec_fn=default_action,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        assert ended(process) == 0
+
+
+HANG_FOR_EVER = 'lambda *_: threading.Event().wait()'
+HOLD_THE_INTERPRETER = 'lambda *_: hold()'
+
+
+@pytest.mark.parametrize(
+    ('part', 'hangs', 'status'),
+    [
+        ('meter.meter.Meter.stop', HANG_FOR_EVER, 0),
+        ('http.listener.Listener.stop_accepting', HANG_FOR_EVER, 0),
+        ('discovery.Announcement.close', HANG_FOR_EVER, 0),
+        ('meter.meter.Meter.stop', HOLD_THE_INTERPRETER, 1),
+    ],
+)
+def test_it_ends_whatever_hangs(part: str, hangs: str, status: int, tmp_path: Path) -> None:
+    """When a part of the orderly end hangs, even with the interpreter, the process ends within 2 s of SIGTERM."""
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {})
+    module, name, method = part.rsplit('.', 2)
+    patch = f"""
+import ctypes, signal, threading
+def hold():  # in a thread in which signals are blocked
+    thread = threading.Thread(target=ctypes.PyDLL(None).sleep, args=(3600,))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    thread.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    thread.join()
+from dsmr_rest.{module} import {name}
+{name}.{method} = {hangs}
+"""
+    with running(*patched_main(patch, config), stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert 'http' in process.stdout.readline()
+        process.terminate()
+        assert ended(process) == status
+
+
+def test_no_output_can_be_flushed_at_the_end(tmp_path: Path) -> None:
+    """When stdout and stderr cannot be written, the exit status after SIGTERM is 0 all the same."""
+    port = free_port()
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {'port': port})
+    with (
+        Path('/dev/full').open('w') as full,
+        running(
+            *SERVER_COMMAND, '--verbose', '--config', config, stdout=full, stderr=full
+        ) as process,
+    ):
+        wait_for(lambda: accepts_connections(port), PATIENCE)
+        process.terminate()
+        assert ended(process) == 0
+
+
+# Threads
+
+
+def command_of_ordinary_user() -> tuple[str, ...]:
+    """What to put before a command for which the limit of processes must hold: root has none."""
+    if os.geteuid() != 0:
+        return ()
+    setpriv = program('setpriv', 'util-linux')
+    rights = '+dac_override'  # to read what only root may read: these sources, for example
+    return (setpriv, '--reuid=65534', f'--inh-caps={rights}', f'--ambient-caps={rights}')
+
+
+@contextmanager
+def without_new_threads(server: Server) -> Iterator[None]:
+    """A block in which the server can start no thread."""
+    command = [*command_of_ordinary_user(), program('prlimit', 'util-linux')]
+    command += ['--pid', str(server.process.pid)]
+    before = str(resource.getrlimit(resource.RLIMIT_NPROC)[0]).replace('-1', 'unlimited')
+    subprocess.run([*command, '--nproc=1:'], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*command, f'--nproc={before}:'], check=True)
+
+
+@contextmanager
+def limited_files(server: Server, count: int) -> Iterator[None]:
+    """A block in which the server may have so many file descriptors."""
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_no_thread_for_a_client(start_server: StartServer) -> None:
+    """Clients for whom no thread can be started get 503 and a reason, which is one log line; later ones are served."""
+    server = start_server(MISSING_PORT, prefix=command_of_ordinary_user())
+    with without_new_threads(server):
+        for _ in range(5):
+            response = server.get(UNKNOWN)
+            assert (response.status, response.json['code']) == (503, 'server_exhausted')
+            assert int(response.headers['Retry-After']) > 0
+    assert server.get(UNKNOWN).status == 404
+    (line,) = server.log.splitlines()
+    assert 'no thread can be started' in line
+
+
+def test_no_thread_to_read_the_meter(start_server: StartServer, meter: FaultyMeter) -> None:
+    """A request for which the meter cannot be read gets 503 with the reason; the log has when that begins and ends."""
+    server = start_server(meter.port, prefix=command_of_ordinary_user())
+    with server.connect(PATIENCE) as client:
+        request = f'GET / HTTP/1.1\r\n{HOST}\r\n'.encode()
+        with without_new_threads(server):
+            assert threads(server.process.pid) > 1
+            for _ in range(3):
+                client.sendall(request)
+                wait_for(lambda: b'server_exhausted' in client.recv(65536))
+        client.sendall(f'GET / HTTP/1.0\r\n{HOST}\r\n'.encode())
+        assert receive_all(client).startswith(b'HTTP/1.1 200 ')
+    lost, back = server.log.splitlines()
+    assert 'meter lost: server_exhausted: ' in lost
+    assert 'meter back' in back
+
+
+NEVER_STARTS = """
+import threading
+from dsmr_rest import threads
+threads.START_TIME = {start_time}
+start = threading.Thread.start
+def start_most(thread):
+    if thread.name in ('log', 'accept port'):
+        start(thread)
+    else:
+        threading.Event().wait()
+threading.Thread.start = start_most
+"""
+"""To start a thread for a client never returns, as when the new thread runs out of memory before its first sign."""
+
+
+def test_a_thread_that_never_starts_ends_the_server(tmp_path: Path) -> None:
+    """When the accepting thread hangs because a thread does not start, the server says so and ends with status 1."""
+    port = free_port()
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {'port': port})
+    command = patched_main(NEVER_STARTS.format(start_time=0.5), config)
+    with running(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        with socket.create_connection(('127.0.0.1', port)):
+            _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    (line,) = log.splitlines()
+    assert 'a thread did not start' in line
+
+
+def test_a_signal_ends_it_while_a_thread_never_starts(tmp_path: Path) -> None:
+    """While the accepting thread hangs because a thread does not start, SIGTERM ends the server with status 0."""
+    port = free_port()
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {'port': port})
+    command = patched_main(NEVER_STARTS.format(start_time=3600), config)
+    with running(*command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        with socket.create_connection(('127.0.0.1', port)):
+            process.terminate()
+            assert ended(process) == 0
+
+
+# File descriptors
+
+
+def test_silent_clients_make_room_when_descriptors_run_out(start_server: StartServer) -> None:
+    """With 40 file descriptors and 100 silent connections, clients are served, or refused with the reason, at once."""
+    server = start_server(MISSING_PORT, server={'max_connections': 500})
+    with limited_files(server, 40), ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(server.connect(PATIENCE))
+        began = time.monotonic()
+        outcomes = []
+        while 404 not in outcomes:
+            response = server.get(UNKNOWN, timeout=PATIENCE)
+            outcomes.append(response.status)
+            assert response.json['code'] in ('not_found', 'server_exhausted')
+        waited = time.monotonic() - began
+    assert waited < IDLE_TIME / 2, 'it waited until the silent ones were disconnected anyway'
+    assert server.log.count('no file descriptor is left') == 1
+
+
+def test_a_shortage_of_file_descriptors_passes(start_server: StartServer) -> None:
+    """A client for which no file descriptor is left gets 503 with the reason; when there are some, all is as before."""
+    server = start_server(MISSING_PORT)
+    assert server.get(UNKNOWN).status == 404
+    with limited_files(server, 15):
+        response = server.get(UNKNOWN)
+        assert (response.status, response.json['code']) == (503, 'server_exhausted')
+    with limited_files(server, 6), server.connect(PATIENCE) as waiting:
+        waiting.sendall(f'GET {UNKNOWN} HTTP/1.0\r\n\r\n'.encode())
+        time.sleep(0.3)  # not even accept() has one: that is tried again and again
+    assert server.get(UNKNOWN).status == 404
+
+
+def test_clients_leave_descriptors_for_the_meter(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
+    """However many clients there are, the port of the meter can be opened."""
+    server = start_server(meter.port, server={'max_connections': 500})
+    with server.connect(PATIENCE) as client, ExitStack() as stack:
+        client.sendall(f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}\r\n'.encode())
+        assert client.recv(65536).startswith(b'HTTP/1.1 404 ')
+        with limited_files(server, 40):
+            for _ in range(50):
+                stack.enter_context(server.connect(PATIENCE))
+            client.sendall(f'GET / HTTP/1.0\r\n{HOST}\r\n'.encode())
+            assert receive_all(client).startswith(b'HTTP/1.1 200 ')
+
+
+IDLE_TIME = 30.0
+"""Seconds after which a silent connection is closed in any case."""
+
+
+def test_no_descriptor_for_the_port(start_server: StartServer, meter: FaultyMeter) -> None:
+    """When no descriptor is left to open the port of the meter, the response is 503 with the reason."""
+    server = start_server(meter.port)
+    descriptors = Path(f'/proc/{server.process.pid}/fd')
+    with server.connect(PATIENCE) as client:
+        client.sendall(f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}\r\n'.encode())
+        assert client.recv(65536).startswith(b'HTTP/1.1 404 ')
+        numbers = [int(descriptor.name) for descriptor in descriptors.iterdir()]
+        with limited_files(server, max(numbers) + 1):
+            client.sendall(f'GET / HTTP/1.1\r\n{HOST}\r\n'.encode())
+            assert b'server_exhausted' in client.recv(65536)
+        client.sendall(f'GET / HTTP/1.0\r\n{HOST}\r\n'.encode())
+        assert receive_all(client).startswith(b'HTTP/1.1 200 ')
+
+
+def get(port: int, path: str, headers: Mapping[str, str] | None = None) -> bytes:
+    """Everything that a server sends in response to one request."""
+    fields = ''.join(f'{name}: {value}\r\n' for name, value in (headers or {}).items())
+    with socket.create_connection(('127.0.0.1', port), PATIENCE) as client:
+        client.sendall(f'GET {path} HTTP/1.0\r\n{fields}\r\n'.encode())
+        return receive_all(client)
