@@ -5,9 +5,9 @@ sends. This module does not know what an OBIS code means, nor which table a name
 """
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
+from dsmr_rest.reading.gas import gas_keys
 from dsmr_rest.reading.items import Item, Object
 from dsmr_rest.reading.lines import (
     Groups,
@@ -16,19 +16,9 @@ from dsmr_rest.reading.lines import (
     device_channel,
     groups_of,
     has_code,
+    says_what_device_is,
 )
-from dsmr_rest.reading.mbus import GAS_METER, MbusDevice, mbus_device
-from dsmr_rest.reading.quantities import (
-    GAS,
-    GAS_IDENTIFIER,
-    OTHER_OBJECTS,
-    TIME_OF_TELEGRAM,
-    moment_of,
-    time_of,
-)
-
-CLOCK_TOLERANCE = timedelta(days=1)
-"""How far the clocks of a gas meter, of the electricity meter and of this computer may differ."""
+from dsmr_rest.reading.quantities import OTHER_OBJECTS
 
 
 class NamedItem(NamedTuple):
@@ -53,10 +43,13 @@ class Combination:
         self._own: Object = {}
         self._devices: dict[int, Object] = {}
         self._line_of_place: dict[tuple[int | None, str], int] = {}
-        for line in lines:  # so that the devices are in telegram order
+        self._channels_with_device = set()
+        for line in lines:
             channel = device_channel(line)
             if channel is not None:
-                self._devices[channel] = {}
+                self._devices[channel] = {}  # in telegram order
+            if says_what_device_is(line):
+                self._channels_with_device.add(channel)
 
     def add(self, named: NamedItem) -> None:
         """Puts an item under its key. An earlier item with this key is one without a name then."""
@@ -86,7 +79,7 @@ class Combination:
             if not has_code(line):
                 self.not_understood.append(code_of(line))
                 continue
-            owner = self._owner(device_channel(line))
+            owner = self._owner(self._channel_of_device(line))
             others = owner.setdefault(OTHER_OBJECTS, {})
             _add_to_list(others, code_of(line), item_by_form(groups))
 
@@ -99,8 +92,20 @@ class Combination:
                 devices.append({'channelId': channel, **device})
         if devices:
             document['mbusDevices'] = devices
-        document.update(_gas(devices, _latest_time(document, received)))
+        document.update(gas_keys(document, devices, received))
         return document
+
+    def _channel_of_device(self, line: str) -> int | None:
+        """The channel of a line if there is a device on it: one that has a name for something, or says what it is.
+
+        Meters in Luxembourg send the switch position of channels on which there is no device.
+        """
+        channel = device_channel(line)
+        if channel is None:
+            return None
+        if self._devices[channel] or channel in self._channels_with_device:
+            return channel
+        return None
 
     def _owner(self, channel: int | None) -> Object:
         if channel is None:
@@ -118,50 +123,3 @@ def _add_to_list(others: Object, code: str, item: Object) -> None:
         earlier.append(item)
     else:
         others[code] = [earlier, item]
-
-
-def _latest_time(document: Object, received: float) -> datetime:
-    """The time that no reading of a device can be much later than.
-
-    The computer's clock may be wrong, because a Raspberry Pi has none of its own, and so may be the meter's: of meters
-    in use some are years behind. The later of the two is the better one, because none runs ahead of a battery.
-    """
-    now = datetime.fromtimestamp(received, timezone.utc)
-    time_of_telegram = moment_of(document.get(TIME_OF_TELEGRAM))
-    if time_of_telegram is not None:
-        now = max(now, time_of_telegram)
-    return now + CLOCK_TOLERANCE
-
-
-def _gas(devices: list[Object], latest_time: datetime) -> Object:
-    """The keys at the top for the gas meter in use; empty when no gas meter has a reading."""
-    gas_meters = []
-    for device in devices:
-        meter = mbus_device(device)
-        if meter.kind == GAS_METER and meter.measured:
-            gas_meters.append(meter)
-    if not gas_meters:
-        return {}
-    live = _live(gas_meters, latest_time)
-    keys: Object = {'deviceType': {'value': GAS_METER, 'unit': None}}
-    if live.identifier:
-        keys[GAS_IDENTIFIER] = live.identifier
-    keys[GAS.total] = live.measured
-    return keys
-
-
-def _live(gas_meters: list[MbusDevice], latest_time: datetime) -> MbusDevice:
-    """The gas meter in use, of those that have a reading: the one with the newest.
-
-    A meter that was removed stays in the telegram with its last reading, whose time may lie years ahead. So times
-    after `latest_time` do not count, unless all are after it. The first of two with the same time.
-    """
-    past = [meter for meter in gas_meters if _time_of_reading(meter) <= latest_time]
-    return max(past or gas_meters, key=_time_of_reading)
-
-
-def _time_of_reading(meter: MbusDevice) -> datetime:
-    time = time_of(meter.measured)
-    if time is None:
-        return datetime.min.replace(tzinfo=timezone.utc)
-    return time

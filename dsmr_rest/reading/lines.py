@@ -1,7 +1,8 @@
 r"""The syntax of a telegram's lines: their OBIS codes and their groups.
 
 A line is a code and its groups, `1-0:1.8.1(000123.456*kWh)`; a group is what one pair of brackets holds (P1 companion
-standard, after IEC 62056-21). This module does not know what a code means, or what a group says. No I/O, no clock.
+standard, after IEC 62056-21). Of what codes mean this module only knows which are about M-Bus devices; it does not know
+what a group says. No I/O, no clock.
 """
 
 import re
@@ -24,6 +25,8 @@ _CODE_ALONE = re.compile(
     rf'(?:\d{{1,3}}-\d{{1,3}}:)?{_REDUCED_CODE}|\d{{1,3}}-\d{{1,3}}:(?:{_PART})?'
 )
 _CODE_ON_TWO_LINES = re.compile(r'\d+-\d+:24\.3\.0\(')
+_CODE_OF_DEVICE_ITSELF = re.compile(rf'0{{1,3}}-{POSITIVE_BYTE}:(?:24\.[123]|96\.1)\.\d{{1,3}}\(')
+"""The type, the reading or the number of an M-Bus device (P1 companion standard)."""
 _DEVICE_CODE = re.compile(rf'0{{1,3}}-({BYTE}):')
 
 
@@ -69,6 +72,11 @@ def device_channel(line: str) -> int | None:
     if match is None:
         return None
     return int(match[1]) or None
+
+
+def says_what_device_is(line: str) -> bool:
+    """Whether a line has the type, the reading or the number of an M-Bus device."""
+    return _CODE_OF_DEVICE_ITSELF.match(line) is not None
 
 
 def groups_of(line: str) -> Groups:

@@ -185,18 +185,18 @@ def test_a_known_line_that_comes_twice_is_not_lost() -> None:
 
 
 def test_a_device_has_its_own_other_objects() -> None:
-    """The line of a device that no table knows is with the device, also when the device has no other line."""
+    """The line of a device that no table knows is with the device; without a device it is with the meter's."""
     lines = ('0-2:99.1.0(12.5*kW)', '0-1:24.1.0(003)', '0-1:24.9.0(ON)')
     document = strict(read_lines(BEFORE, *lines, AFTER))
     assert document == REST | {
+        'otherObjects': {'0-2:99.1.0': {'value': 12.5, 'unit': 'kW'}},
         'mbusDevices': [
-            {'channelId': 2, 'otherObjects': {'0-2:99.1.0': {'value': 12.5, 'unit': 'kW'}}},
             {
                 'channelId': 1,
                 'mbusDeviceType': {'value': 3, 'unit': None},
                 'otherObjects': {'0-1:24.9.0': text('ON')},
             },
-        ]
+        ],
     }
 
 
