@@ -7,6 +7,7 @@ What it does is in dsmr_rest/daemon.py. To load that takes a while, in which a s
 import sys
 
 from dsmr_rest.commands.ending import end_at_once_on_signals
+from dsmr_rest.commands.requirements import report_missing_package
 
 
 def main() -> int:
@@ -15,8 +16,10 @@ def main() -> int:
     The status is 1 when the server ends by itself, because it could not go on: systemd starts it again.
     """
     end_at_once_on_signals()
-    from dsmr_rest.daemon import serve  # noqa: PLC0415 see above
-
+    try:
+        from dsmr_rest.daemon import serve  # noqa: PLC0415 see above
+    except ModuleNotFoundError as error:
+        return report_missing_package('dsmr_rest_server', error)
     return serve()
 
 

@@ -17,14 +17,19 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import Any
 
-from dsmr_rest.commands.options import common_arguments, configuration, with_simulated_meter
-from dsmr_rest.config import Config, ConfigError, NotAllowedError, serial_port
-from dsmr_rest.faults import Fault, MeterError
-from dsmr_rest.p1.port_facts import persistent_name, programs_using, serial_ports
-from dsmr_rest.p1.reader import P1Reader
-from dsmr_rest.printable import printable
-from dsmr_rest.reading.document import Reading, render
-from dsmr_rest.reading.quantities import OTHER_OBJECTS, number
+from dsmr_rest.commands.requirements import report_missing_package
+
+try:
+    from dsmr_rest.commands.options import common_arguments, configuration, with_simulated_meter
+    from dsmr_rest.config import Config, ConfigError, NotAllowedError, serial_port
+    from dsmr_rest.faults import Fault, MeterError
+    from dsmr_rest.p1.port_facts import persistent_name, programs_using, serial_ports
+    from dsmr_rest.p1.reader import P1Reader
+    from dsmr_rest.printable import printable
+    from dsmr_rest.reading.document import Reading, render
+    from dsmr_rest.reading.quantities import OTHER_OBJECTS, number
+except ModuleNotFoundError as missing:
+    sys.exit(report_missing_package('take_one_reading', missing))
 
 NO_READING = 1
 CANNOT_START = 2
