@@ -14,7 +14,6 @@ from typing import BinaryIO
 
 import pytest
 
-from dsmr_rest.printable import printable
 from dsmr_rest.simulated.telegrams import with_checksum
 from tests.conftest import (
     Server,
@@ -37,12 +36,6 @@ def exchange(port: int, *parts: bytes) -> bytes:
         for part in parts:
             client.sendall(part)
         return receive_all(client)
-
-
-def test_what_is_printable_stays_and_everything_else_is_escaped() -> None:
-    """Control characters of every kind are shown by their codes."""
-    text = 'meter back \x1b[31m\r\x9b\x7f\xe9 100 %'
-    assert printable(text) == r'meter back \x1b[31m\x0d\x9b\x7f\xe9 100 %'
 
 
 def test_a_meter_cannot_write_into_the_log(start_server: StartServer) -> None:

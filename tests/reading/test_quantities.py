@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
+from dsmr_rest.reading import quantities
+from dsmr_rest.reading.document import possible_keys
 from dsmr_rest.reading.quantities import (
     ENERGY_DELIVERED,
     ENERGY_USED,
     LARGEST,
     MULTIPLES,
     POWER_USED,
+    Quantity,
     Unit,
     amount,
     latest,
@@ -117,3 +120,15 @@ def test_the_latest_of_several_lines_is_the_last() -> None:
     one, other = item(1.0, 'kWh'), item(2.0, 'kWh')
     assert latest(one) == one
     assert latest([one, other]) == other
+
+
+def test_every_key_of_a_quantity_can_occur() -> None:
+    """The keys of all quantities are keys that some telegram specification has, each in one quantity."""
+    keys: list[str] = []
+    for quantity in vars(quantities).values():
+        if isinstance(quantity, Quantity):
+            keys += quantity.parts.values()
+            keys += filter(None, [quantity.total])
+    assert len(keys) > 30
+    assert len(set(keys)) == len(keys)
+    assert set(keys) <= possible_keys()

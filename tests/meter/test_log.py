@@ -1,0 +1,165 @@
+"""What the log says about the meter, with a clock that the tests set."""
+
+from dataclasses import replace
+
+import pytest
+
+from dsmr_rest import clock
+from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.meter.log import CALM, LONGEST_PAUSE, MeterLog
+from dsmr_rest.p1.line import LineCounters
+from tests.telegrams import of_version, read
+
+LOST = MeterError(Fault.PORT_LOST, 'the port is gone')
+SILENT = MeterError(Fault.METER_SILENT, 'nothing arrived')
+READING = read(of_version('5.0'))
+PATIENCE = 5.0
+
+
+class Clock:
+    """The time that the log sees, in seconds."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the test."""
+    own = Clock()
+    monkeypatch.setattr(clock, 'now', own.now)
+    return own
+
+
+@pytest.fixture
+def meter_log() -> MeterLog:
+    return MeterLog(PATIENCE)
+
+
+def lines(meter_log: MeterLog, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What is written now."""
+    caplog.clear()
+    meter_log.write()
+    return [record.message for record in caplog.records]
+
+
+def arrive(meter_log: MeterLog, at: Clock, counters: LineCounters | None = None) -> None:
+    """A reading arrives now."""
+    meter_log.reading_arrived(replace(READING, arrived=at.time), counters or LineCounters())
+
+
+def wait_in_vain(meter_log: MeterLog, at: Clock, seconds: float) -> None:
+    """A request waits for so long, and gets no reading."""
+    began = at.time
+    at.time += seconds
+    meter_log.wait_failed(SILENT, began)
+
+
+def test_nothing_is_written_about_a_meter_that_responds(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Readings alone write nothing."""
+    for _ in range(3):
+        arrive(meter_log, at)
+        at.time += 1
+    assert lines(meter_log, caplog) == []
+
+
+def test_a_lost_port_is_one_line_and_its_return_another(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often the port fails, the log says once that it is lost, and once, with the time, that it is back."""
+    for _ in range(5):
+        meter_log.port_failed(LOST)
+        at.time += 10
+    assert lines(meter_log, caplog) == ['meter lost: port_lost: the port is gone']
+    arrive(meter_log, at)
+    arrive(meter_log, at)
+    assert lines(meter_log, caplog) == [f'meter back after 50 s: {READING.identification}']
+    meter_log.port_failed(LOST)
+    assert lines(meter_log, caplog) == ['meter lost: port_lost: the port is gone']
+
+
+def test_a_patient_wait_means_that_the_meter_is_lost(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One wait that is as long as the patience is enough; a shorter one says nothing."""
+    wait_in_vain(meter_log, at, PATIENCE - 1)
+    assert lines(meter_log, caplog) == []
+    wait_in_vain(meter_log, at, PATIENCE)
+    assert lines(meter_log, caplog) == ['meter lost: meter_silent: nothing arrived']
+
+
+def test_many_short_waits_mean_that_the_meter_is_lost(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waits that are too short each are added up until a telegram cannot have fallen between them."""
+    waits = 0
+    while not (written := lines(meter_log, caplog)):
+        wait_in_vain(meter_log, at, 1.0)
+        waits += 1
+        at.time += 100.0  # in which nobody waits
+    assert written == ['meter lost: meter_silent: nothing arrived']
+    assert waits == LONGEST_PAUSE
+
+
+def test_waits_at_the_same_time_count_once(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hundred requests that wait together are no longer without a reading than one."""
+    began = at.time
+    at.time += PATIENCE - 1
+    for _ in range(100):
+        meter_log.wait_failed(SILENT, began)
+    assert lines(meter_log, caplog) == []
+
+
+def test_a_reading_ends_the_adding_up(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Short waits before a reading do not count afterwards, and a meter that was not lost is not back."""
+    for _ in range(3):
+        for _ in range(int(LONGEST_PAUSE) - 1):
+            wait_in_vain(meter_log, at, 1.0)
+        arrive(meter_log, at)
+    assert lines(meter_log, caplog) == []
+
+
+def test_damaged_telegrams_are_one_line_and_their_end_another(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Checksum failures are reported when they begin, and, with their number, when there were none for a while."""
+    counters = LineCounters(telegrams=10)
+    arrive(meter_log, at, counters)
+    for _ in range(3):
+        at.time += 1
+        counters = counters.plus(telegrams=1, checksum_failures=2)
+        arrive(meter_log, at, counters)
+    (begun,) = lines(meter_log, caplog)
+    assert begun.startswith('telegrams arrive damaged')
+    at.time += CALM
+    arrive(meter_log, at, counters)
+    assert lines(meter_log, caplog) == []
+    at.time += 1
+    counters = counters.plus(telegrams=1)
+    arrive(meter_log, at, counters)
+    (ended,) = lines(meter_log, caplog)
+    assert ended == 'telegrams arrive intact again: 6 were damaged, 4 were not'
+    at.time += CALM + 1
+    arrive(meter_log, at, counters)
+    assert lines(meter_log, caplog) == []
+
+
+def test_lines_keep_their_order(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is collected before it can be written is written in the order in which it happened."""
+    meter_log.port_failed(LOST)
+    at.time += 1
+    arrive(meter_log, at)
+    at.time += 1
+    meter_log.port_failed(LOST)
+    assert [line.split()[1] for line in lines(meter_log, caplog)] == ['lost:', 'back', 'lost:']

@@ -1,0 +1,48 @@
+"""The table of faults: what clients, the log and the documents rely on."""
+
+import re
+from http import HTTPStatus
+
+import pytest
+
+from dsmr_rest.faults import Fault, MeterError
+
+
+@pytest.mark.parametrize('fault', Fault)
+def test_a_fault_is_a_member_of_its_own(fault: Fault) -> None:
+    """Each fault has a code of its own in lower case, which is its name, and the status of an error."""
+    assert fault.code == fault.name.lower()
+    assert re.fullmatch('[a-z]+(_[a-z]+)*', fault.code)
+    assert fault.status >= HTTPStatus.BAD_REQUEST
+    assert Fault[fault.code.upper()] is fault
+
+
+def test_no_fault_is_another_name_for_one() -> None:
+    """Faults with equal values would be one member of the Enum with two names."""
+    assert [fault.name for fault in Fault] == list(Fault.__members__)
+
+
+@pytest.mark.parametrize('fault', Fault)
+def test_who_sets_up_the_meter_is_told_what_to_do(fault: Fault) -> None:
+    """There is advice, in sentences, for every fault of the meter; a fault of a request has none."""
+    is_of_request = fault.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    assert not (is_of_request and fault.advice)
+    if fault.advice:
+        assert fault.advice[0].isupper() or fault.advice[0] in '`['
+        assert fault.advice.endswith('.')
+
+
+def test_faults_of_the_port_pass_when_the_port_is_available() -> None:
+    """Each fault of the port is 503, has advice, and is known as one."""
+    of_port = [fault for fault in Fault if fault.is_of_port]
+    assert Fault.PORT_LOST in of_port
+    assert Fault.METER_SILENT not in of_port
+    for fault in of_port:
+        assert fault.status == HTTPStatus.SERVICE_UNAVAILABLE
+        assert fault.advice
+
+
+def test_an_error_has_its_fault_and_its_sentence() -> None:
+    """MeterError keeps the fault and the detail, and the detail is its text."""
+    error = MeterError(Fault.PORT_LOST, '/dev/ttyUSB0 is gone')
+    assert (error.fault, error.detail, str(error)) == (Fault.PORT_LOST, error.detail, error.detail)
