@@ -461,3 +461,56 @@ def get(port: int, path: str, headers: Mapping[str, str] | None = None) -> bytes
     with socket.create_connection(('127.0.0.1', port), PATIENCE) as client:
         client.sendall(f'GET {path} HTTP/1.0\r\n{fields}\r\n'.encode())
         return receive_all(client)
+
+
+# Memory
+
+
+LOADED = """
+import sys
+sys.path.insert(0, {root!r})
+from dsmr_rest.api.dispatch import Api
+from dsmr_rest.api.places import Places
+from dsmr_rest.config import MeterSettings, ServerSettings
+from dsmr_rest.http.message import parse_request
+from dsmr_rest.meter.meter import Meter
+from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.reading.document import make_reading
+
+meter = Meter(P1Reader(MeterSettings(port='/dev/serial/none')))
+api = Api(ServerSettings(**{settings!r}), meter, Places(1))
+loaded = set(sys.modules)
+request = parse_request(b'GET {path} HTTP/1.0\\r\\nAuthorization: Basic eDp5')
+assert api.respond(request).status == {status}
+print(*sorted(set(sys.modules) - loaded))
+"""
+
+
+@pytest.mark.parametrize(
+    ('settings', 'path', 'status'),
+    [({'user': 'x', 'password': 'y'}, '/', 503), ({'homewizard_api': True}, '/api', 503)],
+)
+def test_requests_load_nothing_that_the_settings_need(
+    settings: dict[str, object], path: str, status: int
+) -> None:
+    """What the settings need is loaded when the server starts, so that no request has to."""
+    script = LOADED.format(root=str(ROOT), settings=settings, path=path, status=status)
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+def test_the_hash_function_is_loaded_before_it_is_needed() -> None:
+    """The hash of a HomeWizard device number has been used once when the server starts."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from dsmr_rest.api import homewizard
+homewizard.load()
+print('hashlib' in sys.modules and '_hashlib' in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == 'True\n'

@@ -238,6 +238,20 @@ def test_what_a_client_sends_is_discarded(start: StartTelegrams) -> None:
                     assert client.telegram() == recorded.telegrams[-1]
 
 
+def test_a_client_that_stops_sending_gets_its_telegrams(start: StartTelegrams) -> None:
+    """A client that closes only its sending side, as `nc HOST PORT </dev/null` does, gets every byte, and no others."""
+    recorded = Recorded(numbered())
+    with new_meter(interval=INTERVAL, source=recorded) as meter:
+        server = start(meter.port)
+        with Client(server.telegram_port) as client:
+            client.socket.shutdown(socket.SHUT_WR)
+            telegrams = client.telegrams(4)
+            assert is_contiguous(telegrams, recorded.telegrams)
+            client.rest()
+            assert clients_of(server) == 1
+        wait_for(lambda: clients_of(server) == 0, SEND_TIME)
+
+
 def test_clients_and_streams_share_their_places(start: StartTelegrams, meter: FaultyMeter) -> None:
     """One too many is disconnected at once without a byte, with one log line until somebody is admitted again."""
     server = start(meter.port, max_streams=2)

@@ -5,11 +5,13 @@ routes and of the meter into problem details. It does not know connections, and 
 """
 
 import base64
+import importlib
 import socket
 from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import unquote
 
+from dsmr_rest.api import homewizard
 from dsmr_rest.api.places import Places
 from dsmr_rest.api.routes import (
     HOMEWIZARD_CHANGES,
@@ -60,6 +62,7 @@ class Api:
             self._changes = HOMEWIZARD_CHANGES
         self._routes = {**ROUTES, **self._homewizard_routes}
         self._own_names = {socket.gethostname().lower(), *settings.hosts}
+        _load_what_is_needed(settings)
         self._credentials = base64.b64encode(f'{settings.user}:{settings.password}'.encode())
 
     @property
@@ -184,3 +187,11 @@ class Api:
             'Access-Control-Allow-Headers': 'Authorization, Cache-Control, Prefer',
             'Access-Control-Max-Age': str(PREFLIGHT_AGE),
         }
+
+
+def _load_what_is_needed(settings: ServerSettings) -> None:
+    """Loads what the first request would otherwise load: a shortage of memory during it would last for ever."""
+    if settings.user:
+        importlib.import_module('hmac')
+    if settings.homewizard_api:
+        homewizard.load()

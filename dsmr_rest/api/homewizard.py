@@ -97,6 +97,13 @@ def data(reading: Reading) -> Fields:
     return {field: value for field, value in fields.items() if value is not None}
 
 
+def load() -> None:
+    """Loads the hash function of the device number: OpenSSL loads it when it is used first."""
+    import hashlib  # noqa: PLC0415 as in _serial()
+
+    hashlib.scrypt(b'', salt=b'', n=2, r=1, p=1)
+
+
 @lru_cache(maxsize=4)
 def _serial(meter: str) -> str:
     """Twelve hexadecimal digits for a meter, always the same.

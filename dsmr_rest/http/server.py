@@ -128,10 +128,13 @@ class ConnectionPlaces:
         while self._is_any_busy() and time.monotonic() < deadline:
             time.sleep(BUSY_CHECK)
 
-    def disconnect_all(self) -> None:
+    def connections(self) -> list[socket.socket]:
+        """Those that have a place."""
         with self._lock:
-            connections = list(self._silent_since)
-        for connection in connections:
+            return list(self._silent_since)
+
+    def disconnect_all(self) -> None:
+        for connection in self.connections():
             disconnect(connection)
 
     def _mark(self, connection: socket.socket, since: float) -> None:
