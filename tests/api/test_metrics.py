@@ -358,6 +358,9 @@ def test_a_total_beside_tariffs_is_not_counted_again() -> None:
         ('1-0:1.8.1(0001500*Wh)', {'dsmr_electricity_used_kwh_total{tariff="1"}': 1.5}),
         ('1-0:1.8.2(1.25*MWh)', {'dsmr_electricity_used_kwh_total{tariff="2"}': 1250.0}),
         ('1-0:31.7.0(660*mA)', {'dsmr_current_amperes{phase="1"}': 0.66}),
+        ('1-0:31.7.0(0000.005*kA)', {'dsmr_current_amperes{phase="1"}': 5.0}),
+        ('1-0:32.7.0(0000.241*kV)', {'dsmr_voltage_volts{phase="1"}': 241.0}),
+        ('1-0:1.7.0(0000.001*MW)', {'dsmr_power_used_watts': 1000.0}),
         ('1-0:1.7.0(02.549*hp)', {'dsmr_object{name="currentElectricityUsage",unit="hp"}': 2.549}),
         ('1-0:1.8.1(-01.000*kWh)', {'dsmr_object{name="electricityUsedTariff1",unit="kWh"}': -1.0}),
         ('0-0:96.13.0(313233)', {}),
@@ -367,6 +370,29 @@ def test_values_are_converted_from_the_telegrams_units(
     line: str, expected: dict[str, float]
 ) -> None:
     """A value comes in the base unit whatever unit was sent; with a unit that does not fit it is a dsmr_object."""
+    assert shown(line) == expected
+
+
+@pytest.mark.parametrize(
+    ('line', 'expected'),
+    [
+        ('1-0:15.7.0(03.262*kW)', {'dsmr_object{name="1-0:15.7.0",unit="kW"}': 3.262}),
+        ('1-0:1.6.1(240115103000W)(8.5*kW)', {'dsmr_object{name="1-0:1.6.1",unit="kW"}': 8.5}),
+        ('1-0:15.7.0*255(1*kW)', {'dsmr_object{name="1-0:15.7.0*255",unit="kW"}': 1.0}),
+        ('1-0:15.7.0(1*kW)\r\n1-0:15.7.0(2*kW)', {'dsmr_object{name="1-0:15.7.0",unit="kW"}': 2.0}),
+        (
+            '0-1:24.1.0(003)\r\n0-1:15.7.0(2*kW)',
+            {'dsmr_object{channel="1",name="0-1:15.7.0",unit="kW"}': 2.0},
+        ),
+        ('1-0:15.7.0(3.262)', {}),
+        ('0-0:96.1.9(4531)', {}),
+        ('0-0:96.1.9(Jane*1)', {}),
+        ('1-1:31.4.0(040*A)(-040*A)', {}),
+        ('1-0:15.7.0()', {}),
+    ],
+)
+def test_other_objects_with_a_unit_are_metrics(line: str, expected: dict[str, float]) -> None:
+    """A number with a unit has its OBIS code as a name, the last one of several; a text is never shown."""
     assert shown(line) == expected
 
 

@@ -22,7 +22,9 @@ from tests.conftest import (
     Server,
     StartServer,
     is_problem,
+    new_meter,
 )
+from tests.telegrams import from_lines
 
 
 def request_for(path: str) -> Request:
@@ -144,3 +146,45 @@ def test_an_unknown_path_is_404_without_the_meter(start_server: StartServer) -> 
     assert counters['errorsByCode'] == {'port_missing': 1}, (
         'only the request for /health may have read the meter'
     )
+
+
+@pytest.mark.parametrize(
+    ('path', 'value'),
+    [
+        ('/otherObjects/1-0:15.7.0', {'value': 3.262, 'unit': 'kW'}),
+        ('/otherObjects/1-0:15.7.0/value', 3.262),
+        ('/otherObjects/1-0%3A15.7.0/unit', 'kW'),
+        ('/otherObjects/1-0:1.8.1*01/value', 1.5),
+        ('/otherObjects/0-0:96.50.68/1/value', 'OFF'),
+        ('/otherObjects/1-1:31.4.0/groups/1', '-040*A'),
+        ('/mbusDevices/0/otherObjects/0-1:24.9.0/value', 'ON'),
+    ],
+)
+def test_a_pointer_leads_into_other_objects(
+    start_server: StartServer, path: str, value: object
+) -> None:
+    """Lines without a name have paths as all others have; OBIS codes need no escapes."""
+    lines = (
+        '1-3:0.2.8(50)',
+        '1-0:15.7.0(03.262*kW)',
+        '1-0:1.8.1*01(1.5*kWh)',
+        '0-0:96.50.68(ON)',
+        '0-0:96.50.68(OFF)',
+        '1-1:31.4.0(040*A)(-040*A)',
+        '0-1:24.1.0(003)',
+        '0-1:24.9.0(ON)',
+    )
+    telegram = from_lines(*lines)
+    with new_meter(interval=0.2, source=lambda: telegram) as meter:
+        response = start_server(meter.port).get(path)
+        assert (response.status, response.json) == (200, value)
+        unknown = start_server(meter.port).get('/otherObjects/1-0:99.99.99')
+        assert unknown.status == 404
+
+
+def test_a_time_zone_is_that_of_the_meter(start_server: StartServer) -> None:
+    """The times of a reading have the offsets of [meter] time_zone."""
+    telegram = from_lines('0-0:1.0.0(240702091512S)', '1-0:1.8.0(000001.500*kWh)')
+    with new_meter(interval=0.2, source=lambda: telegram) as meter:
+        server = start_server(meter.port, meter={'time_zone': 'Europe/Helsinki'})
+        assert server.get('/p1MessageTimestamp/value').json == '2024-07-02T09:15:12+03:00'

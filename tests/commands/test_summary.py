@@ -54,6 +54,7 @@ def test_the_defaults() -> None:
         ('port', 'socket://meter.lan:2001', 'socket://meter.lan:2001, over the network; it is not'),
         ('line', '9600 7E1', '9600 7E1'),
         ('specification', 'V4', 'V4'),
+        ('time_zone', 'Europe/Vilnius', 'Europe/Vilnius'),
     ],
 )
 def test_how_the_meter_is_read(setting: str, value: str, said: str) -> None:

@@ -24,7 +24,7 @@ from dsmr_rest.simulated.telegrams import VERSIONS, with_checksum
 from take_one_reading import mask
 from tests.conftest import ROOT, hush, new_meter, wait_for
 from tests.faulty_meter import FaultyMeter
-from tests.telegrams import TITLE, at_8n1, cipher_frame, from_lines
+from tests.telegrams import TIME, TITLE, at_8n1, cipher_frame, from_lines
 
 SCRIPT = ROOT / 'take_one_reading.py'
 ENVIRONMENT = os.environ | {'PYTHONWARNINGS': 'error'}
@@ -659,6 +659,31 @@ def test_mask_leaves_all_else_alone() -> None:
         'mbusDevices': [{'channelId': 1, 'mbusDeviceType': {'value': 3, 'unit': None}}],
     }
     assert mask(document) == document
+
+
+def test_mask_hides_the_texts_of_other_objects() -> None:
+    """Nobody knows what they are, so only numbers with a unit and times are shown, at every level."""
+    others = {
+        '0-0:96.1.0': {'value': 'ER23', 'unit': None},
+        '0-0:96.13.7': {'value': 'Jane', 'unit': 'Doe 1'},
+        '1-0:15.7.0': {'value': 3.25, 'unit': 'kW'},
+        '1-0:0.0.1': {'value': 12.5, 'unit': None},
+        '1-0:1.6.1': {'datetime': TIME, 'value': 3.25, 'unit': 'kW'},
+        '1-1:31.4.0': [{'groups': ['040*A', 'Jane']}, {'value': None, 'unit': None}],
+    }
+    masked = {
+        '0-0:96.1.0': {'value': 'XXXX', 'unit': None},
+        '0-0:96.13.7': {'value': 'XXXX', 'unit': 'XXX X'},
+        '1-0:15.7.0': {'value': 3.25, 'unit': 'kW'},
+        '1-0:0.0.1': {'value': 'XX.X', 'unit': None},
+        '1-0:1.6.1': {'datetime': TIME, 'value': 3.25, 'unit': 'kW'},
+        '1-1:31.4.0': [{'groups': ['XXX*X', 'XXXX']}, {'value': None, 'unit': None}],
+    }
+    document = {'otherObjects': others, 'mbusDevices': [{'channelId': 1, 'otherObjects': others}]}
+    assert mask(document) == {
+        'otherObjects': masked,
+        'mbusDevices': [{'channelId': 1, 'otherObjects': masked}],
+    }
 
 
 @pytest.fixture

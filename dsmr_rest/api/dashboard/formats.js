@@ -29,13 +29,27 @@ export function numberOf(item) {
   return null;
 }
 
+const MULTIPLES = { m: 0.001, '': 1, k: 1000, M: 1e6, G: 1e9 };
+
+/** The number of an item in a unit without prefix, such as V, of which meters send multiples; null when it is in another. */
+export function amountIn(item, unit) {
+  const value = numberOf(item);
+  if (value === null || !item.unit?.endsWith(unit)) return null;
+  const prefix = item.unit.slice(0, -unit.length);
+  if (!Object.hasOwn(MULTIPLES, prefix)) return null;
+  return value * MULTIPLES[prefix];
+}
+
+/** An item with its value in a unit without prefix; as it is when it is in another. */
+export function itemIn(item, unit) {
+  const value = amountIn(item, unit);
+  if (value === null) return item;
+  return { ...item, value, unit };
+}
+
 /** The power of an item in watts; null when its unit is not one of power. */
 export function wattsOf(item) {
-  const value = numberOf(item);
-  if (value === null) return null;
-  const factor = { W: 1, kW: 1000, MW: 1e6 }[item.unit];
-  if (!factor) return null;
-  return value * factor;
+  return amountIn(item, 'W');
 }
 
 /** The formats for one reader; `choice` is that of chooseLanguage(). */

@@ -1,6 +1,6 @@
 /** What a reading says, as the page needs it. Pure: it knows the keys of a reading, but neither texts nor the page. */
 
-import { numberOf, wattsOf } from './formats.js';
+import { amountIn, numberOf, wattsOf } from './formats.js';
 
 export const PHASES = ['L1', 'L2', 'L3'];
 
@@ -35,11 +35,11 @@ export function netPower(reading, positive, negative, sendsNegative) {
   return null;
 }
 
-/** An energy in kilowatt-hours where the meter has watt-hours. */
+/** An energy in kilowatt-hours, whatever multiple of watt-hours the meter sends. */
 export function kilowattHours(item) {
-  const value = numberOf(item);
-  if (value === null || item.unit !== 'Wh') return item;
-  return { value: value / 1000, unit: 'kWh' };
+  const wattHours = amountIn(item, 'Wh');
+  if (wattHours === null || item.unit === 'kWh') return item;
+  return { value: wattHours / 1000, unit: 'kWh' };
 }
 
 /** The keys of the registers of energy. */

@@ -1,7 +1,7 @@
 /** The sections of the page that show a reading, each hidden while the meter sends nothing for it. */
 
 import { byId, fillTable, say, setAttributes, showSection } from './elements.js';
-import { numberOf, wattsOf } from './formats.js';
+import { amountIn, itemIn, wattsOf } from './formats.js';
 import {
   DELIVERED,
   PHASES,
@@ -18,6 +18,9 @@ import {
 
 /** The names of texts for the tariffs of a country, by their numbers. */
 const TARIFFS = { NL: { 1: 'low', 2: 'normal' }, BE: { 1: 'day', 2: 'night' } };
+
+/** The key of the current of a phase, less the phase. */
+const CURRENT = 'instantaneousCurrent';
 
 /** Whether the reading has something for a cell: `column.keys(name)` are the keys that the cell is made of. */
 function hasCell(reading, column, name) {
@@ -63,13 +66,13 @@ export class Sections {
 
   #showPhases(reading) {
     const { texts, formats, memory } = this;
-    const currents = PHASES.map((phase) => numberOf(reading['instantaneousCurrent' + phase]) ?? 0);
+    const currents = PHASES.map((phase) => amountIn(reading[CURRENT + phase], 'A') ?? 0);
     let decimals = 2;
     if (currents.every(Number.isInteger)) decimals = 0; // most meters send whole amperes
-    const measured = (title, name, digits) => ({
+    const measured = (title, name, unit, digits) => ({
       title: texts.phrase(title),
-      keys: (phase) => ['instantaneous' + name + phase],
-      text: (key) => formats.quantity(reading[key], digits),
+      keys: (phase) => [name + phase],
+      text: (key) => formats.quantity(itemIn(reading[key], unit), digits),
     });
     const power = 'instantaneousActivePower';
     const columns = [
@@ -78,8 +81,8 @@ export class Sections {
         keys: (phase) => [`${power}${phase}Positive`, `${power}${phase}Negative`],
         text: (positive, negative) => formats.kilowatts(memory.net(reading, positive, negative)),
       },
-      measured('voltage', 'Voltage', 1),
-      measured('current', 'Current', decimals),
+      measured('voltage', 'instantaneousVoltage', 'V', 1),
+      measured('current', CURRENT, 'A', decimals),
     ];
     const shown = grid(reading, PHASES, columns);
     const head = [texts.phrase('phase'), ...shown.columns.map((column) => column.title)];

@@ -3,7 +3,14 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { Formats, meterTime, numberOf, wattsOf } from '../../../dsmr_rest/api/dashboard/formats.js';
+import {
+  Formats,
+  amountIn,
+  itemIn,
+  meterTime,
+  numberOf,
+  wattsOf,
+} from '../../../dsmr_rest/api/dashboard/formats.js';
 
 const BRITISH = new Formats({ locale: 'en-GB', textTag: 'en-GB', speaksLocale: true });
 const DUTCH = new Formats({ locale: 'nl-NL', textTag: 'nl-NL', speaksLocale: true });
@@ -86,4 +93,21 @@ test('an age is in the largest unit of which there are at least two', () => {
 
 test('what is younger than two seconds, or from the future, is from just now', () => {
   for (const age of [-5, 0, 1, 1.99]) assert.equal(BRITISH.ago(age), null);
+});
+
+test('every multiple of a unit is converted, and no other unit', () => {
+  assert.equal(amountIn({ value: 0.25, unit: 'kV' }, 'V'), 250);
+  assert.equal(amountIn({ value: 250, unit: 'mA' }, 'A'), 0.25);
+  assert.equal(amountIn({ value: 2, unit: 'A' }, 'A'), 2);
+  assert.equal(wattsOf({ value: 2, unit: 'GW' }), 2e9);
+  for (const unit of ['V', 'kWA', 'toStringA', null, undefined]) {
+    assert.equal(amountIn({ value: 2, unit }, 'A'), null);
+  }
+  assert.equal(amountIn({ value: 'two', unit: 'A' }, 'A'), null);
+  assert.equal(amountIn(undefined, 'A'), null);
+});
+
+test('an item is shown in a unit without prefix, or as it is', () => {
+  assert.deepEqual(itemIn({ value: 0.25, unit: 'kV' }, 'V'), { value: 250, unit: 'V' });
+  assert.deepEqual(itemIn({ value: 3, unit: 'hp' }, 'V'), { value: 3, unit: 'hp' });
 });

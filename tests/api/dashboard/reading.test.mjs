@@ -77,6 +77,7 @@ test('a country is known by what only its meters send', () => {
 
 test('watt-hours become kilowatt-hours, and nothing else changes', () => {
   assert.deepEqual(kilowattHours({ value: 1500, unit: 'Wh' }), { value: 1.5, unit: 'kWh' });
+  assert.deepEqual(kilowattHours({ value: 1.5, unit: 'MWh' }), { value: 1500, unit: 'kWh' });
   const other = { value: 1500, unit: 'kvarh' };
   assert.equal(kilowattHours(other), other);
 });
