@@ -1,6 +1,5 @@
 """Starts the processes that the benchmarks measure, on loopback, and ends each with its block."""
 
-import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.slow_machine import quota
+
 ROOT = Path(__file__).parent.parent
 START_TIME = 60.0
 """Seconds that a process may take until it listens."""
@@ -18,7 +19,7 @@ LISTENING_CHECK = 0.001
 
 
 class Machine:
-    """What the processes run on: this machine, or a slower one, on which they run for a share of the time only."""
+    """What the processes run on: this machine, or a slower one, on which each has a share of one processor only."""
 
     share = 1.0
 
@@ -41,9 +42,36 @@ def is_listening(port: int) -> bool:
 
 
 @contextmanager
-def running(*arguments: object, port: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process with these arguments. When it has a port, the block begins as soon as it listens there."""
-    command = [sys.executable, *map(str, arguments)]
+def running(
+    *arguments: object, port: int | None = None, prefix: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process with these arguments. When it has a port, the block begins as soon as it listens there.
+
+    `prefix` is a command that starts it, such as valgrind.
+    """
+    command = [*prefix, sys.executable, *map(str, arguments)]
+    with _place_of_machine() as cgroup, _started(command, cgroup) as process:
+        if port is not None:
+            _wait_until_listening(process, port)
+        yield process
+
+
+@contextmanager
+def _place_of_machine() -> Iterator[Path | None]:
+    """The cgroup that a process has to be in, if the machine is slower than this one."""
+    if MACHINE.share == 1.0:
+        yield None
+        return
+    with quota(MACHINE.share) as cgroup:
+        yield cgroup
+
+
+@contextmanager
+def _started(command: list[str], cgroup: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in this cgroup from its first instruction on. It is killed with the end of the block."""
+    if cgroup is not None:
+        enter = 'echo $$ >"$0" && exec "$@"'
+        command = ['sh', '-c', enter, str(cgroup / 'cgroup.procs'), *command]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -51,34 +79,11 @@ def running(*arguments: object, port: int | None = None) -> Iterator[subprocess.
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    with _slowed(process):
-        try:
-            if port is not None:
-                _wait_until_listening(process, port)
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def _slowed(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Lets a process run for the share of the time that the machine gives it."""
-    if MACHINE.share == 1.0:
-        yield
-        return
-    command = [sys.executable, '-m', 'benchmarks.slow_machine', str(MACHINE.share)]
-    # Stopped until the other process is ready to slow it.
-    process.send_signal(signal.SIGSTOP)
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as slower:
-        assert slower.stdin is not None
-        assert slower.stdout is not None
-        slower.stdout.readline()
-        slower.stdin.write(b'%d\n' % process.pid)
-        slower.stdin.flush()
-        yield
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
@@ -90,14 +95,17 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 @contextmanager
-def our_server(meter: str, server: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def our_server(
+    meter: str, server: str, port: int, *, prefix: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """dsmr_rest_server.py on a port of loopback; `meter` and `server` are the other lines of their sections."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, 'config.ini')
         config.write_text(
             f'[meter]\n{meter}\n[server]\nhost = 127.0.0.1\nport = {port}\n{server}\n'
         )
-        with running('dsmr_rest_server.py', '--config', config, port=port) as process:
+        arguments = ('dsmr_rest_server.py', '--config', config)
+        with running(*arguments, port=port, prefix=prefix) as process:
             yield process
 
 

@@ -1,35 +1,81 @@
-"""A slow machine: lets a process run for a share of the time only, as on a smaller computer.
+"""A slow machine: processes that have a share of one processor's time, as on a smaller computer.
 
-python -m benchmarks.slow_machine SHARE     then a line with a process ID on stdin
-
-Every PERIOD the process is stopped and continued by signals, so that it runs for SHARE of the time, such as 0.1. This
-program ends with the process. It is a process of its own, so that it keeps time whatever the benchmark does.
+The kernel sees to it: a cgroup with a quota of CPU time (cpu.cfs_quota_us of version 1, cpu.max of version 2). Unlike a
+process that is stopped and continued by signals, one without quota is not woken for nothing.
 """
 
+import itertools
 import os
-import signal
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-PERIOD = 0.01
-"""Seconds."""
+PERIOD = 10_000
+"""Microseconds in which the quota may be used up: so few that what is measured is not the wait for the next ones."""
+REMOVAL_TIME = 10.0
+"""Seconds that the kernel may take to forget a process that has ended."""
+
+_numbers = itertools.count()
 
 
-def main() -> None:
-    share = float(sys.argv[1])
-    print('ready', flush=True)
-    process_id = int(sys.stdin.readline())
-    period_ends = time.monotonic()
-    while True:
-        period_ends += PERIOD
-        try:
-            os.kill(process_id, signal.SIGCONT)
-            time.sleep(PERIOD * share)
-            os.kill(process_id, signal.SIGSTOP)
-        except ProcessLookupError:
+class NoQuotaError(Exception):
+    """This machine does not let this process make a cgroup with a quota."""
+
+
+@contextmanager
+def quota(share: float) -> Iterator[Path]:
+    """A cgroup whose processes have this share of one processor. Raises NoQuotaError.
+
+    A process joins by its number, written to the file cgroup.procs of the folder. All must have ended with the block.
+    """
+    name = f'benchmark-{os.getpid()}-{next(_numbers)}'
+    group = _own_cgroup() / name
+    microseconds = round(PERIOD * share)
+    try:
+        group.mkdir()
+    except OSError as error:
+        raise NoQuotaError(f'no cgroup can be made ({error}): a share needs root') from error
+    try:
+        _limit(group, microseconds)
+        yield group
+    finally:
+        _remove(group)
+
+
+def _own_cgroup() -> Path:
+    """The cgroup of this process in the hierarchy that has the CPU controller. Raises NoQuotaError."""
+    for mount in Path('/proc/self/mounts').read_text().splitlines():
+        _, folder, kind, options, *_ = mount.split()
+        is_version_1 = kind == 'cgroup' and 'cpu' in options.split(',')
+        if is_version_1:
+            return Path(folder)
+        controllers = Path(folder, 'cgroup.controllers')
+        if kind == 'cgroup2' and 'cpu' in controllers.read_text().split():
+            return Path(folder)
+    raise NoQuotaError('this machine has no cgroups with the CPU controller')
+
+
+def _limit(group: Path, microseconds: int) -> None:
+    version_2 = group / 'cpu.max'
+    try:
+        if version_2.exists():
+            version_2.write_text(f'{microseconds} {PERIOD}')
             return
-        time.sleep(max(0.0, period_ends - time.monotonic()))
+        (group / 'cpu.cfs_period_us').write_text(str(PERIOD))
+        (group / 'cpu.cfs_quota_us').write_text(str(microseconds))
+    except OSError as error:
+        raise NoQuotaError(f'the quota cannot be set: {error}') from error
 
 
-if __name__ == '__main__':
-    main()
+def _remove(group: Path) -> None:
+    deadline = time.monotonic() + REMOVAL_TIME
+    while True:
+        try:
+            group.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
