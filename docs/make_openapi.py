@@ -34,6 +34,7 @@ REFUSALS = {
     '421': 'Misdirected',
     '431': 'HeadersTooLarge',
     '500': 'InternalError',
+    '501': 'NotImplemented',
     '503': 'TooManyConnections',
 }
 """The responses that every operation can have, by status."""

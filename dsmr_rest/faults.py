@@ -155,6 +155,7 @@ class Fault(Enum):
     REQUEST_TIMEOUT = ('request_timeout', HTTPStatus.REQUEST_TIMEOUT)
     URI_TOO_LONG = ('uri_too_long', HTTPStatus.REQUEST_URI_TOO_LONG)
     MISDIRECTED_REQUEST = ('misdirected_request', HTTPStatus.MISDIRECTED_REQUEST)
+    NOT_IMPLEMENTED = ('not_implemented', HTTPStatus.NOT_IMPLEMENTED)
     HEADERS_TOO_LARGE = ('headers_too_large', HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
 

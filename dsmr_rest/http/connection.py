@@ -22,8 +22,18 @@ RECEIVE_SIZE = 8192
 MILLISECONDS = 1_000
 MICROSECONDS = 1_000_000
 """In a second."""
+TLS_HANDSHAKE = b'\x16'
+"""The first byte that a TLS client sends (RFC 8446 5.1): the content type of a handshake."""
 LONGEST_TIMEVAL = 16
 """Bytes of the larger of the two kinds of struct timeval."""
+
+
+class PlainTextError(Exception):
+    """What a client sends to a TLS connection is not TLS. `received` is what it has sent so far."""
+
+    def __init__(self, received: bytes) -> None:
+        super().__init__('not TLS')
+        self.received = received
 
 
 def connection_of(client: socket.socket) -> 'Connection':
@@ -40,6 +50,19 @@ def disconnect(client: socket.socket) -> None:
         socket.socket.shutdown(client, socket.SHUT_RDWR)
 
 
+def send_without_tls(client: socket.socket, data: bytes, seconds: float) -> None:
+    """Sends data over a TLS socket that has not shaken hands, and lingers until the client has taken it."""
+    deadline = time.monotonic() + seconds
+    client.settimeout(seconds)
+    # Those of the class, because the TLS socket's own would encrypt.
+    socket.socket.sendall(client, data)
+    socket.socket.shutdown(client, socket.SHUT_WR)
+    while socket.socket.recv(client, RECEIVE_SIZE):  # what the client sends is not read
+        seconds_left = deadline - time.monotonic()
+        _check_time_left(seconds_left)
+        client.settimeout(seconds_left)
+
+
 def _check_time_left(seconds: float) -> None:
     if seconds <= 0:
         raise TimeoutError
@@ -53,7 +76,7 @@ class Connection:
         self._kernel_timeout = 0.0  # in seconds; 0 is none
 
     def shake_hands(self, seconds: float) -> None:
-        """Prepares the connection for the first byte. TCP needs nothing for that."""
+        """Prepares the connection for the first byte, for which TCP needs nothing. Raises PlainTextError."""
 
     def receive(self, seconds: float) -> bytes:
         """Waits until the client has sent something and returns it, at most RECEIVE_SIZE bytes.
@@ -147,7 +170,13 @@ class TlsConnection(Connection):
     _socket: ssl.SSLSocket
 
     def shake_hands(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         self._set_timeout(seconds)
+        # OpenSSL would take the bytes, and could not say what they were.
+        received = socket.socket.recv(self._socket, RECEIVE_SIZE, socket.MSG_PEEK)
+        if received and not received.startswith(TLS_HANDSHAKE):
+            raise PlainTextError(received)
+        self._set_timeout(deadline - time.monotonic())
         self._socket.do_handshake()
 
     def receive(self, seconds: float) -> bytes:

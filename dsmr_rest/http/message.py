@@ -18,8 +18,8 @@ from typing import NamedTuple, Protocol
 
 from dsmr_rest.faults import Fault
 
-LINE_LIMIT = 4 * 1024
-"""Bytes of a request line; the longest path that is served has fewer than 200."""
+LINE_LIMIT = 8_000
+"""Bytes of a request line: what RFC 9112 3 recommends at least. The longest path that is served has fewer than 200."""
 HEADER_SECTION_LIMIT = 16 * 1024
 """Bytes of a request line and its header section together."""
 EMPTY_LINES_LIMIT = 16
@@ -36,9 +36,12 @@ DATES_KEPT = 64
 
 _END_OF_SECTION = b'\r\n\r\n'
 _BARE_END_OF_SECTION = b'\n\n'
-_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token (RFC 9110 5.6.2): a method or the name of a field
+_NAME_CHARACTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+_NAME = rf'{_NAME_CHARACTER}+'  # a token (RFC 9110 5.6.2): a method or the name of a field
+_BEGINNING = re.compile(_NAME_CHARACTER.encode())
 _REQUEST_LINE = re.compile(rf'({_NAME}) ([!-~]+) HTTP/1\.(\d)')
-_FIELD = re.compile(rf'({_NAME}):[ \t]*([^\0\r\n]*?)[ \t]*')
+# The only control character that a value may have is the tab (RFC 9110 5.5).
+_FIELD = re.compile(rf'({_NAME}):[ \t]*([^\0-\x08\x0a-\x1f\x7f]*?)[ \t]*')
 _ABSOLUTE_FORM = re.compile(r'https?://([^/?]+)(/?.*)', re.IGNORECASE)
 _HOST = re.compile(r'(\[[^\[\]/?#@\s]*\]|[^\[\]:/?#@\s]*)(?::\d*)?')
 _CONTENT_LENGTH = re.compile(r'[0-9]+')
@@ -46,6 +49,10 @@ _MAX_AGE = re.compile(r'(?:^|,)\s*max-age="?(\d{1,9})')
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})')
 
 _FIELDS_OF_ONE_VALUE = ('host', 'content-length', 'authorization')
+_CODINGS = frozenset(('chunked', 'compress', 'deflate', 'gzip', 'x-compress', 'x-gzip'))
+"""The transfer codings that HTTP/1.1 has (RFC 9112 7)."""
+_PHRASES = {HTTPStatus.REQUEST_URI_TOO_LONG: 'URI Too Long'}
+"""Reason phrases of RFC 9110 that Python has only from 3.13 on."""
 _STATUSES_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
@@ -129,16 +136,20 @@ class Response:
         has_length = self.events is None and self.status not in _STATUSES_WITHOUT_BODY
         if has_length:
             all_fields['Content-Length'] = str(len(self.body))
-        lines = [f'{self.status.value} {self.status.phrase}']
+        lines = [f'{self.status.value} {_phrase(self.status)}']
         lines += [f'{name}: {value}' for name, value in all_fields.items()]
         return BEGINNING_OF_RESPONSES + '\r\n'.join([*lines, '', '']).encode('latin-1')
+
+
+def _phrase(status: HTTPStatus) -> str:
+    return _PHRASES.get(status, status.phrase)
 
 
 def problem(fault: Fault, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The response that reports a fault: a problem detail (RFC 9457), with Retry-After when trying again may help."""
     status = fault.status
     document = {
-        'title': status.phrase,
+        'title': _phrase(status),
         'status': status.value,
         'detail': detail,
         'code': fault.code,
@@ -157,6 +168,12 @@ TOO_MANY_CONNECTIONS = problem(
     'too many clients are connected: try again later, or set [server] max_connections higher',
 )
 
+PLAIN_TEXT_REFUSED = Response(
+    b'This server expects HTTPS: the URL must begin with https://\n',
+    'text/plain; charset=us-ascii',
+    HTTPStatus.BAD_REQUEST,
+)
+"""The response to plain HTTP at a port with TLS: for a person, who has mistyped a URL."""
 EXHAUSTED = problem(
     Fault.SERVER_EXHAUSTED,
     'no thread can be started or no file descriptor is left for this client: there are too many clients or processes,'
@@ -178,7 +195,7 @@ def end_of_header_section(received: bytes) -> int | None:
     Raises HttpError as soon as it is certain that no valid header section can come: so a client that sends something
     else, or too much, gets its response without the server waiting for an end.
     """
-    if received and not received[:1].isalpha():  # TLS sent to a port without it, for example
+    if received and not _BEGINNING.match(received):  # TLS sent to a port without it, for example
         raise _line_malformed()
     end = received.find(_END_OF_SECTION)
     if end > HEADER_SECTION_LIMIT:
@@ -195,6 +212,11 @@ def end_of_header_section(received: bytes) -> int | None:
     if len(received) > HEADER_SECTION_LIMIT + begin_of_end:
         raise _section_too_long()
     return None
+
+
+def expects_no_body(received: bytes) -> bool:
+    """Whether the response to a request that begins so has no body, be the request valid or not (RFC 9110 9.3.2)."""
+    return received.startswith(b'HEAD ')
 
 
 def after_header_section(received: bytes, end: int) -> bytes:
@@ -240,7 +262,7 @@ def parse_request(header_section: bytes, is_wanted: Callable[[], bool] = always)
     elif not _is_target_of(method, target):
         raise HttpError(Fault.BAD_REQUEST, 'the request target must be a path that begins with /')
     # HTTP/1.0 has no keep-alive unless both sides negotiate it. A body is not read, so nothing after it can be.
-    wants_to_close = is_http_1_0 or 'close' in headers.get('connection', '').lower()
+    wants_to_close = is_http_1_0 or 'close' in _list(headers.get('connection', ''))
     has_body = _has_body(headers)
     path, _, _ = target.partition('?')
     return Request(
@@ -295,7 +317,29 @@ def _has_body(headers: Mapping[str, str]) -> bool:
     if not _CONTENT_LENGTH.fullmatch(length):
         raise HttpError(Fault.BAD_REQUEST, 'the header field Content-Length must be a whole number')
     is_length_zero = length.strip('0') == ''  # not int(): it refuses thousands of digits
-    return 'transfer-encoding' in headers or not is_length_zero
+    is_encoded = 'transfer-encoding' in headers
+    if is_encoded:
+        _check_transfer_encoding(headers['transfer-encoding'])
+    return is_encoded or not is_length_zero
+
+
+def _check_transfer_encoding(value: str) -> None:
+    """Raises HttpError when the codings of a body are unknown (RFC 9112 6.1), or do not say where it ends (6.3)."""
+    codings = _list(value)
+    unknown = [coding for coding in codings if coding not in _CODINGS]
+    if unknown:
+        detail = 'the header field Transfer-Encoding names a coding that HTTP/1.1 does not have'
+        raise HttpError(Fault.NOT_IMPLEMENTED, detail)
+    is_delimited = codings.count('chunked') == 1 and codings[-1] == 'chunked'
+    if not is_delimited:
+        detail = 'the last coding in the header field Transfer-Encoding must be chunked, which must be there once'
+        raise HttpError(Fault.BAD_REQUEST, detail)
+
+
+def _list(value: str) -> list[str]:
+    """The members of a list (RFC 9110 5.6.1) of words, in lower case; empty ones do not count."""
+    members = [member.strip(' \t').lower() for member in value.split(',')]
+    return [member for member in members if member]
 
 
 def _line_malformed() -> HttpError:

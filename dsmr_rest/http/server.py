@@ -23,11 +23,17 @@ from typing import Any, Protocol
 
 from dsmr_rest.config import ConfigError, ServerSettings
 from dsmr_rest.faults import Fault, NotWantedError
-from dsmr_rest.http.connection import connection_of, disconnect
+from dsmr_rest.http.connection import (
+    PlainTextError,
+    connection_of,
+    disconnect,
+    send_without_tls,
+)
 from dsmr_rest.http.listener import Listener
 from dsmr_rest.http.message import (
     BEGINNING_OF_RESPONSES,
     EXHAUSTED,
+    PLAIN_TEXT_REFUSED,
     TOO_MANY_CONNECTIONS,
     EventStream,
     HttpError,
@@ -35,6 +41,7 @@ from dsmr_rest.http.message import (
     Response,
     after_header_section,
     end_of_header_section,
+    expects_no_body,
     http_date,
     parse_request,
     problem,
@@ -55,6 +62,8 @@ SEND_TIME = 10.0
 """Seconds for a client to take a response."""
 LINGER_TIME = 1.0
 """Seconds in which a client may go on sending after its last response."""
+TLS_1_2_CIPHERS = 'ECDHE+AESGCM:ECDHE+CHACHA20'
+"""Forward secrecy, and no CBC: its padding has been attacked again and again (RFC 9325 4.2). TLS 1.3 has only such."""
 MOST_REFUSALS = 64
 """Clients at a time that get a thread although all places are taken: each needs a file descriptor as well."""
 STOP_TIME = 0.4
@@ -293,11 +302,24 @@ class RequestHandler(BaseRequestHandler):
     def handle(self) -> None:
         # The client has disconnected or does not take its response in time, which needs no log line.
         with suppress(OSError, NotWantedError):
-            self._connection.shake_hands(self.request_time)
+            try:
+                self._connection.shake_hands(self.request_time)
+            except PlainTextError as error:
+                self._refuse_plain_text(error.received)
+                return
             self._serve()
             if self._must_linger():
                 self.server.places.mark_silent(self.request)
                 self._connection.linger(LINGER_TIME)
+
+    def _refuse_plain_text(self, received: bytes) -> None:
+        response = PLAIN_TEXT_REFUSED
+        self.server.application.count(response)
+        self._log(None, response)
+        data = response.header_section(self.server.header_fields(keep_alive=False))
+        if not expects_no_body(received):
+            data += response.body
+        send_without_tls(self.request, data, LINGER_TIME)
 
     def _must_linger(self) -> bool:
         """Whether the connection must not be closed at once."""
@@ -312,6 +334,7 @@ class RequestHandler(BaseRequestHandler):
     def _serve_one_request(self) -> bool:
         """Reads a request and responds to it. False when the connection must be closed."""
         request: Request | None = None
+        header_section: bytes | None = None
         try:
             header_section = self._receive_header_section()
             if header_section is None:
@@ -321,8 +344,9 @@ class RequestHandler(BaseRequestHandler):
             response = self._respond(request)
         except HttpError as error:
             response = error.response
+        has_body = not expects_no_body(header_section or self._received)
         with closing(response):
-            return self._send(request, response)
+            return self._send(request, response, has_body=has_body)
 
     def _respond(self, request: Request) -> Response:
         """The response to a request. An error of any kind is the server's own here, because no client is waited for."""
@@ -395,12 +419,11 @@ class RequestHandler(BaseRequestHandler):
             return False
         return self._connection.is_connected()
 
-    def _send(self, request: Request | None, response: Response) -> bool:
+    def _send(self, request: Request | None, response: Response, *, has_body: bool) -> bool:
         """Sends a response. True when the connection is kept alive for another request."""
         is_endless = response.events is not None
         is_last = is_endless or not self.may_keep_alive or self.server.stopping.is_set()
         keep_alive = request is not None and request.keep_alive and not is_last
-        has_body = request is None or request.method != 'HEAD'
         self._may_send_more = request is None or not request.is_last
         self._is_waiting = False
         self.server.application.count(response)
@@ -469,6 +492,7 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(TLS_1_2_CIPHERS)
     try:
         # An encrypted key is refused: there is nobody to ask for its pass phrase.
         context.load_cert_chain(settings.certificate, settings.private_key, password=lambda: '')

@@ -183,7 +183,7 @@ def test_options_lists_what_it_can_get(path: str) -> None:
     """OPTIONS is the same for every path, and needs neither credentials nor the meter."""
     of_options = listed_responses(path, 'options')
     assert of_options == listed_responses('/', 'options')
-    assert of_options.keys() == {'204', '400', '408', '414', '421', '431', '500', '503'}
+    assert of_options.keys() == {'204', '400', '408', '414', '421', '431', '500', '501', '503'}
 
 
 def test_the_linter_has_no_complaints(tmp_path: Path) -> None:
@@ -283,7 +283,8 @@ VALID_REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
 REFUSED_REQUESTS = {
     'BadRequest': b'GET /\r\n\r\n',
     'NotFound': b'GET /unheardOf HTTP/1.1\r\nHost: localhost\r\n\r\n',
-    'UriTooLong': b'GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n' % (b'a' * 5000),
+    'UriTooLong': b'GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n' % (b'a' * 9000),
+    'NotImplemented': b'GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: br\r\n\r\n',
     'Misdirected': b'GET / HTTP/1.1\r\nHost: example.org\r\n\r\n',
     'HeadersTooLarge': b'GET / HTTP/1.1\r\nHost: localhost\r\n%s\r\n' % (b'A: b\r\n' * 200),
 }

@@ -121,6 +121,13 @@ def test_targets_of_other_methods() -> None:
         f'GET /\x1b[2J HTTP/1.1\r\n{HOST[:-2]}',
         f'GET /\x7f HTTP/1.1\r\n{HOST[:-2]}',
         f'GET /é HTTP/1.1\r\n{HOST[:-2]}',
+        f'GET / HTTP/1.1\r\n{HOST}A: b\x0b',
+        f'GET / HTTP/1.1\r\n{HOST}A: b\x7fc',
+        f'GET / HTTP/1.1\r\n{HOST}Transfer-Encoding: gzip',
+        f'GET / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked, gzip',
+        f'GET / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked, chunked',
+        f'GET / HTTP/1.1\r\n{HOST}Transfer-Encoding:',
+        f'GET / HTTP/1.1\r\n{HOST}Transfer-Encoding: \x0bchunked',
         'GET http://localhost/nothing HTTP/1.1',
         'GET http://localhost/nothing HTTP/1.1\r\nHost: [bad',
         f'GET http:///nothing HTTP/1.1\r\n{HOST[:-2]}',
@@ -136,13 +143,41 @@ def test_a_malformed_request_is_400(request_: str, step: int) -> None:
     assert fault_of(f'{request_}\r\n\r\n', step) == (400, 'bad_request')
 
 
+@pytest.mark.parametrize('coding', ['identity', 'br', 'chunked, foo', 'gzip;q=1, chunked'])
+def test_an_unknown_transfer_coding_is_501(coding: str) -> None:
+    """A transfer coding that HTTP/1.1 does not have is not_implemented (RFC 9112 6.1)."""
+    text = f'GET / HTTP/1.1\r\n{HOST}Transfer-Encoding: {coding}\r\n\r\n'
+    assert fault_of(text) == (501, 'not_implemented')
+
+
+def detail_of(text: str) -> str:
+    """What the response to an invalid request says about it."""
+    with pytest.raises(HttpError) as caught:
+        receive(text)
+    return str(caught.value)
+
+
+def test_the_version_and_the_host_are_checked_separately() -> None:
+    """Another major version is refused although there is a Host, and every HTTP/1.x but 1.0 without one."""
+    assert 'request line' in detail_of(f'GET / HTTP/2.0\r\n{HOST}\r\n')
+    assert 'Host is missing' in detail_of('GET / HTTP/1.2\r\n\r\n')
+    assert 'Host is missing' in detail_of('GET / HTTP/1.1\r\n\r\n')
+    assert receive(f'GET / HTTP/1.2\r\n{HOST}\r\n').path == '/'
+
+
+def test_a_method_may_be_any_token() -> None:
+    """A method may begin with a sign or a digit (RFC 9110 5.6.2); whether it is allowed is another question."""
+    for method in ('!GET', '1', '-', "'"):
+        assert receive(f'{method} / HTTP/1.1\r\n{HOST}\r\n').method == method
+
+
 @pytest.mark.parametrize('step', [1, 1000, AT_ONCE])
 @pytest.mark.parametrize(
     ('text', 'status', 'code'),
     [
-        (f'GET /{"a" * 4_200} HTTP/1.1\r\n{HOST}\r\n', 414, 'uri_too_long'),
+        (f'GET /{"a" * 8_200} HTTP/1.1\r\n{HOST}\r\n', 414, 'uri_too_long'),
         ('GET /' + 'a' * 100_000, 414, 'uri_too_long'),
-        ('a' * 5_000, 414, 'uri_too_long'),
+        ('a' * 9_000, 414, 'uri_too_long'),
         (f'GET / HTTP/1.1\r\n{HOST}A: {"b" * 40_000}\r\n\r\n', 431, 'headers_too_large'),
         (f'GET / HTTP/1.1\r\n{HOST}' + 'A: b\r\n' * 101 + '\r\n', 431, 'headers_too_large'),
         (f'GET / HTTP/1.1\r\n{HOST}' + 'A: b\r\n' * 50_000, 431, 'headers_too_large'),
@@ -179,9 +214,12 @@ def test_the_limits_are_exact(step: int) -> None:
 
 
 def test_what_clients_send_is_below_the_limits() -> None:
-    """A request line of 4,000 bytes and 90 header fields of 8 kB together are accepted."""
-    fields = ''.join(f'X-Field-{number}: {"x" * 80}\r\n' for number in range(90))
-    assert receive(f'GET /?{"a" * 3_900} HTTP/1.0\r\n{fields}\r\n').path == '/'
+    """A request line of 8,000 bytes (RFC 9112 3) and header fields of 8 kB together are accepted."""
+    fields = ''.join(f'X-Field-{number}: {"x" * 70}\r\n' for number in range(90))
+    line = 'GET /? HTTP/1.0'
+    long_line = line.replace('?', '?' + 'a' * (8_000 - len(line)))
+    assert len(long_line) == 8_000
+    assert receive(f'{long_line}\r\n{fields}\r\n').path == '/'
 
 
 @pytest.mark.parametrize(
@@ -205,7 +243,8 @@ def test_an_incomplete_request_has_no_end_yet(received: bytes) -> None:
         (f'HTTP/1.1\r\n{HOST}Content-Length: 00\r\n', True),
         (f'HTTP/1.1\r\n{HOST}Content-Length: 26\r\n', False),
         (f'HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n', False),
-        (f'HTTP/1.1\r\n{HOST}Transfer-Encoding: identity\r\n', False),
+        (f'HTTP/1.1\r\n{HOST}Transfer-Encoding: gzip, Chunked\r\n', False),
+        (f'HTTP/1.1\r\n{HOST}Connection: closet\r\n', True),
         (f'HTTP/1.1\r\n{HOST}Content-Length: 26\r\nTransfer-Encoding: chunked\r\n', False),
         (f'HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 26\r\n', False),
         (f'HTTP/1.1\r\n{HOST}Content-Length: 000000000026\r\n', False),
@@ -289,7 +328,7 @@ def test_a_problem_detail_names_the_fault(fault: Fault) -> None:
     response = problem(fault, 'what happened', {'X-More': 'yes'})
     document = json.loads(response.body)
     assert document == {
-        'title': fault.status.phrase,
+        'title': PHRASES_OF_RFC.get(fault, fault.status.phrase),
         'status': fault.status.value,
         'detail': 'what happened',
         'code': fault.code,
@@ -298,3 +337,14 @@ def test_a_problem_detail_names_the_fault(fault: Fault) -> None:
     assert response.headers['Cache-Control'] == 'no-store'
     assert response.headers['X-More'] == 'yes'
     assert ('Retry-After' in response.headers) == (fault.status == 503)
+
+
+PHRASES_OF_RFC = {Fault.URI_TOO_LONG: 'URI Too Long'}
+"""Where the phrase depends on the version of Python."""
+
+
+def test_the_phrase_of_414_is_that_of_the_rfc() -> None:
+    """The reason phrase and the title of 414 are those of RFC 9110 15.5.15 on every Python."""
+    response = problem(Fault.URI_TOO_LONG, '')
+    assert response.header_section({}).startswith(b'HTTP/1.1 414 URI Too Long\r\n')
+    assert json.loads(response.body)['title'] == 'URI Too Long'

@@ -98,6 +98,23 @@ SECOND = f'GET /telegram HTTP/1.0\r\n{HOST}\r\n'
 
 @pytest.mark.parametrize(
     'request_',
+    [
+        f'HEAD * HTTP/1.1\r\n{HOST}\r\n',
+        'HEAD / HTTP/1.1\r\n\r\n',
+        f'HEAD / HTTP/1.1\r\n{HOST}A\r\n\r\n',
+        'HEAD /' + 'a' * 9_000,
+        'HEAD / HTTP/1.1\n\n',
+    ],
+)
+def test_no_response_to_head_has_a_body(request_: str, served: Server) -> None:
+    """The response to a HEAD that is malformed has no body either (RFC 9110 9.3.2)."""
+    header_section, end, body = served.raw(request_.encode()).partition(b'\r\n\r\n')
+    assert header_section.startswith(b'HTTP/1.1 4')
+    assert (end, body) == (b'\r\n\r\n', b'')
+
+
+@pytest.mark.parametrize(
+    'request_',
     ['\0', 'GET /', 'GET / HTTP/1.1', 'GÉT / HTTP/1.1', f'GET / HTTP/1.1\r\n{HOST}A: b\nC: d'],
 )
 def test_a_malformed_request_ends_the_connection(request_: str, served: Server) -> None:
@@ -110,7 +127,7 @@ def test_a_malformed_request_ends_the_connection(request_: str, served: Server) 
     ('request_', 'status', 'code'),
     [
         ('GET /' + 'a' * 100_000, 414, 'uri_too_long'),
-        ('a' * 5_000, 414, 'uri_too_long'),
+        ('a' * 9_000, 414, 'uri_too_long'),
         (f'GET / HTTP/1.1\r\n{HOST}A: {"b" * 40_000}\r\n\r\n', 431, 'headers_too_large'),
         (f'GET / HTTP/1.1\r\n{HOST}' + 'A: b\r\n' * 50_000, 431, 'headers_too_large'),
     ],

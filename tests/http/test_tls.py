@@ -11,11 +11,13 @@ import pytest
 
 from tests.conftest import (
     HOST,
+    MISSING_PORT,
     SERVER_COMMAND,
     UNKNOWN,
     Server,
     StartServer,
     receive_all,
+    split_responses,
     write_config,
 )
 from tests.faulty_meter import FaultyMeter
@@ -31,6 +33,36 @@ def accepts_tls(server: Server, version: str) -> bool:
         '-brief',
     ]
     return subprocess.run(command, input=b'', capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize('method', ['GET', 'HEAD', 'OPTIONS', 'BREW'])
+def test_plain_http_is_told_to_use_https(
+    method: str, start_server: StartServer, certificate: Mapping[str, Path]
+) -> None:
+    """Plain HTTP to a port with TLS gets 400 in plain text that says https; what is neither gets nothing."""
+    server = start_server(MISSING_PORT, server=certificate)
+    received = server.raw(f'{method} / HTTP/1.1\r\n{HOST}\r\n'.encode())
+    (response,) = split_responses(received, method)
+    assert response.status == 400
+    assert response.headers['Content-Type'].startswith('text/plain')
+    assert response.headers['Connection'] == 'close'
+    if method != 'HEAD':
+        assert b'https://' in response.body
+
+
+def test_tls_1_2_has_no_cbc(start_server: StartServer, certificate: Mapping[str, Path]) -> None:
+    """A client of TLS 1.2 that only has suites with CBC is refused, others have forward secrecy."""
+    server = start_server(MISSING_PORT, server=certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with server.connect() as client, context.wrap_socket(client) as encrypted:
+        suite = encrypted.cipher()
+        assert suite is not None and suite[0].startswith('ECDHE-')
+    context.set_ciphers('ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA384:@SECLEVEL=0')
+    with server.connect() as client, pytest.raises(ssl.SSLError):
+        context.wrap_socket(client)
 
 
 def test_tls(
