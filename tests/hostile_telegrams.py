@@ -93,7 +93,10 @@ UNITS = st.sampled_from(
             'V',
             'A',
             'mA',
+            'kA',
+            'kV',
             'Hz',
+            'kHz',
             'm3',
             'dm3',
             'GJ',
@@ -156,6 +159,8 @@ BAD_GROUPS = st.one_of(
     st.builds('({})'.format, AMOUNTS),
     st.builds('({})'.format, TEXTS),
     st.builds('({})({})'.format, TIMES, AMOUNTS),
+    st.builds('({})({})'.format, AMOUNTS, TIMES),
+    st.builds('({})({})'.format, TIMES, TIMES),
     FAILURE_LOGS,
     PEAK_HISTORIES,
     ANY_GROUPS,
@@ -171,8 +176,23 @@ CHANNELS = st.sampled_from(
     ]
 )
 TAILS = st.sampled_from(_tails())
-ENDS_OF_CODES = st.sampled_from([''] * 8 + ['*255', '*', '0', '.1', ' ', '\x00', 'x'])
-CODES = st.builds('{}:{}{}'.format, CHANNELS, TAILS, ENDS_OF_CODES)
+ENDS_OF_CODES = st.sampled_from(
+    [''] * 8 + ['*255', '.255', '*01', '*', '0', '.1', ' ', '\x00', 'x']
+)
+KNOWN_CODES = st.builds('{}:{}{}'.format, CHANNELS, TAILS, ENDS_OF_CODES)
+UNKNOWN_CODES = st.sampled_from(
+    [
+        '1-0:15.7.0',
+        '0-0:96.50.68',
+        '1-0:1.8.5',
+        '1-0:1.8.63',
+        '0-1:24.9.0',
+        '0-0:F.F',
+        'C.1.0',
+        '1-0:x',
+    ]
+)
+CODES = KNOWN_CODES | UNKNOWN_CODES
 
 
 def _device_lines(channel: str, kind: str, identifier: str, groups: str) -> str:
