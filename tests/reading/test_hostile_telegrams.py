@@ -490,13 +490,16 @@ def test_telegrams_that_cannot_be_read_have_a_truthful_fault(start_server: Start
         )
         wait_for(lambda: server.openings == 1)
 
+        def response_meanwhile(data: bytes) -> ClientResponse:
+            waiting = pool.submit(server.get)
+            wait_for(lambda: server.waiters == 1 or waiting.done())
+            send(terminal, data)
+            return waiting.result(30)
+
         def response_to(data: bytes) -> ClientResponse:
             """The response to a request during which these bytes arrive, however long they take."""
             while True:
-                waiting = pool.submit(server.get)
-                wait_for(lambda: server.waiters == 1 or waiting.done())
-                send(terminal, data)
-                response = waiting.result(30)
+                response = response_meanwhile(data)
                 if response.status == 200 or strict(response.body)['code'] != 'meter_silent':
                     return response
 
