@@ -130,6 +130,22 @@ def test_closing_at_once_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
 
 
+def test_an_announcement_that_cannot_be_withdrawn_is_one_log_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failure at the end costs the withdrawal and one log line, not the end itself."""
+    close = Zeroconf.close
+
+    def close_and_fail(zeroconf: Zeroconf) -> None:
+        close(zeroconf)
+        raise OSError('the network is gone')
+
+    monkeypatch.setattr(Zeroconf, 'close', close_and_fail)
+    announced(8080).close()
+    (record,) = caplog.records
+    assert record.message == 'the announcement was not withdrawn: the network is gone'
+
+
 def test_closing_what_was_never_started_does_nothing() -> None:
     """An announcement that was not started has no name and can be closed."""
     announcement = Announcement(ServerSettings(), 8080, addresses=LOOPBACK)

@@ -504,6 +504,13 @@ def test_a_device_has_one_of_two_units(sent: str, value: float, unit: str) -> No
     assert (device['value'], device['unit']) == (value, unit)
 
 
+def test_a_gas_meter_without_a_number_has_no_id() -> None:
+    """The reading of a gas meter that does not state its number is there without the field for it."""
+    fields = data('0-1:24.1.0(003)', '0-1:24.2.1(240621120000S)(00012.500*m3)')
+    assert fields['total_gas_m3'] == 12.5
+    assert 'gas_unique_id' not in fields
+
+
 def test_the_device_has_the_five_keys_that_clients_need() -> None:
     """/api has the product type, name and version that clients know, and a serial and firmware of the right form."""
     device = homewizard.device(read(of_version('5.0')))

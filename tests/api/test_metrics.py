@@ -435,6 +435,19 @@ def test_an_mbus_device_without_a_reading_shows_none(lines: tuple[str, ...], kin
     )
 
 
+def test_a_number_without_a_name_is_an_object_if_it_has_a_unit() -> None:
+    """A line that no specification has a name for is shown by its OBIS code; without a unit it may be an identifier."""
+    assert shown(
+        '0-0:17.0.9(016.1*kW)',
+        '0-0:96.50.9(00000123)',
+        '0-1:24.1.0(003)',
+        '0-1:99.1.0(12.5*kW)',
+    ) == {
+        'dsmr_object{name="0-0:17.0.9",unit="kW"}': 16.1,
+        'dsmr_object{channel="1",name="0-1:99.1.0",unit="kW"}': 12.5,
+    }
+
+
 NOT_NUMBERS = (math.nan, math.inf, -math.inf, 1e308, -1e308, 10**400, None)
 STRANGE = (
     '9' * 30,
@@ -514,6 +527,12 @@ def test_the_header_shows_the_manufacturer_alone() -> None:
     assert 'manufacturer="KMP",specification="V2_2",version=""' in text(read(data))
     assert '1660297912' not in text(read(data))
     assert 'identification="KMP5 KA6U001660297912"' in text(read(data), identifiers=True)
+
+
+def test_a_header_without_a_manufacturer_shows_none() -> None:
+    """A header line that begins with no three letters has an empty manufacturer."""
+    telegram_without = from_lines('1-0:1.7.0(00.100*kW)', header='/1234')
+    assert 'dsmr_meter_info{manufacturer="",' in text(read(telegram_without))
 
 
 def identifiers_of(version: str) -> set[str]:
