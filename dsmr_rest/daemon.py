@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dsmr_rest.api.dispatch import Api
-from dsmr_rest.api.places import Places
+from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.commands.ending import EndSignal, LastResort, end_now, signals_blocked
 from dsmr_rest.commands.log_output import log_to_stderr
 from dsmr_rest.commands.options import (
@@ -163,7 +163,7 @@ def _start(config: Config, stack: ExitStack, *, verbose: bool) -> tuple[Meter, H
     settings = config.server
     meter = Meter(P1Reader(config.meter))
     # One connection is left for requests.
-    places = Places(min(settings.max_streams, settings.max_connections - 1))
+    places = FollowerPlaces(min(settings.max_streams, settings.max_connections - 1))
     server = HttpServer(settings, Api(settings, meter, places), verbose=verbose)
     stack.callback(server.close)
     listeners: list[Listener] = [server]

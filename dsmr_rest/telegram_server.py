@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
-from dsmr_rest.api.places import TELEGRAM_CLIENTS, Places
+from dsmr_rest.api.places import TELEGRAM_CLIENTS, FollowerPlaces
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.http.connection import connection_of
 from dsmr_rest.http.listener import Listener
@@ -37,7 +37,7 @@ that the port is kept open for the next telegram."""
 class TelegramServer(Listener, ThreadingTCPServer):
     """Sends telegrams to every client that connects to [server] telegram_port. `places` is shared with the streams."""
 
-    def __init__(self, host: str, port: int, meter: Meter, places: Places) -> None:
+    def __init__(self, host: str, port: int, meter: Meter, places: FollowerPlaces) -> None:
         self.meter = meter
         self.places = places
         self.keep_open = max(RETRY_PAUSE, meter.reader.settings.keep_open)

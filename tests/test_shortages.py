@@ -470,7 +470,7 @@ LOADED = """
 import sys
 sys.path.insert(0, {root!r})
 from dsmr_rest.api.dispatch import Api
-from dsmr_rest.api.places import Places
+from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.config import MeterSettings, ServerSettings
 from dsmr_rest.http.message import parse_request
 from dsmr_rest.meter.meter import Meter
@@ -478,7 +478,7 @@ from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.reading.document import make_reading
 
 meter = Meter(P1Reader(MeterSettings(port='/dev/serial/none')))
-api = Api(ServerSettings(**{settings!r}), meter, Places(1))
+api = Api(ServerSettings(**{settings!r}), meter, FollowerPlaces(1))
 loaded = set(sys.modules)
 request = parse_request(b'GET {path} HTTP/1.0\\r\\nAuthorization: Basic eDp5')
 assert api.respond(request).status == {status}

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from urllib.parse import unquote
 
 from dsmr_rest.api import homewizard
-from dsmr_rest.api.places import Places
+from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.api.routes import (
     HOMEWIZARD_CHANGES,
     HOMEWIZARD_ROUTES,
@@ -52,7 +52,7 @@ PREFLIGHT_AGE = 86_400
 class Api:
     """Responds to requests, from any number of threads at once."""
 
-    def __init__(self, settings: ServerSettings, meter: Meter, places: Places) -> None:
+    def __init__(self, settings: ServerSettings, meter: Meter, places: FollowerPlaces) -> None:
         self._settings = settings
         self._service = Service(settings, meter, places)
         self._homewizard_routes: Mapping[str, Route] = {}

@@ -1,4 +1,4 @@
-"""Places: how many clients may follow the meter at a time, and how many of each kind do."""
+"""The places of those that follow the meter: how many clients may, and how many of each kind do."""
 
 import threading
 from collections import Counter
@@ -8,7 +8,7 @@ TELEGRAM_CLIENTS = 'telegram clients'
 """The kinds of clients that follow the meter: over /stream, and over [server] telegram_port."""
 
 
-class Places:
+class FollowerPlaces:
     """A number of places that clients of several kinds share. For any thread."""
 
     def __init__(self, count: int) -> None:

@@ -6,7 +6,7 @@ It knows the Meter and what a request says about time (deadline, age); it does n
 import time
 
 from dsmr_rest import clock
-from dsmr_rest.api.places import Places
+from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.http.message import Request, Response, http_date, problem
@@ -24,7 +24,7 @@ class Service:
     `responses` counts by HTTP status. `places` has a place for every stream that may be open at a time.
     """
 
-    def __init__(self, settings: ServerSettings, meter: Meter, places: Places) -> None:
+    def __init__(self, settings: ServerSettings, meter: Meter, places: FollowerPlaces) -> None:
         self.settings = settings
         self.meter = meter
         self.places = places

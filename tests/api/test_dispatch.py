@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dsmr_rest.api.dispatch import Api
-from dsmr_rest.api.places import Places
+from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, ROUTES
 from dsmr_rest.config import MeterSettings, ServerSettings
 from dsmr_rest.http.message import Response, parse_request
@@ -50,7 +50,7 @@ def respond(settings: ServerSettings, header_section: str) -> Response:
     """The response to a request, without a server."""
     meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT)))
     request = parse_request(header_section.encode('latin-1'))
-    return Api(settings, meter, Places(1)).respond(request)
+    return Api(settings, meter, FollowerPlaces(1)).respond(request)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from dsmr_rest.api.places import STREAMS, TELEGRAM_CLIENTS, Places
+from dsmr_rest.api.places import STREAMS, TELEGRAM_CLIENTS, FollowerPlaces
 
 
 def test_kinds_of_clients_share_the_places() -> None:
     """A place that one kind of client has is not there for the other, until it is given back."""
-    places = Places(2)
+    places = FollowerPlaces(2)
     assert places.take(STREAMS)
     assert places.take(TELEGRAM_CLIENTS)
     assert not places.take(STREAMS)
@@ -20,7 +20,7 @@ def test_kinds_of_clients_share_the_places() -> None:
 
 def test_the_clients_of_each_kind_are_counted() -> None:
     """Who was refused is not counted, and who has left is not counted any more."""
-    places = Places(2)
+    places = FollowerPlaces(2)
     assert (places.taken(STREAMS), places.taken(TELEGRAM_CLIENTS)) == (0, 0)
     for _ in range(3):
         places.take(STREAMS)
@@ -31,12 +31,12 @@ def test_the_clients_of_each_kind_are_counted() -> None:
 
 def test_without_places_nobody_gets_one() -> None:
     """With no place at all every client is refused."""
-    assert not Places(0).take(STREAMS)
+    assert not FollowerPlaces(0).take(STREAMS)
 
 
 def test_never_more_clients_than_places() -> None:
     """Of many threads that take and leave at once, never more than the number of places have one."""
-    places = Places(3)
+    places = FollowerPlaces(3)
     most = 0
     lock = threading.Lock()
 

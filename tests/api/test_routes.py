@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from dsmr_rest.api.dispatch import Api
-from dsmr_rest.api.places import Places
+from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.api.routes import HOMEWIZARD_ROUTES, NOTHING, POINTER_ROUTE, ROUTES, pointer_route
 from dsmr_rest.config import MeterSettings, ServerSettings
 from dsmr_rest.faults import Fault
@@ -34,7 +34,7 @@ def request_for(path: str) -> Request:
 def api(*, homewizard_api: bool = True) -> Api:
     """The application with a meter whose port is missing."""
     meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT)))
-    return Api(ServerSettings(homewizard_api=homewizard_api), meter, Places(1))
+    return Api(ServerSettings(homewizard_api=homewizard_api), meter, FollowerPlaces(1))
 
 
 def code(response: Response) -> str:

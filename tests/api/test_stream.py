@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dsmr_rest.api.places import Places
+from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.api.service import Service
 from dsmr_rest.api.stream import ReadingStream
 from dsmr_rest.config import MeterSettings, ServerSettings
@@ -37,7 +37,7 @@ class Stream:
 
     def __init__(self, port: str, *, beat: float = 60.0, timeout: float = 30.0) -> None:
         self.meter = Meter(P1Reader(MeterSettings(port=port, timeout=timeout)))
-        service = Service(ServerSettings(), self.meter, Places(1))
+        service = Service(ServerSettings(), self.meter, FollowerPlaces(1))
         self.events = iter(ReadingStream(service, REQUEST, beat))
         self._pool = ThreadPoolExecutor(1)
 
