@@ -44,6 +44,9 @@ class Listener(ThreadingTCPServer):
     """Listens when it is made, and accepts after start(); each client then has a thread of its own.
 
     `setting` is the name of the setting that has the port. Raises ConfigError when it cannot listen there.
+
+    socketserver calls an accepted connection a `request` in the methods that are overridden here; elsewhere that is what
+    the client sends.
     """
 
     daemon_threads = True
@@ -139,24 +142,24 @@ class Listener(ThreadingTCPServer):
         )
         self.start_thread(thread, request)
 
-    def _is_in_reserve(self, request: Any) -> bool:
+    def _is_in_reserve(self, client: Any) -> bool:
         """Whether a connection has one of the last file descriptors: the system gives out the lowest that is free."""
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return bool(request.fileno() >= limit - RESERVED_FILES)
+        return bool(client.fileno() >= limit - RESERVED_FILES)
 
-    def start_thread(self, thread: threading.Thread, request: Any) -> None:
+    def start_thread(self, thread: threading.Thread, client: Any) -> None:
         """Starts a thread for a client, which is refused if that is impossible."""
         try:
             threads.start(thread)
         except threads.NoThreadError:
             self._few_threads.met()
-            self.refuse_for_shortage(request)
+            self.refuse_for_shortage(client)
         else:
             self._few_threads.not_met()
 
-    def refuse_for_shortage(self, request: Any) -> None:
+    def refuse_for_shortage(self, client: Any) -> None:
         """Ends a connection for which there is no thread or no file descriptor."""
-        self.shutdown_request(request)
+        self.shutdown_request(client)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the signature is socketserver's
         """Where unexpected errors of a connection end: the others go on."""

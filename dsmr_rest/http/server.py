@@ -252,26 +252,26 @@ class HttpServer(Listener, ThreadingHTTPServer):
     def spare_a_client(self) -> bool:
         return self.places.spare_one()
 
-    def refuse_for_shortage(self, request: Any) -> None:
-        self._refuse_at_once(request, EXHAUSTED)
+    def refuse_for_shortage(self, client: Any) -> None:
+        self._refuse_at_once(client, EXHAUSTED)
 
-    def _refuse_at_once(self, request: socket.socket, response: Response) -> None:
+    def _refuse_at_once(self, client: socket.socket, response: Response) -> None:
         """Sends a response in the accepting thread, and closes the connection whether or not the client can read it."""
         if self.tls is None:  # a handshake would have to wait for the client
             data = response.header_section(self.header_fields(keep_alive=False)) + response.body
             with suppress(OSError):
-                connection = connection_of(request)
+                connection = connection_of(client)
                 connection.discard_received()
                 connection.send_at_once(data)
-        self.shutdown_request(request)
+        self.shutdown_request(client)
 
-    def _refuse(self, request: socket.socket, client_address: Any) -> None:
+    def _refuse(self, client: socket.socket, client_address: Any) -> None:
         try:
-            RefusalHandler(request, client_address, self)
+            RefusalHandler(client, client_address, self)
         except Exception:
             log.exception('a connection failed')
         finally:
-            self.shutdown_request(request)
+            self.shutdown_request(client)
 
     def shutdown_request(self, request: Any) -> None:
         self.places.leave(request)
