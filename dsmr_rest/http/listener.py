@@ -45,8 +45,8 @@ class Listener(ThreadingTCPServer):
 
     `setting` is the name of the setting that has the port. Raises ConfigError when it cannot listen there.
 
-    socketserver calls an accepted connection a `request` in the methods that are overridden here; elsewhere that is what
-    the client sends.
+    socketserver calls an accepted connection a `request`, in the methods that are overridden here too; elsewhere that
+    is what the client sends.
     """
 
     daemon_threads = True
