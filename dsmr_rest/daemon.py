@@ -25,6 +25,7 @@ from dsmr_rest.commands.options import (
 from dsmr_rest.commands.summary import summary
 from dsmr_rest.config import Config, ConfigError
 from dsmr_rest.discovery import Announcement
+from dsmr_rest.http.connection import kernel_keeps_timeouts
 from dsmr_rest.http.listener import Listener, refuse_unusable_address
 from dsmr_rest.http.server import HttpServer, server_urls, tls_context
 from dsmr_rest.meter.meter import Meter
@@ -128,6 +129,7 @@ def _check(config: Config, options: argparse.Namespace) -> int:
         port_exists=Path(port).exists(),
         not_a_port=not_a_port,
         demo_version=options.demo,
+        keeps_timeouts=kernel_keeps_timeouts(),
     )
     _print(lines)
     if not_a_port:

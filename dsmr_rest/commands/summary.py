@@ -26,12 +26,14 @@ def summary(
     port_exists: bool,
     not_a_port: str,
     demo_version: str | None,
+    keeps_timeouts: bool,
 ) -> list[str]:
     """Lines of text about these settings, which come from `file`, or are the defaults when it is None.
 
     `urls` are those of the server; `port_exists` is whether there is a file with the name of [meter] port, and
     `not_a_port` what it is when it is no serial port, such as 'a folder'. When there is a `demo_version`, the meter is
-    a simulated one, and so nothing is said about [meter].
+    a simulated one, and so nothing is said about [meter]. `keeps_timeouts` is whether this system keeps the timeouts of
+    sockets itself.
     """
     facts = [('settings', str(file or 'the defaults, because there is no config.ini'))]
     if demo_version is None:
@@ -39,6 +41,7 @@ def summary(
     else:
         facts.append(('meter', f'a simulated one ({demo_version})'))
     facts += _server_facts(config.server, urls)
+    facts.append(('client timeouts', _timeouts(keeps_timeouts)))
     facts += [('warning', warning) for warning in config.warnings]
     lines = [f'{name:{NAME_WIDTH}}{text}' for name, text in facts]
     if not_a_port:
@@ -60,6 +63,12 @@ def _meter_facts(meter: MeterSettings, port_exists: bool, not_a_port: str) -> li
         ('time_zone', meter.time_zone),
         ('keys', _keys(meter)),
     ]
+
+
+def _timeouts(are_kept: bool) -> str:
+    if are_kept:
+        return 'by the kernel, as tried now'
+    return 'by Python: those of this kernel do not hold, as tried now'
 
 
 def _port(port: str, exists: bool, not_a_port: str) -> str:

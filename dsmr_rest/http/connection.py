@@ -8,17 +8,26 @@ ioctl(). Each of these system calls gives the interpreter lock away, and among m
 back than the call itself takes. Therefore the socket of a TCP connection is a blocking one. The kernel limits how long
 a recv() waits (SO_RCVTIMEO). A send() does not wait, and only a client that does not take what it is sent is waited
 for in poll(). So a request is one recv(), and a response one send().
+
+Not everything that looks like Linux keeps to SO_RCVTIMEO (an emulator, another kernel behind its system calls), so that
+is tried once, before there are clients. Where it does not hold, Python's own timeouts are used.
 """
 
 import select
 import socket
 import ssl
 import struct
+import threading
 import time
 from contextlib import suppress
+from functools import cache
 
 RECEIVE_SIZE = 8192
 """Bytes received at a time: a request seldom has more than 1 kB."""
+TRIAL_TIME = 0.01
+"""Seconds that the kernel's timeouts are tried with."""
+RESCUE_TIME = 1.0
+"""Seconds after which the trial has failed."""
 MILLISECONDS = 1_000
 MICROSECONDS = 1_000_000
 """In a second."""
@@ -40,7 +49,46 @@ def connection_of(client: socket.socket) -> 'Connection':
     """The connection of an accepted socket. A TLS socket has yet to shake hands."""
     if isinstance(client, ssl.SSLSocket):
         return TlsConnection(client)
-    return Connection(client)
+    if kernel_keeps_timeouts():
+        return Connection(client)
+    return ConnectionWithoutKernelTimeouts(client)
+
+
+@cache
+def kernel_keeps_timeouts() -> bool:
+    """Whether a recv() on a socket with SO_RCVTIMEO ends after that time. Tried once, which takes TRIAL_TIME."""
+    waiting, other = socket.socketpair()
+    with waiting, other:
+        # Without the timeout, recv() would wait for ever.
+        rescue = threading.Timer(RESCUE_TIME, other.send, [b'.'])
+        rescue.daemon = True
+        rescue.start()
+        try:
+            set_kernel_timeout(waiting, TRIAL_TIME)
+            waiting.recv(1)
+        except BlockingIOError:
+            return True
+        except OSError:  # the kernel does not know the option, or not in this form
+            return False
+        else:
+            return False
+        finally:
+            rescue.cancel()
+            rescue.join()
+
+
+def set_kernel_timeout(client: socket.socket, seconds: float) -> None:
+    """Limits how long a recv() on a blocking socket waits: then it raises BlockingIOError. Raises OSError."""
+    # A struct timeval is two integers. Whether they have 8 bytes or 4 depends on the system and on the C library of a
+    # 32-bit Python, so the kernel is asked.
+    timeval = client.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, LONGEST_TIMEVAL)
+    integers = '=qq'
+    if len(timeval) < LONGEST_TIMEVAL:
+        integers = '=ll'
+    # A timeout of 0 would be none.
+    microseconds = max(1, round(seconds * MICROSECONDS))
+    value = struct.pack(integers, *divmod(microseconds, MICROSECONDS))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
 
 
 def disconnect(client: socket.socket) -> None:
@@ -131,7 +179,8 @@ class Connection:
     def _receive_plain(self, seconds: float) -> bytes:
         _check_time_left(seconds)
         if seconds != self._kernel_timeout:
-            self._set_kernel_timeout(seconds)
+            set_kernel_timeout(self._socket, seconds)
+            self._kernel_timeout = seconds
         try:
             return self._socket.recv(RECEIVE_SIZE)
         except BlockingIOError:
@@ -150,18 +199,22 @@ class Connection:
         if not poll.poll(seconds * MILLISECONDS):
             raise TimeoutError
 
-    def _set_kernel_timeout(self, seconds: float) -> None:
-        # A struct timeval is two integers. Whether they have 8 bytes or 4 depends on the system and on the C library
-        # of a 32-bit Python, so the kernel is asked.
-        timeval = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, LONGEST_TIMEVAL)
-        integers = '=qq'
-        if len(timeval) < LONGEST_TIMEVAL:
-            integers = '=ll'
-        # A timeout of 0 would be none.
-        microseconds = max(1, round(seconds * MICROSECONDS))
-        value = struct.pack(integers, *divmod(microseconds, MICROSECONDS))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-        self._kernel_timeout = seconds
+
+class ConnectionWithoutKernelTimeouts(Connection):
+    """A TCP connection whose socket has a timeout of Python's, because the kernel has none that holds."""
+
+    def send_at_once(self, data: bytes) -> int:
+        self._socket.settimeout(0)
+        return super().send_at_once(data)
+
+    def discard_received(self) -> None:
+        self._socket.settimeout(0)
+        super().discard_received()
+
+    def _receive_plain(self, seconds: float) -> bytes:
+        _check_time_left(seconds)
+        self._socket.settimeout(seconds)
+        return self._socket.recv(RECEIVE_SIZE)
 
 
 class TlsConnection(Connection):

@@ -27,6 +27,7 @@ from dsmr_rest.http.connection import (
     PlainTextError,
     connection_of,
     disconnect,
+    kernel_keeps_timeouts,
     send_without_tls,
 )
 from dsmr_rest.http.listener import Listener
@@ -200,6 +201,7 @@ class HttpServer(Listener, ThreadingHTTPServer):
         self.application = application
         self.verbose = verbose
         self.tls = tls_context(settings)
+        kernel_keeps_timeouts()  # tried now, before there are clients
         self._settings = settings
         self.places = ConnectionPlaces(settings.max_connections)
         self.stopping = threading.Event()

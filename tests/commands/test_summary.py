@@ -18,6 +18,8 @@ def facts(
     meter: dict[str, Any] | None = None,
     server: dict[str, Any] | None = None,
     warnings: tuple[str, ...] = (),
+    *,
+    keeps_timeouts: bool = True,
 ) -> dict[str, str]:
     """What is said about these settings, by the names at the beginning of the lines."""
     config = Config(MeterSettings(**meter or {}), ServerSettings(**server or {}), warnings)
@@ -28,6 +30,7 @@ def facts(
         port_exists=True,
         not_a_port='',
         demo_version=None,
+        keeps_timeouts=keeps_timeouts,
     )
     assert KEY not in ''.join(lines) and 'geheim' not in ''.join(lines)
     return {line[:NAME_WIDTH].strip(): line[NAME_WIDTH:] for line in lines}
@@ -152,3 +155,9 @@ def test_any_free_port() -> None:
 def test_warnings_are_part_of_it() -> None:
     """What the server would log as a warning at its start is in the report."""
     assert facts(warnings=('unwise',))['warning'] == 'unwise'
+
+
+def test_whose_timeouts_are_used() -> None:
+    """The report says whether the kernel keeps the timeouts of clients, or Python has to."""
+    assert facts()['client timeouts'].startswith('by the kernel')
+    assert facts(keeps_timeouts=False)['client timeouts'].startswith('by Python')

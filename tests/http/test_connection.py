@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from dsmr_rest.http.connection import Connection, connection_of, disconnect
+from dsmr_rest.http.connection import (
+    Connection,
+    ConnectionWithoutKernelTimeouts,
+    connection_of,
+    disconnect,
+)
 from tests.conftest import receive_all, reset, wait_for
 
 LONG = 10.0
@@ -67,9 +72,11 @@ def tls_pair(certificate: Mapping[str, Path]) -> Pair:
     return pair
 
 
-@pytest.fixture(params=['tcp', 'tls'])
+@pytest.fixture(params=['tcp', 'tcp without kernel timeouts', 'tls'])
 def pair(request: pytest.FixtureRequest, certificate: Mapping[str, Path]) -> Iterator[Pair]:
     made = tcp_pair()
+    if 'without' in request.param:
+        made.connection = ConnectionWithoutKernelTimeouts(made.server_side)
     if request.param == 'tls':
         made.close()
         made = tls_pair(certificate)
@@ -221,8 +228,11 @@ def test_lingering_ends_with_its_time(pair: Pair) -> None:
 
 
 def test_another_thread_can_disconnect(pair: Pair) -> None:
-    """Whoever waits for a client wakes up when another thread disconnects it."""
+    """Whoever waits for a client wakes up when another thread disconnects it, to nothing or to an error."""
     with ThreadPoolExecutor(1) as pool:
         receiving = pool.submit(pair.connection.receive, LONG)
         disconnect(pair.server_side)
-        assert receiving.result(LONG / 2) == b''
+        try:
+            assert receiving.result(LONG / 2) == b''
+        except BrokenPipeError:  # OpenSSL 3.5 tries to send an alert to the client first
+            assert isinstance(pair.server_side, ssl.SSLSocket)
