@@ -176,6 +176,9 @@ def of_specification(name: str) -> tuple[bytes, dict[str, Any]]:
         if code.startswith('0-1'):
             owner = device
         owner[camel_case(row.name)] = item
+        has_first_group_only = isinstance(item, dict) and set(item) == {'value', 'unit'}
+        if groups.count('(') > 1 and has_first_group_only:
+            document['otherObjects'] = {code: {'groups': groups.strip('()').split(')(')}}
     # dsmr_parser calls the meter's own number that of a gas meter.
     if name == 'ISKRA_IE':
         document['otherObjects'] = {'1-0:96.1.0': document['equipmentIdentifierGas']}

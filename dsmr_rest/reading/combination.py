@@ -22,12 +22,16 @@ from dsmr_rest.reading.quantities import OTHER_OBJECTS
 
 
 class NamedItem(NamedTuple):
-    """The item of a line, its key in the document, and the channel of its M-Bus device, None for the meter itself."""
+    """The item of a line, its key in the document, and the channel of its M-Bus device, None for the meter itself.
+
+    `is_whole` when the item has all that the line says.
+    """
 
     line_index: int
     channel: int | None
     key: str
     item: Item
+    is_whole: bool = True
 
 
 class Combination:
@@ -52,7 +56,11 @@ class Combination:
                 self._channels_with_device.add(channel)
 
     def add(self, named: NamedItem) -> None:
-        """Puts an item under its key. An earlier item with this key is one without a name then."""
+        """Puts an item under its key.
+
+        The line of an earlier item with this key is one without a name then, and so is that of an item that is not
+        whole: it is under its OBIS code as well.
+        """
         channel = named.channel
         if isinstance(named.item, list):  # monthly peaks are always the meter's
             channel = None
@@ -60,12 +68,9 @@ class Combination:
         if place in self._line_of_place:
             self._without_name.add(self._line_of_place[place])
         self._line_of_place[place] = named.line_index
-        self._without_name.discard(named.line_index)
+        if named.is_whole:
+            self._without_name.discard(named.line_index)
         self._owner(channel)[named.key] = named.item
-
-    def add_copy(self, named: NamedItem) -> None:
-        """Puts an item of the meter itself under its key too; the line has its place elsewhere."""
-        self._own[named.key] = named.item
 
     def add_others(self, item_by_form: Callable[[Groups], Object]) -> None:
         """Puts the lines that have no place yet into otherObjects, each under its OBIS code."""

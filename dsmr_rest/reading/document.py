@@ -158,8 +158,10 @@ def make_reading(
     for item in items:
         if _may_have_its_key(item):
             combination.add(item)
-        elif specification.name == 'ISKRA_IE':
-            combination.add_copy(item)
+        elif (
+            specification.name == 'ISKRA_IE'
+        ):  # users of dsmr_parser know the number of an IE.5 by this key
+            combination.add(item._replace(is_whole=False))
     combination.add_others(chooser.parsers.item_by_form)
     document = combination.document(received)
     if not document:
@@ -202,7 +204,9 @@ def _parse(lines: list[str], plan: Plan) -> tuple[list[NamedItem], Plan]:
             unreadable.append(planned)
             continue
         key = camel_case(planned.entry.name)
-        items.append(NamedItem(planned.index, planned.channel, key, item))
+        has_one_group = isinstance(item, dict) and set(item) == {'value', 'unit'}
+        is_whole = len(groups) == 1 or not has_one_group
+        items.append(NamedItem(planned.index, planned.channel, key, item, is_whole=is_whole))
     return items, unreadable
 
 

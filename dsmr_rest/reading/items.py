@@ -116,7 +116,7 @@ def _values_and_units(groups: Groups, conversions: Conversions) -> list[ValueAnd
 
 
 class _Quantity(NamedTuple):
-    """`(value*unit)`: {"value", "unit"}. Further groups must be readable, and are not served."""
+    """`(value*unit)`: {"value", "unit"}. Further groups must be readable, and are not in the item."""
 
     conversions: Conversions
 
@@ -199,7 +199,8 @@ class _PeakHistory(NamedTuple):
         if groups[0]:
             count = _whole_number(groups[0])
         peak_groups = groups[3:]
-        if not 0 <= count <= len(peak_groups) // 3:
+        surplus = any(peak_groups[max(count, 0) * 3 :])
+        if surplus or not 0 <= count <= len(peak_groups) // 3:
             raise UnreadableLineError(f'{len(peak_groups)} groups for {count} peaks')
         peaks = []
         for start in range(0, count * 3, 3):

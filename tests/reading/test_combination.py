@@ -90,12 +90,10 @@ def test_what_has_no_groups_or_no_code_is_not_understood() -> None:
     assert combination.document(0.0) == {'otherObjects': {'1-0:1.8.3': {'groups': ['1']}}}
 
 
-def test_a_copy_leaves_the_line_under_its_code() -> None:
-    """An item may be under a key besides."""
-    combination = Combination(['0-0:96.1.0(4731)'])
-    combination.add_copy(NamedItem(0, None, 'number', ITEM))
-    combination.add_others(by_form)
-    assert combination.document(0.0) == {
-        'number': ITEM,
-        'otherObjects': {'0-0:96.1.0': {'groups': ['4731']}},
+def test_an_item_that_is_not_whole_leaves_the_line_under_its_code() -> None:
+    """What the item does not have is not lost."""
+    item = NamedItem(0, None, 'limit', ITEM, is_whole=False)
+    assert combined(['1-1:31.4.0(1)(2)'], item).document(0.0) == {
+        'limit': ITEM,
+        'otherObjects': {'1-1:31.4.0': {'groups': ['1', '2']}},
     }

@@ -540,6 +540,8 @@ def test_the_belgian_peak_history(peak_groups: str, expected: list[Any]) -> None
         f'(1){CODES}(240101000000W)(231215174500W)({LONG}*kW)',
         f'(1){CODES}(240101000000W)(2312(15)174500W)(03.695*kW)',
         f'(1){CODES}(noon)(231215174500W)(03.695*kW)',
+        f'(1){CODES}{PEAK * 2}',
+        f'(0){CODES}{PEAK}',
         '(',
         '',
     ],
