@@ -19,8 +19,10 @@ DRAIN_PAUSE = 0.05
 """Seconds between two reads of all open streams."""
 FLOOR_THREADS = 2
 """Threads of the bare floor without clients: one reads stdin, one accepts."""
+SERVER_THREADS = 4
+"""Those of the server without clients: one waits for a signal, one accepts, one reads the meter, one writes the log."""
 RELEASE_PAUSE = 0.1
-"""Seconds in which a thread of the bare floor begins to wait."""
+"""Seconds in which a thread begins to wait."""
 
 
 def get(port: int, path: str = '/') -> bytes:
@@ -101,17 +103,37 @@ def delays(line: Line, port: int, clients: int) -> list[float]:
     ]
 
 
+def delays_of_many(
+    line: Line, server: subprocess.Popen[bytes], port: int, clients: int
+) -> list[float]:
+    """The same, when all of them wait before the telegram comes: a slow machine takes long to admit them."""
+    line.hold()
+    requests = [PendingRequest(port) for _ in range(clients)]
+    wait_for_threads(server, SERVER_THREADS + clients)
+    line.release()
+    ended = receive_all(requests)
+    return [
+        moment - line.ended[request.counter()]
+        for request, moment in zip(requests, ended, strict=True)
+    ]
+
+
 def delays_of_bare_floor(floor: subprocess.Popen[bytes], port: int, clients: int) -> list[float]:
     """The same for the bare floor, from the moment at which it is told to send the responses."""
     requests = [PendingRequest(port, '/next') for _ in range(clients)]
-    while threads(floor.pid) < FLOOR_THREADS + clients:
-        time.sleep(RELEASE_PAUSE)
-    time.sleep(RELEASE_PAUSE)  # until the last thread waits
+    wait_for_threads(floor, FLOOR_THREADS + clients)
     released = time.monotonic()
     assert floor.stdin is not None
     floor.stdin.write(b'\n')
     floor.stdin.flush()
     return [moment - released for moment in receive_all(requests)]
+
+
+def wait_for_threads(process: subprocess.Popen[bytes], count: int) -> None:
+    """Returns when a process has at least so many threads and the last has had time to wait."""
+    while threads(process.pid) < count:
+        time.sleep(RELEASE_PAUSE)
+    time.sleep(RELEASE_PAUSE)
 
 
 def receive_all(requests: list[PendingRequest]) -> list[float]:

@@ -19,9 +19,9 @@ COUNTER = re.compile(r'(1-0:1\.8\.1\()[\d.]+')
 class Line:
     """Sends a telegram every `interval` seconds on a pseudo-terminal, `chunk` bytes at a time, paced at 115200 baud.
 
-    With interval 0 telegrams are sent without a pause, as fast as they are read. `ended` maps the number of a telegram,
-    which is the value of its 1-0:1.8.1, to the monotonic time of its last byte. `sent` counts all telegrams, also those
-    that were not read.
+    Between hold() and release() none is sent. With interval 0 telegrams are sent as fast as they are read. `ended` maps
+    the number of a telegram, which is the value of its 1-0:1.8.1, to the monotonic time of its last byte. `sent` counts
+    all telegrams, also those that were not read.
 
     Only the line's thread assigns to `ended` and `sent`. They need no lock: the time of a telegram is in `ended` before
     its last byte is sent, and a count that is a moment old does no harm.
@@ -36,12 +36,20 @@ class Line:
         self._text = whole[: whole.rindex('!')]
         self._terminal = PseudoTerminal()
         self._closed = threading.Event()
+        self._may_send = threading.Lock()  # has whoever sends, or holds the line
         self._thread = threading.Thread(target=self._run, name='line')
         self._thread.start()
 
     @property
     def device(self) -> str:
         return self._terminal.name
+
+    def hold(self) -> None:
+        """Returns when no telegram is under way any more; the next one comes after release()."""
+        self._may_send.acquire()
+
+    def release(self) -> None:
+        self._may_send.release()
 
     def close(self) -> None:
         self._closed.set()
@@ -53,13 +61,18 @@ class Line:
         while not self._closed.is_set():
             number = self.sent / 1000
             data = with_checksum(COUNTER.sub(rf'\g<1>{number:010.3f}', self._text))
-            if self._interval:
-                self._send_paced(data, due, number)
-            else:
-                self._send_unpaced(data)
+            with self._may_send:
+                self._send(data, due, number)
             self.sent += 1
             due = max(due + self._interval, time.monotonic() - self._interval)
             self._closed.wait(due - time.monotonic())
+
+    def _send(self, data: bytes, due: float, number: float) -> None:
+        if self._interval:
+            begin = max(due, time.monotonic() - self._interval)  # it may have been held
+            self._send_paced(data, begin, number)
+        else:
+            self._send_unpaced(data)
 
     def _send_paced(self, data: bytes, begin: float, number: float) -> None:
         for start in range(0, len(data), self._chunk):

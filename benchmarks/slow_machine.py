@@ -47,13 +47,22 @@ def _own_cgroup() -> Path:
     """The cgroup of this process in the hierarchy that has the CPU controller. Raises NoQuotaError."""
     for mount in Path('/proc/self/mounts').read_text().splitlines():
         _, folder, kind, options, *_ = mount.split()
-        is_version_1 = kind == 'cgroup' and 'cpu' in options.split(',')
-        if is_version_1:
-            return Path(folder)
-        controllers = Path(folder, 'cgroup.controllers')
-        if kind == 'cgroup2' and 'cpu' in controllers.read_text().split():
-            return Path(folder)
+        if kind == 'cgroup' and 'cpu' in options.split(','):
+            return Path(folder) / _place_in_hierarchy('cpu')
+        if kind == 'cgroup2':
+            controllers = Path(folder, 'cgroup.controllers').read_text()
+            if 'cpu' in controllers.split():
+                return Path(folder) / _place_in_hierarchy('')
     raise NoQuotaError('this machine has no cgroups with the CPU controller')
+
+
+def _place_in_hierarchy(controller: str) -> str:
+    """The path of the cgroup of this process, relative to the mount; '' is the controller of version 2."""
+    for line in Path('/proc/self/cgroup').read_text().splitlines():
+        _, controllers, path = line.split(':', 2)
+        if controller in controllers.split(','):
+            return path.lstrip('/')
+    return ''
 
 
 def _limit(group: Path, microseconds: int) -> None:

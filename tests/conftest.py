@@ -320,6 +320,10 @@ def wait_together(
     openings_before = server.openings
 
     def are_waiting() -> bool:
+        # A telegram that was still on its way when they were sent is a response to some.
+        for number, response in enumerate(responses):
+            if response.done():
+                responses[number] = pool.submit(server.get, path)
         health = server.health
         # 503: the connection of the last look still has its place.
         if 'waitingRequests' not in health:
