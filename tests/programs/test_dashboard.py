@@ -4,33 +4,37 @@ import itertools
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from dsmr_rest.api.dashboard.files import FILES
 from tests.conftest import MISSING_PORT, Server, StartServer, hush, new_meter, wait_for
+from tests.dashboard_page import (
+    DESKTOP,
+    NARROWEST,
+    NO_SELENIUM,
+    PHONE,
+    SECTIONS,
+    Bar,
+    OpenPage,
+    Page,
+    plain,
+)
 from tests.faulty_meter import FaultyMeter
-from tests.system_packages import npm_file, program
+from tests.system_packages import npm_file
 from tests.telegrams import from_lines
 
 if sys.platform != 'linux':
     pytest.skip('Chromium is driven as Debian has it', allow_module_level=True)
 
-pytest.importorskip(
-    'selenium', reason='selenium drives the browser: pip install -r requirements-dev.txt'
-)
+pytest.importorskip('selenium', reason=NO_SELENIUM)
 
-from selenium import webdriver
+from benchmarks.screenshot import emulate
 
-from benchmarks.screenshot import chromium, emulate, prefer_languages
-
-PHONE, DESKTOP = 360, 1000
-"""Widths of a screen in CSS pixels."""
-SECTIONS = ('quarter', 'since', 'plot', 'phases', 'totals', 'devices', 'demand')
 AXE = 'axe-core/axe.min.js'
 LEAST_CONTRAST = 4.5
 """WCAG 2.2, 1.4.3 (AA)."""
@@ -48,139 +52,6 @@ return [...document.body.querySelectorAll('*')].filter(node => node.getClientRec
     return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), node.textContent];
   });
 """
-
-
-def plain(text: str) -> str:
-    """A text in one line, without the marks (Unicode, UAX 9) that isolate a number in a sentence."""
-    return ' '.join(re.sub('[\u2068\u2069]', '', text).split())
-
-
-class Page:
-    """The dashboard in a browser, as it is seen."""
-
-    def __init__(self, browser: webdriver.Chrome) -> None:
-        self.browser = browser
-
-    def run(self, script: str) -> Any:
-        return self.browser.execute_script(script)
-
-    def call(self, body: str) -> Any:
-        """Runs the body of an async function in which `page` is the page's own module, and returns its result."""
-        script = f"""const [done] = arguments;
-            const body = async (page) => {{ {body} }};
-            import('./dashboard/page.js').then(body).then(done);"""
-        return self.browser.execute_async_script(script)
-
-    def text(self, name: str) -> str:
-        """What the element of that id shows, in one line, without the marks that isolate a number in a sentence."""
-        return plain(self.browser.find_element('id', name).text)
-
-    def await_text(self, name: str, text: str, seconds: float = 15) -> None:
-        wait_for(lambda: text in self.text(name), seconds)
-
-    def open_details(self, name: str) -> None:
-        """Opens what the section of that id keeps for who wants to know more."""
-        self.browser.find_element('css selector', f'#{name} summary').click()
-
-    @property
-    def language(self) -> str:
-        return str(self.run('return document.documentElement.lang'))
-
-    @property
-    def shown(self) -> set[str]:
-        """The visible sections, of those that depend on the reading."""
-        return {name for name in SECTIONS if self.browser.find_element('id', name).is_displayed()}
-
-    @property
-    def curve(self) -> str:
-        """The path of the plot's curve."""
-        return str(self.run("return document.querySelector('.curve').getAttribute('d') || ''"))
-
-    @property
-    def points(self) -> int:
-        """How many points the plot's curve has."""
-        return len(re.findall('[ML]', self.curve))
-
-    @property
-    def curve_ends(self) -> tuple[float, float]:
-        """Where the plot's curve begins and ends, from 0 at the left edge of the plot to 1 at its right edge."""
-        positions = [float(x) for x in re.findall(r'[ML](-?[\d.]+) ', self.curve)]
-        script = """const line = document.querySelector('.zero');
-            return ['x1', 'x2'].map(name => Number(line.getAttribute(name)));"""
-        left, right = self.run(script)
-        begin, end = [(x - left) / (right - left) for x in (positions[0], positions[-1])]
-        return begin, end
-
-    @property
-    def bar(self) -> 'Bar | None':
-        """The bar of this quarter-hour's demand; None when none is visible."""
-        script = """const bar = document.querySelector('.bar');
-            const [whole, fill, mark] = [bar, ...bar.children].map(node => node.getBoundingClientRect());
-            return bar.checkVisibility() && {filled: fill.width / whole.width,
-                marked: mark.width && (mark.left - whole.left) / whole.width,
-                text: bar.getAttribute('aria-valuetext'), colour: getComputedStyle(bar.children[0]).backgroundColor};"""
-        seen = self.run(script)
-        if not seen:
-            return None
-        return Bar(
-            round(seen['filled'], 1), round(seen['marked'], 1), plain(seen['text']), seen['colour']
-        )
-
-    @property
-    def colour(self) -> str:
-        """The colour of the headline's number."""
-        return str(self.run("return getComputedStyle(document.getElementById('amount')).color"))
-
-    @property
-    def zero_line_shows(self) -> bool:
-        """Whether the plot's zero line lies within the plot."""
-        script = """const zero = document.querySelector('.zero');
-            if (!zero) return false;
-            const [line, plot] = [zero, zero.closest('svg')].map(node => node.getBoundingClientRect());
-            return plot.top <= line.top && line.bottom <= plot.bottom;"""
-        return bool(self.run(script))
-
-    @property
-    def complaints(self) -> list[Any]:
-        """What the browser's console shows."""
-        return list(self.browser.get_log('browser'))  # type: ignore[no-untyped-call]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar as it is seen: its filled part and the place of its mark as parts of its width, its value, its colour."""
-
-    filled: float
-    marked: float
-    text: str
-    colour: str
-
-
-OpenPage = Callable[..., Page]
-
-
-@pytest.fixture(scope='module')
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """Chromium, which takes seconds to start."""
-    programs = program('chromium', 'chromium'), program('chromedriver', 'chromium-driver')
-    started = chromium(tmp_path_factory.mktemp('chromium'), *programs)
-    yield started
-    started.quit()
-
-
-@pytest.fixture
-def open_page(browser: webdriver.Chrome) -> Iterator[OpenPage]:
-    """Opens the dashboard of a server for a reader of these languages, on a phone unless the width is another."""
-
-    def start(server: Server, languages: str = 'en-GB,en', width: int = PHONE) -> Page:
-        emulate(browser, width, prefers_reduced_motion='reduce')
-        prefer_languages(browser, languages)
-        browser.get(f'http://127.0.0.1:{server.port}/dashboard')
-        return Page(browser)
-
-    yield start
-    browser.get('about:blank')  # ends the page's stream
-    browser.get_log('browser')  # type: ignore[no-untyped-call]
 
 
 def sending(*lines: str, checksum: bool = True) -> Callable[[], bytes]:
@@ -824,25 +695,38 @@ def test_announcements_are_rare(
     assert page.run('return window.changes') == 0
 
 
-@pytest.mark.parametrize(
-    ('width', 'theme', 'languages'),
-    [
-        (DESKTOP, 'light', 'nl-NL'),
-        (DESKTOP, 'dark', 'de-AT'),
-        (PHONE, 'light', 'fr-BE'),
-        (PHONE, 'dark', 'en-GB'),
-    ],
+class View(NamedTuple):
+    """A meter, and who looks at it: the languages, the width of the screen, and the colour scheme."""
+
+    version: str
+    languages: str
+    width: int
+    theme: str
+
+
+VIEWS = (
+    View('belgium', 'nl-BE', DESKTOP, 'light'),
+    View('5.0', 'de-AT', DESKTOP, 'dark'),
+    View('belgium', 'fr-BE', NARROWEST, 'light'),
+    View('sweden', 'en-GB', PHONE, 'dark'),
+    View('sweden', 'sv-SE', DESKTOP, 'light'),
 )
-def test_axe_finds_nothing(
-    width: int, theme: str, languages: str, start_server: StartServer, open_page: OpenPage
-) -> None:
+
+
+@pytest.mark.parametrize('view', VIEWS)
+def test_axe_finds_nothing(view: View, start_server: StartServer, open_page: OpenPage) -> None:
     """axe-core finds nothing to improve in the page, live or without its meter."""
     axe = npm_file(AXE).read_text(encoding='utf-8')
-    with new_meter('belgium', interval=0.2) as meter:
-        page = open_page(start_server(meter.port), languages, width)
-        emulate(page.browser, width, prefers_color_scheme=theme, prefers_reduced_motion='reduce')
+    with new_meter(view.version, interval=0.2) as meter:
+        page = open_page(start_server(meter.port), view.languages, view.width)
+        emulate(
+            page.browser,
+            view.width,
+            prefers_color_scheme=view.theme,
+            prefers_reduced_motion='reduce',
+        )
         wait_for(lambda: page.points > 2)
-        page.open_details('demand')
+        page.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
         page.run(axe)
         assert axe_violations(page) == []
         meter.unplug()
