@@ -4,7 +4,10 @@ A client gets every telegram from its connection on, byte for byte as it came (t
 is a waiter of the Meter like any request, so one cable serves any number of such programs beside the JSON. What a
 client sends is discarded. A client that does not take its telegrams skips to the newest. While the meter is silent the
 connection stays open, because these programs have their own timeouts. When its port is lost the connection is closed:
-these programs connect again by themselves, and show meanwhile that there is no meter.
+these programs connect again by themselves, and show meanwhile that there is no meter. Home Assistant's DSMR integration
+takes over one change in 30 s at most, and a new connection is a change to it: the closing of a connection that was open
+for less goes unnoticed, and it would show the last values for ever. So a client that connects while the port is lost
+waits for longer than that, before its connection is closed too.
 
 The protocol has neither requests nor credentials. This module does not know HTTP, nor how a telegram is read.
 """
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 SEND_TIME = 10.0
 """Seconds after which a client that does not take its telegram is disconnected."""
 BEGINNING_OF_TELEGRAMS = b'/'
+LONGEST_WAIT_FOR_PORT = 32.0
+"""Seconds after which the connection of a client is closed that has connected while the port was lost."""
 RETRY_PAUSE = 1.0
 """Seconds between attempts to read the meter, also of a client that connects again at once while its port is lost, and
 that the port is kept open for the next telegram."""
@@ -83,6 +88,7 @@ class TelegramHandler(BaseRequestHandler):
     def _send_telegrams(self) -> None:
         """Returns when the meter is stopped or its port is lost. Raises OSError and NotWantedError."""
         latest: Reading | None = None
+        connected = time.monotonic()
         while True:
             try:
                 latest = self._next_reading(latest)
@@ -90,7 +96,9 @@ class TelegramHandler(BaseRequestHandler):
                 if error.fault is Fault.STOPPING:
                     return
                 time.sleep(RETRY_PAUSE)
-                if error.fault.is_of_port:
+                has_waited = time.monotonic() - connected >= LONGEST_WAIT_FOR_PORT
+                may_close = latest is not None or has_waited
+                if error.fault.is_of_port and may_close:
                     return
                 continue
             self._connection.send(latest.telegram[self._begun :], SEND_TIME)

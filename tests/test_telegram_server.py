@@ -24,6 +24,8 @@ INTERVAL = 0.2
 """Seconds between the telegrams of a meter that is not asked for each."""
 SEND_TIME = 10.0
 """Seconds after which a client that does not take its telegram is disconnected."""
+SECONDS_BETWEEN_CHANGES = 30.0
+"""In which Home Assistant's DSMR integration takes over at most one change; a new connection is one."""
 SECONDS_TO_STOP = 20.0
 """Ten times what is promised, because a busy machine does not keep that, but less than the meter's timeout."""
 REFUSED = 'clients of telegram_port are refused'
@@ -281,7 +283,10 @@ def test_clients_and_streams_share_their_places(start: StartTelegrams, meter: Fa
 
 
 def test_a_lost_port_closes_the_connections(start: StartTelegrams) -> None:
-    """When the meter is unplugged its clients are disconnected; who connects again gets telegrams once it is back."""
+    """When the meter is unplugged its clients are disconnected; who connects again gets telegrams once it is back.
+
+    Until then whoever connects is disconnected too, but not before that would be noticed as a change.
+    """
     recorded = Recorded(numbered())
     with new_meter(interval=INTERVAL, source=recorded) as meter:
         server = start(meter.port)
@@ -292,8 +297,10 @@ def test_a_lost_port_closes_the_connections(start: StartTelegrams) -> None:
             for each in client, other:
                 assert not END.search(each.until_disconnected()[-3:])
         wait_for(lambda: clients_of(server) == 0)
+        connected = time.monotonic()
         with Client(server.telegram_port) as early:
             assert early.until_disconnected() == b''
+        assert time.monotonic() - connected > SECONDS_BETWEEN_CHANGES
         meter.plug_in()
         plugged_in = len(recorded.telegrams)
         with Client(server.telegram_port) as late:

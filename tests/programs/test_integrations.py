@@ -24,7 +24,7 @@ import yaml
 from benchmarks.screenshot import chromium
 from dsmr_rest.simulated.house import DUTCH
 from dsmr_rest.simulated.telegrams import telegram
-from tests.conftest import ROOT, Server, StartServer, free_port, new_meter, wait_for
+from tests.conftest import MISSING_PORT, ROOT, Server, StartServer, free_port, new_meter, wait_for
 from tests.faulty_meter import FaultyMeter
 from tests.pages import INTEGRATIONS, PAGES, block
 from tests.programs.test_service import INSTALLED, MOST_EXPOSED, UNIT, analyze, values
@@ -316,17 +316,22 @@ def test_home_assistants_sensors_show_the_values_of_a_reading(
 def test_home_assistants_rest_sensor_shows_the_value_of_its_resource(
     start_server: StartServer, constant: FaultyMeter
 ) -> None:
-    """The REST sensor requests a path that exists, renders its value, and names its unit."""
+    """The REST sensor requests a path that exists, renders its value, names its unit, and says when there is none."""
     server = start_server(constant.port)
     (sensor,) = yaml.safe_load(recipe('Home Assistant: REST sensor', 'yaml'))['sensor']
     (path,) = re.findall(r'^http://raspberrypi\.local:8080(/.*)$', sensor['resource'])
     item = server.get(path, timeout=sensor['timeout']).json
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True).from_string(
-        sensor['value_template']
-    )
-    shown = template.render(value_json=item)
+    problem = start_server(MISSING_PORT).get(path).json
+    templates = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
+    value = templates.from_string(sensor['value_template'])
+    is_available = templates.from_string(sensor['availability'])
     used = server.get().json['currentElectricityUsage']
+    shown = value.render(value_json=item)
     assert (float(shown), sensor['unit_of_measurement']) == (used['value'], used['unit'])
+    assert is_available.render(value_json=item) == 'True'
+    # An empty value would be refused, and the sensor would keep the last one.
+    assert float(value.render(value_json=problem)) == 0
+    assert is_available.render(value_json=problem) == 'False'
 
 
 def test_the_python_example_prints_a_value_and_its_unit(
