@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import serial
 
+from dsmr_rest.api.routes import ROUTES
 from tests.conftest import (
     ROOT,
     SERVER_COMMAND,
@@ -375,20 +376,12 @@ def test_the_system_clock_jumps(
 def request_everything(server: Server, meter: FaultyMeter) -> int:
     """Requests readings, pages and streams, with a meter and without; returns the number of requests."""
     paths = [
-        '/',
-        '/telegram',
+        *ROUTES,
         '/currentElectricityUsage/value',
-        '/metrics',
-        '/health',
-        '/dashboard',
-        '/openapi.json',
-    ]
-    paths += [
         '/nothing',
         '/../etc/passwd',
         '/%2e%2e/%00',
         '/mbusDevices/99',
-        '/stream',
         '/favicon.ico',
     ]
     methods = ['GET', 'HEAD', 'OPTIONS', 'PUT']

@@ -11,6 +11,9 @@ from urllib.parse import unquote
 LONGEST_GUESS = 64
 """Characters of a key. No known key is near that long, so a longer one is not compared with them."""
 
+LEAST_LIKENESS = 0.7
+"""Of two keys, between 0 and 1 (difflib): with one letter of four missing it is 0.86."""
+
 _LIST_INDEX = re.compile(r'0|[1-9][0-9]{0,8}')  # RFC 6901 4: no leading zeros
 
 
@@ -92,7 +95,7 @@ def similar_key(key: str, known: Iterable[str]) -> str:
     import difflib  # noqa: PLC0415 most servers never get a path that leads nowhere
 
     in_lower_case = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(key.lower(), in_lower_case, n=1)
+    matches = difflib.get_close_matches(key.lower(), in_lower_case, 1, LEAST_LIKENESS)
     if not matches:
         return ''
     return in_lower_case[matches[0]]

@@ -83,6 +83,7 @@ def test_only_similar_keys_are_similar() -> None:
     assert similar_key('FREQUENCY', known) == 'frequency'
     assert similar_key('textMesage', known) == 'textMessage'
     assert similar_key('gas', known) == ''
+    assert similar_key('/nothing', ['/ping']) == ''
     assert similar_key('frequency' + ' ' * LONGEST_GUESS, known) == ''
 
 
