@@ -50,8 +50,9 @@ class Combination:
         self._channels_with_device = set()
         for line in lines:
             channel = device_channel(line)
-            if channel is not None:
-                self._devices[channel] = {}  # in telegram order
+            if channel is None:
+                continue
+            self._devices[channel] = {}  # in telegram order
             if says_what_device_is(line):
                 self._channels_with_device.add(channel)
 

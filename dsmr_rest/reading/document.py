@@ -18,6 +18,7 @@ from typing import Any
 
 from dsmr_rest.faults import Fault
 from dsmr_rest.reading.combination import Combination, NamedItem
+from dsmr_rest.reading.items import Item
 from dsmr_rest.reading.lines import UnreadableLineError, groups_of, object_lines
 from dsmr_rest.reading.mbus import MbusDevice, mbus_device
 from dsmr_rest.reading.quantities import GAS_COPIES, OTHER_OBJECTS
@@ -204,10 +205,13 @@ def _parse(lines: list[str], plan: Plan) -> tuple[list[NamedItem], Plan]:
             unreadable.append(planned)
             continue
         key = camel_case(planned.entry.name)
-        has_one_group = isinstance(item, dict) and set(item) == {'value', 'unit'}
-        is_whole = len(groups) == 1 or not has_one_group
+        is_whole = len(groups) == 1 or not _has_first_group_only(item)
         items.append(NamedItem(planned.index, planned.channel, key, item, is_whole=is_whole))
     return items, unreadable
+
+
+def _has_first_group_only(item: Item) -> bool:
+    return isinstance(item, dict) and item.keys() == {'value', 'unit'}
 
 
 def _may_have_its_key(named: NamedItem) -> bool:
