@@ -15,7 +15,8 @@ def printable(text: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    code_point = ord(match[0])
+    character = match[0]
+    code_point = ord(character)
     return f'\\x{code_point:02x}'
 
 

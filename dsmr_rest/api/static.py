@@ -31,7 +31,8 @@ class _Variant:
     @cached_property
     def tag(self) -> str:
         """The entity tag, which stands for exactly these bytes (RFC 9110 8.8.3)."""
-        return f'"{zlib.crc32(self.body):08x}"'
+        checksum = zlib.crc32(self.body)
+        return f'"{checksum:08x}"'
 
 
 class StaticBody:
@@ -43,14 +44,17 @@ class StaticBody:
 
     def __init__(self, body: bytes, content_type: str, vary: str = '') -> None:
         self._content_type = content_type
-        self._vary = ', '.join(filter(None, ('Accept-Encoding', vary)))
+        self._vary = 'Accept-Encoding'
+        if vary:
+            self._vary += f', {vary}'
         self._plain = _Variant(body)
         self._compressed = _Variant(_gzip(body), 'gzip')
 
     def response(self, request: Request, headers: Mapping[str, str] | None = None) -> Response:
         """The response to a request: 304 when the client has the body already. `headers` are further header fields."""
+        accept_encoding = request.headers.get('accept-encoding', '')
         variant = self._plain
-        if accepts_gzip(request.headers.get('accept-encoding', '')):
+        if accepts_gzip(accept_encoding):
             variant = self._compressed
         fields = {
             'ETag': variant.tag,
@@ -58,7 +62,8 @@ class StaticBody:
             'Vary': self._vary,
             **(headers or {}),
         }
-        if _is_known(variant.tag, request.headers.get('if-none-match', '')):
+        if_none_match = request.headers.get('if-none-match', '')
+        if _is_known(variant.tag, if_none_match):
             return Response(b'', '', HTTPStatus.NOT_MODIFIED, fields)
         if variant.encoding:
             fields['Content-Encoding'] = variant.encoding
@@ -67,13 +72,20 @@ class StaticBody:
 
 def _gzip(body: bytes) -> bytes:
     compressor = zlib.compressobj(_BEST_COMPRESSION, zlib.DEFLATED, _GZIP)
-    return compressor.compress(body) + compressor.flush()
+    beginning = compressor.compress(body)
+    end = compressor.flush()
+    return beginning + end
 
 
 def _is_known(tag: str, if_none_match: str) -> bool:
     """Whether a client has what the tag stands for (RFC 9110 13.1.2, compared weakly)."""
-    known = [each.strip().removeprefix('W/') for each in if_none_match.split(',')]
-    return tag in known or '*' in known
+    for stated in if_none_match.split(','):
+        known = stated.strip()
+        if known == '*':
+            return True
+        if known.removeprefix('W/') == tag:
+            return True
+    return False
 
 
 def static(load: Callable[[], StaticBody]) -> Handler:

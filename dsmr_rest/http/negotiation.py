@@ -15,18 +15,21 @@ def weights(field: str) -> dict[str, float]:
     An alternative with a malformed weight is left out, as if the client had not named it.
     """
     found = {}
-    for element in field.split(','):
-        alternative, *parameters = [part.strip() for part in element.split(';')]
-        weight = _weight(parameters)
-        if alternative and weight is not None:
-            found[alternative.lower()] = weight
+    for element in field.lower().split(','):
+        alternative, has_weight, parameter = element.partition(';')
+        name = alternative.strip()
+        weight: float | None = 1.0
+        if has_weight:
+            weight = _weight(parameter)
+        if name and weight is not None:
+            found[name] = weight
     return found
 
 
-def _weight(parameters: list[str]) -> float | None:
-    if not parameters:
-        return 1.0
-    match = _WEIGHT.fullmatch(parameters[0])
+def _weight(parameter: str) -> float | None:
+    """The number in a parameter such as "q=0.5"; None when it is malformed. Whatever follows it is ignored."""
+    first, _, _ = parameter.partition(';')
+    match = _WEIGHT.fullmatch(first.strip())
     if match is None:
         return None
     return float(match[1])
@@ -35,7 +38,9 @@ def _weight(parameters: list[str]) -> float | None:
 def accepts_gzip(accept_encoding: str) -> bool:
     """Whether a response may be compressed with gzip (RFC 9110 12.5.3). A client that does not say gets none."""
     stated = weights(accept_encoding)
-    return stated.get('gzip', stated.get('*', 0.0)) > 0
+    of_any_other = stated.get('*', 0.0)
+    weight = stated.get('gzip', of_any_other)
+    return weight > 0
 
 
 def best_language(accept_language: str, available: Iterable[str], otherwise: str) -> str:
@@ -45,9 +50,10 @@ def best_language(accept_language: str, available: Iterable[str], otherwise: str
     """
     stated = weights(accept_language)
     known = set(available)
-    by_preference = sorted(stated, key=lambda language_range: -stated[language_range])
+    by_preference = sorted(stated, key=stated.__getitem__, reverse=True)
     for language_range in by_preference:
         language, _, _ = language_range.partition('-')
-        if language in known and stated[language_range] > 0:
+        is_acceptable = stated[language_range] > 0
+        if is_acceptable and language in known:
             return language
     return otherwise

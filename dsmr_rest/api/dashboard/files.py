@@ -34,16 +34,23 @@ _CONTENT_TYPES = {
 
 def load(name: str) -> StaticBody:
     """One of FILES, as it is in this folder. facts.json is made of what the server knows."""
-    body = _facts()
-    if name != _FACTS:
-        body = FOLDER.joinpath(name).read_bytes()
-    return StaticBody(body, _CONTENT_TYPES[Path(name).suffix])
+    file = FOLDER / name
+    content_type = _CONTENT_TYPES[file.suffix]
+    if name == _FACTS:
+        return StaticBody(_facts(), content_type)
+    return StaticBody(file.read_bytes(), content_type)
 
 
 def _facts() -> bytes:
     """Which languages there are, and what kinds of M-Bus devices are called in English, by their type (EN 13757-3)."""
-    kinds = {str(number): kind.name for number, kind in KINDS.items()}
-    facts = {'languages': LANGUAGES, 'kinds': kinds, 'gasMeter': GAS_METER}
+    kinds = {}
+    for number, kind in KINDS.items():
+        kinds[str(number)] = kind.name
+    facts = {
+        'languages': LANGUAGES,
+        'kinds': kinds,
+        'gasMeter': GAS_METER,
+    }
     return json.dumps(facts).encode()
 
 
@@ -53,14 +60,31 @@ def page(language: str) -> StaticBody:
 
     It names the modules, so that a browser requests all of them at once and not one after the other.
     """
-    template = Template(FOLDER.joinpath('index.html').read_text(encoding='utf-8'))
-    preloads = [f'<link rel="modulepreload" href="dashboard/{name}" />' for name in _MODULES]
-    texts = {name: html.escape(text) for name, text in _texts(language).items()}
-    body = template.substitute(texts, language=language, preloads='\n    '.join(preloads))
-    return StaticBody(body.encode(), 'text/html; charset=utf-8', vary='Accept-Language')
+    file = FOLDER / 'index.html'
+    template = Template(file.read_text(encoding='utf-8'))
+    preloads = map(_preload, _MODULES)
+    body = template.substitute(
+        _texts(language),
+        language=language,
+        preloads='\n    '.join(preloads),
+    )
+    return StaticBody(
+        body.encode(),
+        'text/html; charset=utf-8',
+        vary='Accept-Language',
+    )
+
+
+def _preload(module: str) -> str:
+    return f'<link rel="modulepreload" href="dashboard/{module}" />'
 
 
 def _texts(language: str) -> dict[str, str]:
-    """The texts of a language that stand alone; those by a code or a kind are only for the modules."""
-    texts: dict[str, Any] = json.loads(FOLDER.joinpath(f'texts/{language}.json').read_bytes())
-    return {name: text for name, text in texts.items() if isinstance(text, str)}
+    """The texts of a language that stand alone, as HTML; those by a code or a kind are only for the modules."""
+    file = FOLDER / 'texts' / f'{language}.json'
+    all_texts: dict[str, Any] = json.loads(file.read_bytes())
+    texts = {}
+    for name, text in all_texts.items():
+        if isinstance(text, str):
+            texts[name] = html.escape(text)
+    return texts
