@@ -52,13 +52,18 @@ class Row(NamedTuple):
     library_parser: Any
 
 
+FURTHER_ROWS: dict[str, tuple[Row, ...]] = {}
+"""Rows that a table lacks, by its name, until dsmr_parser has them: a code that meters of its country send."""
+
+
 def rows(specification: str) -> list[Row]:
-    """The rows of the table with this name, in the order of the table."""
+    """The rows of the table with this name, in the order of the table, and those that it lacks."""
     table = getattr(telegram_specifications, specification)
     found = []
     for row in table['objects']:
         pattern, name, parser = row['obis_reference'], row['value_name'], row['value_parser']
         found.append(Row(pattern, name, parser))
+    found.extend(FURTHER_ROWS.get(specification, ()))
     return found
 
 
