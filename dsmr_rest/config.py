@@ -183,7 +183,11 @@ def _host_names(text: str) -> tuple[str, ...]:
 
 
 def _origin(text: str) -> str:
-    """An origin as browsers send it (RFC 6454 6.2)."""
+    """An origin as browsers send it (RFC 6454 6.2). A page of any website can have the origin null, in a sandbox."""
+    if text == 'null':
+        raise NotAllowedError(
+            'must not be null, which protects nothing: a page opened from a disk needs *'
+        )
     is_origin = re.fullmatch(r'https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d+)?', text)
     if text != '*' and not is_origin:
         raise NotAllowedError('must be an origin such as https://example.org, or *')

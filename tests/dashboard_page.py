@@ -123,3 +123,10 @@ class Bar:
 
 
 OpenPage = Callable[..., Page]
+
+
+def show_window(browser: 'webdriver.Chrome', state: str) -> None:
+    """Minimizes the browser's window, which hides the page as another tab does, or makes it normal again."""
+    window = browser.execute_cdp_cmd('Browser.getWindowForTarget', {})
+    bounds = {'windowId': window['windowId'], 'bounds': {'windowState': state}}
+    browser.execute_cdp_cmd('Browser.setWindowBounds', bounds)

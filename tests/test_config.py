@@ -137,6 +137,7 @@ def test_an_allowed_value_is_accepted(section: str, key: str, text: str, value: 
         ('server', 'cors_origin', 'example.org'),
         ('server', 'cors_origin', 'https://example.org/'),
         ('server', 'cors_origin', 'ftp://example.org'),
+        ('server', 'cors_origin', 'null'),
         ('server', 'cors_origin', 'https://'),
         ('server', 'cors_origin', 'https://例.org'),
         ('server', 'cors_origin', 'https://a.org https://b.org'),

@@ -9,7 +9,7 @@ import pytest
 
 from dsmr_rest.api.dashboard.files import LANGUAGES
 from tests.conftest import MISSING_PORT, Server, StartServer, new_meter, wait_for
-from tests.dashboard_page import DESKTOP, NARROWEST, NO_SELENIUM, OpenPage, Page
+from tests.dashboard_page import DESKTOP, NARROWEST, NO_SELENIUM, OpenPage, Page, show_window
 
 if sys.platform != 'linux':
     pytest.skip('Chromium is driven as Debian has it', allow_module_level=True)
@@ -242,13 +242,6 @@ def test_numbers_keep_their_order_among_letters_from_right_to_left(
         assert '\u2068' in note and note.index('\u2068') < note.index('kW') < note.index('\u2069')
 
 
-def show_window(page: Page, state: str) -> None:
-    """Minimizes the browser's window, which hides the page as another tab does, or makes it normal again."""
-    window = page.browser.execute_cdp_cmd('Browser.getWindowForTarget', {})
-    bounds = {'windowId': window['windowId'], 'bounds': {'windowState': state}}
-    page.browser.execute_cdp_cmd('Browser.setWindowBounds', bounds)
-
-
 def has_room_for_a_stream(server: Server) -> bool:
     """Whether the server accepts one more stream."""
     with server.connect() as client:
@@ -263,13 +256,13 @@ def test_a_hidden_page_closes_its_stream(start_server: StartServer, open_page: O
         page = open_page(server)
         page.await_text('state', 'Live')
         assert not has_room_for_a_stream(server)
-        show_window(page, 'minimized')
+        show_window(page.browser, 'minimized')
         try:
             wait_for(lambda: has_room_for_a_stream(server))
             assert page.run('return document.visibilityState') == 'hidden'
             assert page.run('return document.body.className.includes("stale")')
         finally:
-            show_window(page, 'normal')
+            show_window(page.browser, 'normal')
         page.await_text('state', 'Live')
         wait_for(lambda: page.curve.count('M') == 2)  # the time in between is a gap
         assert not has_room_for_a_stream(server)
@@ -282,9 +275,9 @@ def test_a_glance_elsewhere_does_not_interrupt_it(
     with new_meter(interval=0.5) as meter:
         page = open_page(start_server(meter.port))
         page.await_text('state', 'Live')
-        show_window(page, 'minimized')
+        show_window(page.browser, 'minimized')
         wait_for(lambda: page.run('return document.visibilityState') == 'hidden')
-        show_window(page, 'normal')
+        show_window(page.browser, 'normal')
         wait_for(lambda: page.run('return document.visibilityState') == 'visible')
         points = page.points
         wait_for(lambda: page.points > points + 2)

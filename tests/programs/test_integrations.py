@@ -21,7 +21,6 @@ import jinja2
 import pytest
 import yaml
 
-from benchmarks.screenshot import chromium
 from dsmr_rest.simulated.house import DUTCH
 from dsmr_rest.simulated.telegrams import telegram
 from tests.conftest import MISSING_PORT, ROOT, Server, StartServer, free_port, new_meter, wait_for
@@ -347,32 +346,6 @@ def test_the_python_example_prints_a_value_and_its_unit(
         [sys.executable, script], capture_output=True, text=True, check=True
     ).stdout
     assert re.fullmatch(r'\d+\.\d+ kW\n', output)
-
-
-def test_a_web_page_shows_the_power(
-    start_server: StartServer, constant: FaultyMeter, tmp_path: Path
-) -> None:
-    """The example of a web page, on a website whose origin is set in cors_origin, shows the power in a browser."""
-    programs = program('chromium', 'chromium'), program('chromedriver', 'chromium-driver')
-    port = free_port()
-    website = f'http://127.0.0.1:{port}'
-    server = start_server(constant.port, server={'cors_origin': website})
-    kilowatts = server.get('/currentElectricityUsage/value').json
-    folder = tmp_path / 'website'
-    folder.mkdir()
-    (folder / 'index.html').write_text(
-        replaced(recipe('A web page', 'html'), {'http://raspberrypi.local:8080/': server.url})
-    )
-    serve = (sys.executable, '-m', 'http.server', port, '--bind', '127.0.0.1')
-    with running(*serve, folder=folder):
-        wait_for(lambda: accepts(port), START_TIME)
-        browser = chromium(tmp_path / 'chromium', *programs)
-        try:
-            browser.get(f'{website}/')
-            power = browser.find_element('id', 'power')
-            wait_for(lambda: power.text == str(kilowatts), START_TIME)
-        finally:
-            browser.quit()
 
 
 def test_history_is_one_file_per_day(
