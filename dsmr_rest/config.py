@@ -186,7 +186,7 @@ def _origin(text: str) -> str:
     """An origin as browsers send it (RFC 6454 6.2). A page of any website can have the origin null, in a sandbox."""
     if text == 'null':
         raise NotAllowedError(
-            'must not be null, which protects nothing: a page opened from a disk needs *'
+            'must be * for a page that is opened from a disk: any page can have the origin null'
         )
     is_origin = re.fullmatch(r'https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d+)?', text)
     if text != '*' and not is_origin:
