@@ -23,11 +23,13 @@ try:
     from dsmr_rest.commands.options import common_arguments, configuration, with_simulated_meter
     from dsmr_rest.config import Config, ConfigError, NotAllowedError, serial_port
     from dsmr_rest.faults import Fault, MeterError
+    from dsmr_rest.p1.port import is_remote
     from dsmr_rest.p1.port_facts import persistent_name, programs_using, serial_ports
     from dsmr_rest.p1.reader import P1Reader
     from dsmr_rest.printable import printable
     from dsmr_rest.reading.document import Reading, render
     from dsmr_rest.reading.quantities import OTHER_OBJECTS, number
+    from dsmr_rest.reading.telegram import Proof
 except ModuleNotFoundError as missing:
     sys.exit(report_missing_package('take_one_reading', missing))
 
@@ -37,6 +39,24 @@ INTERRUPTED = 130
 """As a shell reports a program that Ctrl-C ended: 128 and the number of SIGINT."""
 PROGRESS_PAUSE = 0.2
 """Seconds between two updates of the progress line: people, and terminals over a network, cannot follow faster ones."""
+
+_PROOF = {
+    Proof.CHECKSUM: 'its checksum',
+    Proof.PARITY: 'its parity bits',
+    Proof.AUTHENTICATION: 'the authentication tag of its frame',
+    Proof.NOTHING: 'nothing: a damaged telegram may look like a good one',
+}
+"""What shows that the telegram is intact, in words."""
+_FAULTS_OF_THE_NAME = (Fault.PORT_MISSING, Fault.PORT_UNUSABLE)
+_FAULTS_OF_SHARING = (
+    Fault.PORT_BUSY,
+    Fault.PORT_LOST,
+    Fault.CHECKSUM_FAILED,
+    Fault.LINE_GARBLED,
+    Fault.TELEGRAM_INCOMPLETE,
+)
+"""Those to which another program that reads the port may lead."""
+_FAULTS_OF_THE_LINE = (Fault.METER_SILENT, Fault.LINE_GARBLED, Fault.TELEGRAM_INCOMPLETE)
 
 _PERSONAL_KEY = re.compile('quipmentIdentifier|Serial[Nn]umber|ogicalDeviceName|extMessage')
 # Digits, also as a 7E1 line read at 8N1 shows them, and the system title of an encrypted frame, which contains the
@@ -114,7 +134,7 @@ def _run(reader: P1Reader, *, masked: bool, demo_version: str | None) -> int:
         reading = take_reading(reader)
     except MeterError as error:
         report(f'{error.fault.code}: {error.detail}')
-        report(*explain(error.fault, reader, masked=masked))
+        report(*explain(error, reader, masked=masked))
         return NO_READING
     report(*describe(reading, reader.line, masked=masked))
     if demo_version is None:
@@ -165,7 +185,7 @@ def take_reading(reader: P1Reader) -> Reading:
                     )
     finally:
         _show_progress('')
-    raise reader.nothing_usable(counters_before, time.monotonic() - started)
+    raise reader.why_nothing(counters_before, time.monotonic() - started)
 
 
 def _show_progress(text: str) -> None:
@@ -181,7 +201,12 @@ def describe(reading: Reading, line: str, *, masked: bool = False) -> list[str]:
     lines = [
         f'meter          {_identification(reading, masked=masked)}',
         f'DSMR version   {_version(reading)}',
+        f'proved by      {_PROOF[reading.verified_by]}',
     ]
+    if reading.has_changed_line_ends:
+        lines.append(
+            'line ends      changed on the way: the port, or what passes the telegrams on, is not raw'
+        )
     if reading.unsure:
         lines.append(
             f'specification  {reading.specification}, but unsure: it knows less than half of the lines'
@@ -244,29 +269,39 @@ def config_lines(reading: Reading, reader: P1Reader) -> list[str]:
     ]
 
 
-def explain(fault: Fault, reader: P1Reader, *, masked: bool = False) -> list[str]:
-    """What else is known about the cause of a fault, and what to do about it, as lines of text."""
+def explain(error: MeterError, reader: P1Reader, *, masked: bool = False) -> list[str]:
+    """What else is known about the cause of a fault, and its advice, as lines of text."""
     settings = reader.settings
-    is_remote = '://' in settings.port
-    if fault is Fault.PORT_MISSING and is_remote:
-        return ['Check on that machine, too, that no firewall blocks the connection.']
     lines: list[str] = []
-    if fault is Fault.PORT_MISSING:
-        lines += ['Serial ports of this machine:', *_ports_to_try()]
-    if fault in (Fault.PORT_BUSY, Fault.CHECKSUM_FAILED) and not is_remote:
-        lines += programs_using(settings.port)
-    if fault in (Fault.METER_SILENT, Fault.LINE_GARBLED, Fault.TELEGRAM_INCOMPLETE):
+    if not is_remote(settings.port):
+        if error.fault in _FAULTS_OF_THE_NAME:
+            lines += ['Serial ports of this machine:', *_ports_to_try()]
+        if error.fault in _FAULTS_OF_SHARING:
+            lines += _other_users(settings.port)
+    if error.fault in _FAULTS_OF_THE_LINE:
         lines += _line_facts(reader, masked=masked)
-    may_be_specification = fault in (
-        Fault.CHECKSUM_FAILED,
-        Fault.LINE_GARBLED,
-        Fault.TELEGRAM_INVALID,
-    )
-    if may_be_specification and settings.specification != 'auto':
+    if error.fault is Fault.TELEGRAM_INVALID and settings.specification != 'auto':
         lines.append(
             f'If the meter does not send telegrams of {settings.specification}: set [meter] specification = auto.'
         )
-    return [*lines, fault.advice]
+    return [*lines, error.advice]
+
+
+def _other_users(port: str) -> list[str]:
+    """A line for each other program that has the port open, and one when there are some that may not be examined."""
+    users = programs_using(port)
+    lines = [f'{port} is open in {name}' for name in users.names]
+    if not users.some_are_hidden:
+        return lines
+    if os.geteuid() == 0:
+        return [
+            *lines,
+            'Some programs cannot be examined, not even by root: in a container, look on the machine that runs it.',
+        ]
+    return [
+        *lines,
+        'Programs of other users cannot be examined: run this again with sudo to see which have the port open.',
+    ]
 
 
 def _ports_to_try() -> list[str]:
@@ -280,7 +315,7 @@ def _ports_to_try() -> list[str]:
 def _line_facts(reader: P1Reader, *, masked: bool) -> list[str]:
     baud_rates = ', '.join(str(baud_rate) for baud_rate in reader.baud_rates_tried)
     lines = [f'Baud rates tried: {baud_rates}.']
-    sample = reader.sample
+    sample = reader.state.first_bytes
     if masked:
         sample = _PERSONAL_BYTES.sub(lambda match: b'X' * len(match[0]), sample)
     if sample:

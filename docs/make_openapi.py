@@ -20,7 +20,7 @@ from dsmr_rest.api.routes import (
     ROUTES,
     Route,
 )
-from dsmr_rest.faults import Fault
+from dsmr_rest.faults import METER_FAULTS, Fault
 from dsmr_rest.reading.mbus import KINDS
 
 FILE = Path(__file__).parent.parent / 'dsmr_rest' / 'api' / 'openapi.json'
@@ -126,7 +126,8 @@ def set_codes(components: dict[str, Any]) -> None:
             if name in WITHOUT_METER:
                 codes = [Fault.TOO_MANY_CONNECTIONS.code]
             properties['code'] = {'enum': codes}
-    of_meter = [fault.code for fault in Fault if fault.advice or fault is Fault.STOPPING]
+    ends_of_a_wait = METER_FAULTS | {Fault.STOPPING}
+    of_meter = [fault.code for fault in Fault if fault in ends_of_a_wait]
     components['schemas']['MeterCode']['enum'] = of_meter
 
 

@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dsmr_rest.choices import BAUD_RATES, SPECIFICATION_NAMES, TIME_ZONE
 
-SCHEMES = ('socket', 'rfc2217')
-"""pyserial's URL schemes for a serial port on another machine."""
+SCHEME = 'socket'
+"""pyserial's URL scheme for a serial port on another machine."""
 MOST_CONNECTIONS = 900
 """pyserial waits with select(), which cannot handle file descriptors above 1023 (FD_SETSIZE)."""
 LONGEST_WAIT = 3600.0
@@ -128,7 +128,8 @@ def serial_port(text: str) -> str:
     is_device = re.fullmatch(r'/\S{1,254}', text)
     if not is_device and not _is_network_port(text):
         raise NotAllowedError(
-            'must be a device such as /dev/ttyUSB0, socket://host:port or rfc2217://host:port'
+            'must be a device such as /dev/ttyUSB0, or socket://host:port (for rfc2217://, which is not supported any'
+            ' more, let ser2net serve the port raw)'
         )
     return text
 
@@ -139,7 +140,7 @@ def _is_network_port(text: str) -> bool:
         has_host_and_port = url.hostname and url.port
     except ValueError:  # the port is not a number from 0 to 65535, or a bracket is missing
         return False
-    return url.scheme in SCHEMES and bool(has_host_and_port)
+    return url.scheme == SCHEME and bool(has_host_and_port)
 
 
 def _key(text: str) -> str:
@@ -202,6 +203,7 @@ class MeterSettings:
     line: str = _setting('auto', _one_of('auto', *BAUD_RATES))
     specification: str = _setting('auto', _one_of('auto', *SPECIFICATION_NAMES))
     time_zone: str = _setting(TIME_ZONE, _time_zone)
+    checksum: str = _setting('auto', _one_of('auto', 'ignore'))
     timeout: float = _setting(30.0, _seconds(0.1))
     max_age: float = _setting(0.0, _seconds(0))
     keep_open: float = _setting(0.0, _seconds(0))

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from dsmr_parser.parsers import MaxDemandParser, MBusParser, ProfileGenericParser
 from dsmr_parser.value_types import timestamp
 
-from dsmr_rest.p1.framing import Framer
+from dsmr_rest.p1.framing import EncryptedFrame, Framer
+from dsmr_rest.p1.proof import Prover, Rejection
 from dsmr_rest.reading.document import Reading, UnusableTelegramError, camel_case, make_reading
 from dsmr_rest.reading.specification import Chooser
 from dsmr_rest.reading.tables import Row, has_checksum, rows
@@ -61,9 +62,21 @@ def of_version(version: str) -> bytes:
 
 
 def telegrams_in(data: bytes) -> list[Telegram]:
-    """The telegrams that end in these bytes, which come all at once; encrypted frames are left out."""
-    found = Framer().feed(data)
-    return [telegram for telegram in found if isinstance(telegram, Telegram)]
+    """The telegrams that end in these bytes, proved or not; encrypted frames are left out."""
+    return _proved(data, Prover(ignores_checksum=True))
+
+
+def _proved(data: bytes, prover: Prover) -> list[Telegram]:
+    telegrams = []
+    for found in Framer().feed(data):
+        if isinstance(found, EncryptedFrame):
+            continue
+        telegram = prover.prove(found)
+        if telegram is Rejection.UNCONFIRMED:
+            telegram = prover.prove(found)  # as the next telegram of the same meter would
+        if isinstance(telegram, Telegram):
+            telegrams.append(telegram)
+    return telegrams
 
 
 def framed(data: bytes) -> Telegram:
@@ -80,7 +93,7 @@ def read(data: bytes, specification: str = 'auto', *, encrypted: bool = False) -
 def usable_readings(data: bytes, chooser: Chooser, *, encrypted: bool = False) -> list[Reading]:
     """The readings of the telegrams in these bytes that may be served."""
     readings = []
-    for telegram in telegrams_in(data):
+    for telegram in _proved(data, Prover()):
         with suppress(UnusableTelegramError):
             readings.append(make_reading(telegram, chooser, 0.0, 0.0, encrypted=encrypted))
     return readings

@@ -44,7 +44,8 @@ def test_a_file_without_settings_means_the_defaults(text: str) -> None:
     [
         ('meter', 'port', '/dev/serial/by-id/usb-FTDI-port0', '/dev/serial/by-id/usb-FTDI-port0'),
         ('meter', 'port', 'socket://meter.lan:2001', 'socket://meter.lan:2001'),
-        ('meter', 'port', 'rfc2217://[::1]:2217', 'rfc2217://[::1]:2217'),
+        ('meter', 'port', 'socket://[::1]:2217', 'socket://[::1]:2217'),
+        ('meter', 'checksum', 'ignore', 'ignore'),
         ('meter', 'line', '9600 7E1', '9600 7E1'),
         ('meter', 'line', '', 'auto'),
         ('meter', 'specification', 'V2_2', 'V2_2'),

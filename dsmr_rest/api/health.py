@@ -43,6 +43,7 @@ def _last_reading(reading: Reading | None) -> dict[str, Any]:
     if reading is None:
         return {
             'ageOfLastReading': None,
+            'verifiedBy': None,
             'specification': None,
             'specificationUnsure': None,
             'linesNotUnderstood': None,
@@ -50,6 +51,7 @@ def _last_reading(reading: Reading | None) -> dict[str, Any]:
     age = clock.now() - reading.arrived
     return {
         'ageOfLastReading': round(age, 1),
+        'verifiedBy': reading.verified_by.value,
         'specification': reading.specification,
         'specificationUnsure': reading.unsure,
         'linesNotUnderstood': list(reading.not_understood),

@@ -24,9 +24,12 @@ LINE_COUNTER_HELP = {
     'received_bytes': 'Bytes received from the port.',
     'telegrams': 'Good telegrams received since the start.',
     'checksum_failures': 'Telegrams without encryption whose checksum was wrong or missing.',
+    'parity_failures': 'Telegrams without a checksum in which a parity bit was wrong.',
+    'unconfirmed_telegrams': 'Telegrams that another one had to confirm, because their meter had proved none yet.',
     'incomplete_telegrams': 'Telegrams without an end.',
     'decryption_failures': 'Encrypted telegrams that could not be decrypted.',
-    'invalid_telegrams': 'Encrypted telegrams that arrived intact, but are not valid.',
+    'invalid_telegrams': 'Telegrams that arrived intact, but are not valid.',
+    'internal_errors': 'Telegrams that this server failed to read, because of an error of its own.',
     'port_openings': 'Times that the port was opened.',
     'port_losses': 'Times that the open port was lost.',
 }
@@ -203,6 +206,7 @@ def _info(reading: Reading, *, identifiers: bool) -> Metric:
         'manufacturer': '',
         'version': reading.version or '',
         'specification': reading.specification,
+        'verified_by': reading.verified_by.value,
     }
     manufacturer = _MANUFACTURER.match(reading.identification)
     if manufacturer:

@@ -9,12 +9,14 @@ import logging
 from collections import deque
 
 from dsmr_rest import clock
-from dsmr_rest.faults import MeterError
+from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
 from dsmr_rest.reading.document import Reading
 
 log = logging.getLogger(__name__)
 
+LATE = 1.5
+"""Intervals of the meter after which its next telegram is late."""
 CALM = 60.0
 """Seconds without a checksum failure after which the trouble is over."""
 LONGEST_PAUSE = 3 * LONGEST_SILENCE
@@ -22,16 +24,18 @@ LONGEST_PAUSE = 3 * LONGEST_SILENCE
 
 A telegram may fall between two short waits, but not between that many."""
 
+_ONLY_TIME_TELLS = (Fault.METER_SILENT, Fault.TELEGRAM_INCOMPLETE)
+
 
 class MeterLog:
     """Collects log lines while the caller holds its lock, and writes them when it does not: writing may block.
 
-    All methods except write() must be called with the same lock held. `patience` is the number of seconds without a
-    reading after which a single wait means that the meter is lost: a client may be less patient than that.
+    All methods except write() must be called with the same lock held. `timeout` is the number of seconds that a request
+    waits unless its client is less patient.
     """
 
-    def __init__(self, patience: float, calm: float = CALM) -> None:
-        self._patience = patience
+    def __init__(self, timeout: float, calm: float = CALM) -> None:
+        self._timeout = timeout
         self._calm = calm
         self._lines: deque[str] = deque()  # its append and popleft need no lock
         self._failing_since: float | None = None
@@ -49,14 +53,19 @@ class MeterLog:
         self._note_failure(clock.now())
         self._lose(error)
 
-    def wait_failed(self, error: MeterError, began: float) -> None:
-        """Notes a wait, since the time `began`, in which no reading arrived."""
+    def wait_failed(self, error: MeterError, began: float, interval: float | None) -> None:
+        """Notes a wait, since the time `began`, in which no reading arrived.
+
+        `interval` is the time between two telegrams of this meter, None when it is not known.
+        """
+        if error.fault is Fault.SERVER_STALLED:
+            return  # the reader has logged it, and it says nothing about the meter
         now = clock.now()
         self._note_failure(began)
         # Waits overlap: the time in which several requests waited counts once.
         self._waited += now - max(began, self._waited_until)
         self._waited_until = now
-        was_patient = now - began >= self._patience
+        was_patient = now - began >= self._patience(error, interval)
         if was_patient or self._waited >= LONGEST_PAUSE:
             self._lose(error)
 
@@ -79,6 +88,19 @@ class MeterLog:
                 return
             log.warning('%s', line)
 
+    def _patience(self, error: MeterError, interval: float | None) -> float:
+        """Seconds without a reading after which a single wait means that the meter is lost.
+
+        What arrived and was no telegram speaks for itself. Silence means nothing before the meter's interval is over,
+        whatever the patience of the request.
+        """
+        patience = min(self._timeout, LONGEST_SILENCE)
+        if error.fault not in _ONLY_TIME_TELLS:
+            return patience
+        if interval is None:
+            return LONGEST_SILENCE
+        return min(max(patience, LATE * interval), LONGEST_PAUSE)
+
     def _note_failure(self, since: float) -> None:
         if self._failing_since is None:
             self._failing_since = since
@@ -89,9 +111,7 @@ class MeterLog:
             self._lines.append(f'meter lost: {error.fault.code}: {error.detail}')
 
     def _note_checksum_failures(self, now: float, counters: LineCounters) -> None:
-        has_new_failures = (
-            counters.checksum_failures > self._counters_at_last_reading.checksum_failures
-        )
+        has_new_failures = counters.damaged > self._counters_at_last_reading.damaged
         before_trouble = self._counters_before_trouble
         if has_new_failures:
             self._last_checksum_failure = now
@@ -104,7 +124,7 @@ class MeterLog:
         elif before_trouble is not None and now - self._last_checksum_failure > self._calm:
             during = counters.since(before_trouble)
             self._lines.append(
-                f'telegrams arrive intact again: {during.checksum_failures} were damaged,'
+                f'telegrams arrive intact again: {during.damaged} were damaged,'
                 f' {during.telegrams} were not'
             )
             self._counters_before_trouble = None

@@ -47,6 +47,8 @@ LONGEST_CLIENT_CHECK = 0.8
 """The same, when many wait: the place of a client that has disconnected must be free within a second."""
 CLIENT_CHECKS = 500
 """Checks a second by all waiters together, as long as LONGEST_CLIENT_CHECK allows that."""
+LATE_WAKING = 2.0
+"""Seconds after its deadline at which a waiter wakes only if this program did not run."""
 POLL_PAUSE = 90.0
 """Seconds that a slow meter's port is kept open after a poll: by default, Prometheus polls every minute."""
 
@@ -84,7 +86,7 @@ class Meter:
         self._open_until = 0.0  # monotonic; the port stays open until then even if nobody waits
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self._log = MeterLog(min(self._settings.timeout, LONGEST_SILENCE), calm)
+        self._log = MeterLog(self._settings.timeout, calm)
 
     @property
     def latest(self) -> Reading | None:
@@ -102,6 +104,12 @@ class Meter:
     def counters(self) -> LineCounters:
         """What happened on the line since the start."""
         return self.reader.counters
+
+    @property
+    def interval(self) -> float | None:
+        """Seconds between two telegrams of the meter; None before they are known."""
+        with self._changed:
+            return self._interval
 
     def read(
         self,
@@ -133,15 +141,14 @@ class Meter:
                 return reading
             self._keep_open = max(self._keep_open, keep_open)
             outcome = self._wait(began, deadline, is_wanted)
-            if outcome is None:
-                outcome = self.reader.nothing_usable(counters, clock.now() - began)
-                self._log.wait_failed(outcome, began)
+        if outcome is None:
+            outcome = self._failure(counters, began, deadline)
         if isinstance(outcome, Reading):
             return outcome
         self.errors.add(outcome.fault.code)
         self._log.write()
         # Many waiters may get the same fault; an exception object of their own keeps their tracebacks apart.
-        raise MeterError(outcome.fault, outcome.detail)
+        raise MeterError(outcome.fault, outcome.detail, outcome.advice)
 
     def poll(self, deadline: float, is_wanted: Callable[[], bool] | None = None) -> Reading:
         """A reading for a client that polls, perhaps more often than the meter sends. Raises what read() raises.
@@ -176,6 +183,16 @@ class Meter:
             thread = self._thread
         if thread is not None:
             thread.join(STOP_TIME)
+
+    def _failure(self, before: LineCounters, began: float, deadline: float) -> MeterError:
+        """Why nothing arrived since `began`, noted for the log. Without the lock, because that takes a look around."""
+        overslept = time.monotonic() - max(deadline, began)
+        if overslept < LATE_WAKING:
+            overslept = 0.0
+        error = self.reader.why_nothing(before, clock.now() - began, overslept=overslept)
+        with self._changed:
+            self._log.wait_failed(error, began, self._interval)
+        return error
 
     # The waiters' side. The lock is held in all of these, except while a waiter sleeps.
 
@@ -271,22 +288,26 @@ class Meter:
                         break
         except MeterError as error:
             # Without the traceback, whose frames hold the port.
-            return MeterError(error.fault, error.detail)
-        except Exception as error:
+            return MeterError(error.fault, error.detail, error.advice)
+        except Exception as unforeseen:
             with self._changed:
                 is_repeated = self._fault is not None
             if not is_repeated:
                 log.exception('reading failed')
-            return MeterError(Fault.PORT_LOST, f'{self._settings.port} could not be read: {error}')
+            detail = (
+                f'{self._settings.port} could not be read, because of an error of this server ({unforeseen}): the log'
+                ' has the details; please report them'
+            )
+            return MeterError(Fault.INTERNAL_ERROR, detail)
         return None
 
     def _receive(self, reading: Reading, previous: Reading | None) -> None:
         """Hands out a reading; `previous` is the one before it in this opening of the port."""
         with self._changed:
             self._log.reading_arrived(reading, self.counters)
+            self._stay_open(self._keep_open)
             if previous is not None:
                 self._interval = reading.arrived - previous.arrived
-            self._stay_open(self._keep_open)
             self._latest = reading
             self._fault = None
             self._hand_out(reading)

@@ -4,7 +4,8 @@ A telegram (P1 companion standard, after IEC 62056-21) is a header line that beg
 an end line of '!' and, from DSMR 4 on, four hexadecimal digits: a CRC-16 over all bytes from '/' to '!'. Encrypted
 meters send DLMS general-global-cipher frames (IEC 62056-5-3) instead. A Framer finds both in the same stream.
 
-It does not know what an OBIS code means, how a frame is decrypted, or where the bytes come from: no port, no clock.
+It does not know what an OBIS code means, whether a telegram arrived intact, how a frame is decrypted, or where the
+bytes come from: no port, no clock.
 
 How framing recovers
     Nothing that arrives may hide the telegram after it, so every '/' that can begin a header does begin a new
@@ -15,8 +16,8 @@ How framing recovers
       ('/', three letters, a digit) or the header of the same meter counts.
     - A telegram that was cut short: its lines are dropped when the next header arrives, and it counts as incomplete if
       it had a line with an OBIS code.
-    - Noise before the header that contains a '/': the telegram seems to begin too early. Its checksum tells which '/'
-      is the first of the header; without a checksum it is the last one that begins an identification.
+    - Noise before the header that contains a '/': the telegram seems to begin too early. Each '/' of its header line is
+      a possible start, and whoever proves the telegram (proof.py) finds out which is the right one.
     - A frame that was cut short: the head of the next frame appears within it, and the search goes on from there. What
       looks like a head appears by chance in one of a million frames.
 
@@ -29,8 +30,6 @@ Bounds
 import re
 from typing import NamedTuple
 
-from dsmr_rest.reading.telegram import Telegram
-
 TELEGRAM_LIMIT = 16 * 1024
 """Bytes. The longest telegrams known (Belgian, 13 months; Luxembourg) are under 3 kB; a text message adds 2 kB."""
 FRAME_LIMIT = TELEGRAM_LIMIT + 64
@@ -42,46 +41,32 @@ LATER_SLASHES_TRIED = 3
 
 _END_LINE = re.compile(rb'!([0-9A-Fa-f]{0,4})[\s\0]*\Z')
 _OBIS_LINE = re.compile(rb'\d+-\d+:\d+[.:]')
-# IEC 62056-21: three letters, one digit for the baud rate.
-_IDENTIFICATION = re.compile(rb'/[A-Za-z]{3}\d')
+IDENTIFICATION = re.compile(rb'/[A-Za-z]{3}\d')
+"""How a header begins (IEC 62056-21): '/', three letters, one digit for the baud rate."""
 
 # Tag, system title of 8 bytes, length, security control (suite 0, with authentication, encryption or both).
 _FRAME_HEAD = re.compile(rb'\xdb\x08.{8}(?:\x81(.)|\x82(..))(?=[\x10\x20\x30])', re.DOTALL)
 _FRAME_HEAD_SIZE = 14
 
-_EVEN_PARITY = bytes(byte for byte in range(256) if byte.bit_count() % 2 == 0)
+EVEN_PARITY = bytes(byte for byte in range(256) if byte.bit_count() % 2 == 0)
+"""The bytes that a 7E1 line may carry: seven bits of a character, and an eighth that makes the number of ones even."""
 _PRINTABLE = bytes([*range(0x20, 0x7F), *b'\r\n'])
 # With its parity bit set.
 _PRINTABLE_AT_7E1 = bytes(byte | 0x80 for byte in _PRINTABLE if byte.bit_count() % 2)
 _TEXT = _PRINTABLE + _PRINTABLE_AT_7E1
 _SLASH_AT_7E1 = b'\xaf'
 
-_CRC_POLYNOMIAL = 0xA001  # x16 + x15 + x2 + 1, least significant bit first
 
+class ReceivedTelegram(NamedTuple):
+    """The bytes of a telegram as received, from the first '/' of its header line to the end of its last line.
 
-def _checksum_table() -> tuple[int, ...]:
-    """The CRC of each byte alone."""
-    table = []
-    for byte in range(256):
-        crc = byte
-        for _ in range(8):
-            is_odd = crc & 1
-            crc >>= 1
-            if is_odd:
-                crc ^= _CRC_POLYNOMIAL
-        table.append(crc)
-    return tuple(table)
+    Noise before the header may contain a '/' too, so the telegram begins at one of `starts`, the first of which is 0.
+    `checksum` has the hexadecimal digits at its end; empty when there are none.
+    """
 
-
-_CRC_TABLE = _checksum_table()
-
-
-def crc16(data: bytes) -> int:
-    """The checksum of the P1 companion standard: CRC-16, polynomial x16 + x15 + x2 + 1, least significant bit first."""
-    crc = 0
-    for byte in data:
-        crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
-    return crc
+    raw: bytes
+    starts: tuple[int, ...]
+    checksum: bytes
 
 
 class EncryptedFrame(NamedTuple):
@@ -90,21 +75,33 @@ class EncryptedFrame(NamedTuple):
     raw: bytes
 
 
-def restore_parity(line: bytes) -> bytes:
-    """A line of a 7E1 port read at 8N1 without the parity bits; any other line unchanged.
+def without_parity(line: bytes) -> bytes:
+    """A line of a 7E1 port, read at 8N1, without the parity bits; any other line unchanged.
 
     In a line sent at 7E1 every byte has even parity and some have bit 7 set; text of eight bits has neither throughout.
-    Noise may have come before the header, so a line that is mixed is looked at again from its last '/'.
+    Noise may have come before the header, so a line that is mixed is looked at again from its last '/'. Every byte
+    keeps its place.
     """
     if line.isascii():
         return line
-    has_even_parity = not line.translate(None, _EVEN_PARITY)
+    has_even_parity = not line.translate(None, EVEN_PARITY)
     if has_even_parity:
         return bytes(byte & 0x7F for byte in line)
     header = line.rfind(_SLASH_AT_7E1)
     if header > 0:
-        return line[:header] + restore_parity(line[header:])
+        return line[:header] + without_parity(line[header:])
     return line
+
+
+class _Line(NamedTuple):
+    """A line as received, and the same bytes without the parity bits of a 7E1 line: what it says."""
+
+    raw: bytes
+    text: bytes
+
+    def part(self, start: int | None, end: int | None = None) -> '_Line':
+        """The bytes from `start` to `end`."""
+        return _Line(self.raw[start:end], self.text[start:end])
 
 
 class Framer:
@@ -121,7 +118,7 @@ class Framer:
         self._unfinished_line = bytearray()
         # The lines so far of the telegram that has not ended, header first.
         self._telegram = bytearray()
-        self._header = b''  # its first line
+        self._header = b''  # what its first line says
         self._has_objects = False
         self._frames = _FrameFinder()
 
@@ -138,7 +135,7 @@ class Framer:
             return 0
         return len(self._telegram) + len(self._unfinished_line)
 
-    def feed(self, data: bytes) -> list[Telegram | EncryptedFrame]:
+    def feed(self, data: bytes) -> list[ReceivedTelegram | EncryptedFrame]:
         """The telegrams and frames that end within `data`."""
         self.unexplained += len(data)
         self.unprintable += len(data.translate(None, _TEXT))
@@ -147,17 +144,18 @@ class Framer:
             self._explain()
         return [*frames, *self._feed_lines(data)]
 
-    def _feed_lines(self, data: bytes) -> list[Telegram]:
+    def _feed_lines(self, data: bytes) -> list[ReceivedTelegram]:
         telegrams = []
         *lines, unfinished_line = data.split(b'\n')
         if lines:
             lines[0] = bytes(self._unfinished_line) + lines[0]
             self._unfinished_line.clear()
-        for line in lines:
-            is_blank = line in {b'', b'\r'}
+        for raw_line in lines:
+            line = _Line(raw_line + b'\n', without_parity(raw_line + b'\n'))
+            is_blank = line.text in {b'\n', b'\r\n'}
             if is_blank and not self._telegram:
                 continue
-            telegram = self._add_line(restore_parity(line + b'\n'))
+            telegram = self._add_line(line)
             if telegram:
                 telegrams.append(telegram)
         self._unfinished_line += unfinished_line
@@ -166,21 +164,22 @@ class Framer:
             del self._unfinished_line[:-HEADER_LIMIT]
         return telegrams
 
-    def _add_line(self, line: bytes) -> Telegram | None:
+    def _add_line(self, line: _Line) -> ReceivedTelegram | None:
         """The telegram that this line ends, if any; a header at its end begins the next."""
-        header = self._find_header(line)
-        if header >= 0 and len(line) - header > HEADER_LIMIT:
+        header = self._find_header(line.text)
+        if header >= 0 and len(line.text) - header > HEADER_LIMIT:
             # No header is this long: the '/' belongs to noise. A header may still have begun near the end.
-            line = line[-HEADER_LIMIT:]
-            header = line.find(b'/')
+            line = line.part(-HEADER_LIMIT)
+            header = line.text.find(b'/')
         if header < 0:
             return self._continue(line)
         telegram = None
         if header > 0:
-            telegram = self._continue(line[:header])
+            telegram = self._continue(line.part(0, header))
         self._drop()
-        self._header = line[header:]
-        self._telegram += self._header
+        begin = line.part(header)
+        self._header = begin.text
+        self._telegram += begin.raw
         return telegram
 
     def _find_header(self, line: bytes) -> int:
@@ -192,20 +191,20 @@ class Framer:
         may_be_in_a_value = self._telegram and _OBIS_LINE.match(line)
         if slash < 0 or not may_be_in_a_value:
             return slash
-        identification = _IDENTIFICATION.search(line, slash)
+        identification = IDENTIFICATION.search(line, slash)
         if identification:
             return identification.start()
         return line.find(self._header, slash)
 
-    def _continue(self, line: bytes) -> Telegram | None:
+    def _continue(self, line: _Line) -> ReceivedTelegram | None:
         """Adds a line that is not a header; the telegram if it was the end line."""
-        end = _END_LINE.match(line)
-        is_object = _OBIS_LINE.match(line) is not None
+        end = _END_LINE.match(line.text)
+        is_object = _OBIS_LINE.match(line.text) is not None
         if end or is_object:
             self._explain()
         if not self._telegram:
             return None
-        self._telegram += line
+        self._telegram += line.raw
         if len(self._telegram) > TELEGRAM_LIMIT:
             self._drop()
         elif end:
@@ -214,11 +213,12 @@ class Framer:
             self._has_objects = True
         return None
 
-    def _finish(self, checksum: bytes) -> Telegram | None:
+    def _finish(self, checksum: bytes) -> ReceivedTelegram | None:
         """The telegram whose end line was added; None when it was a header and an end line without an object."""
         telegram = None
         if self._has_objects:
-            telegram = _checked_telegram(bytes(self._telegram), self._header, checksum)
+            starts = _possible_starts(self._header)
+            telegram = ReceivedTelegram(bytes(self._telegram), starts, checksum)
         self._has_objects = False  # so that it does not count as incomplete
         self._drop()
         return telegram
@@ -236,22 +236,10 @@ class Framer:
         self.unprintable = 0
 
 
-def _checked_telegram(lines: bytes, header: bytes, checksum: bytes) -> Telegram:
-    """The telegram in these lines. Noise before its header may contain a '/' too: see the module."""
+def _possible_starts(header: bytes) -> tuple[int, ...]:
+    """Where in its header line a telegram may begin: noise before the header may contain a '/' too."""
     first, *later = [slash.start() for slash in re.finditer(b'/', header)]
-    starts = [first, *later[-LATER_SLASHES_TRIED:]]
-    if not checksum:
-        start = 0
-        for candidate in starts:
-            if _IDENTIFICATION.match(lines, candidate):
-                start = candidate
-        return Telegram(lines[start:], checksum_holds=None)
-    end = lines.rindex(b'!') + 1
-    expected = int(checksum, 16)
-    for start in starts:
-        if crc16(lines[start:end]) == expected:
-            return Telegram(lines[start:], checksum_holds=True)
-    return Telegram(lines, checksum_holds=False)
+    return (first, *later[-LATER_SLASHES_TRIED:])
 
 
 class _FrameFinder:

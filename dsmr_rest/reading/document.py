@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-from dsmr_rest.faults import Fault
 from dsmr_rest.reading.combination import Combination, NamedItem
 from dsmr_rest.reading.items import Item
 from dsmr_rest.reading.lines import UnreadableLineError, groups_of, object_lines
 from dsmr_rest.reading.mbus import MbusDevice, mbus_device
 from dsmr_rest.reading.quantities import GAS_COPIES, OTHER_OBJECTS
-from dsmr_rest.reading.specification import Chooser, Plan, Specification
+from dsmr_rest.reading.specification import Chooser, Plan
 from dsmr_rest.reading.tables import OWN_NUMBERS, value_names
-from dsmr_rest.reading.telegram import Telegram
+from dsmr_rest.reading.telegram import Proof, Telegram
 
 _VERSIONS = ('p1MessageHeader', 'belgiumVersionInformation')
 """Keys of the version of the standard, whatever the specification."""
@@ -34,18 +33,15 @@ numbers of the device (IEC 62056-6-1)."""
 
 
 class UnusableTelegramError(Exception):
-    """A telegram that must not be served; `fault` is the reason: CHECKSUM_FAILED or LINE_GARBLED."""
-
-    def __init__(self, fault: Fault, detail: str) -> None:
-        super().__init__(detail)
-        self.fault = fault
+    """A telegram that cannot be served, because none of its lines can be read."""
 
 
 @dataclass(frozen=True)
 class Reading:
     """One telegram as it is served.
 
-    `specification` is the name of the one that was used, `unsure` whether it knows less than half of the lines.
+    `verified_by` says what proved the telegram, and `has_changed_line_ends` is as in Telegram. `specification` is the
+    name of the one that was used, `unsure` whether it knows less than half of the lines.
     `not_understood` has the OBIS codes of the lines that are nowhere in the document, because they have no groups,
     `unreadable` the keys of the meter's own lines that have a name, but groups that do not fit it. `received` is Unix
     time, `arrived` that of clock.py, both in seconds.
@@ -53,6 +49,8 @@ class Reading:
 
     document: Mapping[str, Any]
     telegram: bytes
+    verified_by: Proof
+    has_changed_line_ends: bool
     specification: str
     unsure: bool
     not_understood: tuple[str, ...]
@@ -145,15 +143,13 @@ def make_reading(
 ) -> Reading:
     """The reading of a whole telegram.
 
-    Raises UnusableTelegramError when its checksum does not hold, or none of its lines can be read.
+    Raises UnusableTelegramError when none of its lines can be read.
     """
     text = telegram.raw.decode('latin-1')
     header, _, _ = text.partition('\n')
     lines = object_lines(text)
     choice = chooser.choose(header, lines, encrypted=encrypted)
     specification = choice.specification
-    if not _checksum_allows(telegram, specification):
-        raise UnusableTelegramError(Fault.CHECKSUM_FAILED, 'the checksum is wrong or missing')
     items, unreadable = _parse(lines, choice.plan)
     combination = Combination(lines)
     for item in items:
@@ -166,10 +162,12 @@ def make_reading(
     combination.add_others(chooser.parsers.item_by_form)
     document = combination.document(received)
     if not document:
-        raise UnusableTelegramError(Fault.LINE_GARBLED, 'no line of the telegram can be read')
+        raise UnusableTelegramError('no line of the telegram can be read')
     return Reading(
         document=document,
         telegram=telegram.raw,
+        verified_by=telegram.verified_by,
+        has_changed_line_ends=telegram.has_changed_line_ends,
         specification=specification.name,
         unsure=choice.unsure,
         not_understood=tuple(dict.fromkeys(combination.not_understood)),
@@ -177,20 +175,6 @@ def make_reading(
         received=received,
         arrived=arrived,
     )
-
-
-def _checksum_allows(telegram: Telegram, specification: Specification) -> bool:
-    """Whether a telegram may be served.
-
-    A checksum that is there must hold, even when the lines look like a specification that has none. The exception is
-    the Irish meter, whose checksum is not the P1 standard's.
-    """
-    if telegram.checksum_holds:
-        return True
-    if specification.has_checksum:
-        return False
-    is_absent = telegram.checksum_holds is None
-    return is_absent or specification.name == 'ISKRA_IE'
 
 
 def _parse(lines: list[str], plan: Plan) -> tuple[list[NamedItem], Plan]:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dsmr_rest.p1.framing import crc16
+from dsmr_rest.p1.checksum import crc16
 from dsmr_rest.simulated.house import (
     BELGIAN_TARIFFS,
     DELIVERED,

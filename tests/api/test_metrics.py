@@ -74,6 +74,9 @@ OF_THE_SERVER = {
     'dsmr_received_bytes': 'counter',
     'dsmr_telegrams': 'counter',
     'dsmr_checksum_failures': 'counter',
+    'dsmr_parity_failures': 'counter',
+    'dsmr_unconfirmed_telegrams': 'counter',
+    'dsmr_internal_errors': 'counter',
     'dsmr_incomplete_telegrams': 'counter',
     'dsmr_decryption_failures': 'counter',
     'dsmr_invalid_telegrams': 'counter',
@@ -310,6 +313,9 @@ def test_without_a_reading_there_are_only_the_servers_own_counters() -> None:
         'dsmr_received_bytes_total': 9000.0,
         'dsmr_telegrams_total': 7.0,
         'dsmr_checksum_failures_total': 1.0,
+        'dsmr_parity_failures_total': 0.0,
+        'dsmr_unconfirmed_telegrams_total': 0.0,
+        'dsmr_internal_errors_total': 0.0,
         'dsmr_incomplete_telegrams_total': 2.0,
         'dsmr_decryption_failures_total': 0.0,
         'dsmr_invalid_telegrams_total': 0.0,
@@ -524,7 +530,9 @@ def test_a_number_of_any_length_breaks_no_output(version: str, specification: st
 def test_the_header_shows_the_manufacturer_alone() -> None:
     """Of a header that ends in a serial number only the three letters of the manufacturer are shown."""
     data = of_version('2.2').replace(b'/SIM5 DEMO0022', b'/KMP5 KA6U001660297912')
-    assert 'manufacturer="KMP",specification="V2_2",version=""' in text(read(data))
+    assert 'manufacturer="KMP",specification="V2_2",verified_by="nothing",version=""' in text(
+        read(data)
+    )
     assert '1660297912' not in text(read(data))
     assert 'identification="KMP5 KA6U001660297912"' in text(read(data), identifiers=True)
 

@@ -20,7 +20,7 @@ import dsmr_rest
 from docs import make_openapi
 from dsmr_rest.api.routes import HOMEWIZARD_CHANGES, HOMEWIZARD_ROUTES, ROUTES
 from dsmr_rest.choices import SPECIFICATION_NAMES
-from dsmr_rest.faults import Fault
+from dsmr_rest.faults import METER_FAULTS, Fault
 from dsmr_rest.http import message as http_message
 from dsmr_rest.reading.document import possible_keys
 from dsmr_rest.reading.specification import Chooser
@@ -83,7 +83,7 @@ ALL_CODES = {(fault.status.value, fault.code) for fault in Fault}
 """Status and code of every problem detail that the server can send."""
 NOT_ALLOWED = (405, Fault.METHOD_NOT_ALLOWED.code)
 """Of methods other than those that are served; only of an operation that a setting switches on it is described."""
-METER_CODES = {fault.code for fault in Fault if fault.advice} | {Fault.STOPPING.code}
+METER_CODES = {fault.code for fault in METER_FAULTS} | {Fault.STOPPING.code}
 """The codes of the faults with which Meter.read() fails."""
 
 

@@ -13,7 +13,10 @@ from tests.telegrams import of_version, read
 LOST = MeterError(Fault.PORT_LOST, 'the port is gone')
 SILENT = MeterError(Fault.METER_SILENT, 'nothing arrived')
 READING = read(of_version('5.0'))
+GARBLED = MeterError(Fault.LINE_GARBLED, 'no telegram arrived')
 PATIENCE = 5.0
+INTERVAL = 1.0
+"""Seconds between two telegrams of the meter."""
 
 
 class Clock:
@@ -55,7 +58,7 @@ def wait_in_vain(meter_log: MeterLog, at: Clock, seconds: float) -> None:
     """A request waits for so long, and gets no reading."""
     began = at.time
     at.time += seconds
-    meter_log.wait_failed(SILENT, began)
+    meter_log.wait_failed(SILENT, began, INTERVAL)
 
 
 def test_nothing_is_written_about_a_meter_that_responds(
@@ -113,7 +116,7 @@ def test_waits_at_the_same_time_count_once(
     began = at.time
     at.time += PATIENCE - 1
     for _ in range(100):
-        meter_log.wait_failed(SILENT, began)
+        meter_log.wait_failed(SILENT, began, INTERVAL)
     assert lines(meter_log, caplog) == []
 
 
@@ -136,7 +139,7 @@ def test_damaged_telegrams_are_one_line_and_their_end_another(
     arrive(meter_log, at, counters)
     for _ in range(3):
         at.time += 1
-        counters = counters.plus(telegrams=1, checksum_failures=2)
+        counters = counters.plus(LineCounters(telegrams=1, checksum_failures=1, parity_failures=1))
         arrive(meter_log, at, counters)
     (begun,) = lines(meter_log, caplog)
     assert begun.startswith('telegrams arrive damaged')
@@ -144,7 +147,7 @@ def test_damaged_telegrams_are_one_line_and_their_end_another(
     arrive(meter_log, at, counters)
     assert lines(meter_log, caplog) == []
     at.time += 1
-    counters = counters.plus(telegrams=1)
+    counters = counters.plus(LineCounters(telegrams=1))
     arrive(meter_log, at, counters)
     (ended,) = lines(meter_log, caplog)
     assert ended == 'telegrams arrive intact again: 6 were damaged, 4 were not'
@@ -163,3 +166,42 @@ def test_lines_keep_their_order(
     at.time += 1
     meter_log.port_failed(LOST)
     assert [line.split()[1] for line in lines(meter_log, caplog)] == ['lost:', 'back', 'lost:']
+
+
+@pytest.mark.parametrize(('interval', 'patience'), [(10.0, 15.0), (1.0, PATIENCE), (None, 11.0)])
+def test_silence_means_nothing_before_the_meter_s_interval_is_over(
+    interval: float | None,
+    patience: float,
+    meter_log: MeterLog,
+    at: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A meter is lost when its telegram is late, not when a request's patience ends; an unknown one may be slow."""
+    for seconds in (patience - 0.1, patience):
+        arrive(meter_log, at)
+        began = at.time
+        at.time += seconds
+        meter_log.wait_failed(SILENT, began, interval)
+        is_lost = seconds >= patience
+        assert bool(lines(meter_log, caplog)) == is_lost
+
+
+def test_what_arrives_and_is_no_telegram_speaks_for_itself(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For that a request's patience is enough, however slow the meter."""
+    began = at.time
+    at.time += PATIENCE
+    meter_log.wait_failed(GARBLED, began, 10.0)
+    assert lines(meter_log, caplog) == ['meter lost: line_garbled: no telegram arrived']
+
+
+def test_a_stop_of_the_server_is_no_loss_of_the_meter(
+    meter_log: MeterLog, at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wait that ended because the server did not run says nothing about the meter."""
+    stalled = MeterError(Fault.SERVER_STALLED, 'did not run')
+    began = at.time
+    at.time += 100
+    meter_log.wait_failed(stalled, began, INTERVAL)
+    assert lines(meter_log, caplog) == []

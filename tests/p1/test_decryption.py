@@ -13,6 +13,7 @@ from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.line import LineCounters
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.reading.document import Reading
+from dsmr_rest.reading.telegram import Proof
 from dsmr_rest.simulated.meter import SimulatedMeter
 from tests.conftest import StartServer, new_meter, wait_for
 from tests.reading_loop import read_until
@@ -95,10 +96,9 @@ def test_an_encrypted_telegram_of_a_plain_specification_is_read_when_it_is_set()
     [
         (b'', b'', 'set [meter] decryption_key'),
         (WRONG_KEY, b'', 'check both'),
-        (KEY, WRONG_KEY, 'check both'),
         (WRONG_KEY, PUBLIC_KEY, 'check both'),
     ],
-    ids=['no key', 'wrong key', 'wrong authentication key', 'wrong key with the right other'],
+    ids=['no key', 'wrong key', 'wrong key with the right other'],
 )
 def test_without_the_right_keys_the_error_says_so_and_shows_no_key(
     key: bytes, authentication_key: bytes, advice: str, caplog: pytest.LogCaptureFixture
@@ -161,7 +161,7 @@ def test_a_damaged_frame_is_counted() -> None:
             source,
             lambda _: source.counters.decryption_failures > 1 and source.counters.telegrams > 2,
         )
-        error = source.nothing_usable(LineCounters(), 1.0)
+        error = source.why_nothing(LineCounters(), 1.0)
     assert error.fault.code == 'decryption_failed'
 
 
@@ -184,12 +184,11 @@ def test_the_checksum_within_counts_too() -> None:
     ('plain', 'reason'),
     [
         (WRONG_CHECKSUM, 'the checksum is wrong or missing'),
-        (MISSING_CHECKSUM, 'the checksum is wrong or missing'),
         (from_lines('0-0:96.13.0'), 'no line of the telegram can be read'),
         (counting(2)[:-20], 'no whole telegram is in the frame'),
         (b'\x0f\x00\x00\x00\x01', 'no whole telegram is in the frame'),
     ],
-    ids=['wrong checksum', 'no checksum', 'no value', 'half', 'no text'],
+    ids=['wrong checksum', 'no value', 'half', 'no text'],
 )
 def test_a_telegram_in_an_authentic_frame_is_not_blamed_on_the_line(
     plain: bytes, reason: str
@@ -198,7 +197,7 @@ def test_a_telegram_in_an_authentic_frame_is_not_blamed_on_the_line(
     with meter(cycle([cipher_frame(plain)])) as simulated:
         source = reader(simulated.port)
         assert read_until(source, lambda _: source.counters.invalid_telegrams > 1) == []
-        error = source.nothing_usable(LineCounters(), 2.0)
+        error = source.why_nothing(LineCounters(), 2.0)
     assert error.fault.code == 'telegram_invalid'
     assert f'encrypted telegrams arrived intact on {simulated.port} in 2.0 s' in error.detail
     assert f'({reason}): the cable and the keys are right;' in error.detail
@@ -213,7 +212,7 @@ def test_damaged_frames_do_not_hide_that_the_others_are_not_valid() -> None:
             source,
             lambda _: source.counters.decryption_failures and source.counters.invalid_telegrams,
         )
-        error = source.nothing_usable(LineCounters(), 1.0)
+        error = source.why_nothing(LineCounters(), 1.0)
     assert error.fault.code == 'telegram_invalid'
 
 
@@ -235,15 +234,15 @@ def without_tag(plain: bytes) -> bytes:
         damaged(cipher_frame(WRONG_CHECKSUM, control=ENCRYPTED), 60),
         damaged(cipher_frame(WRONG_CHECKSUM, control=BOTH), 60),
         without_tag(WRONG_CHECKSUM),
-        without_tag(counting(2)),
+        without_tag(MISSING_CHECKSUM),
     ],
-    ids=['authenticated', 'encrypted', 'both', 'no tag, wrong checksum', 'no tag'],
+    ids=['authenticated', 'encrypted', 'both', 'no tag, wrong checksum', 'no tag, no checksum'],
 )
 @pytest.mark.parametrize('authentication_key', [b'', PUBLIC_KEY], ids=['default key', 'key set'])
-def test_no_frame_is_decrypted_unless_its_tag_is_verified(
+def test_nothing_is_served_that_neither_tag_nor_checksum_proves(
     frame: bytes, authentication_key: bytes
 ) -> None:
-    """Whatever protection a frame states, a wrong or missing tag is decryption_failed, and nothing in it is counted."""
+    """Whatever protection a frame states, without a tag that holds its telegram needs a checksum that does."""
     with meter(cycle([frame])) as simulated:
         source = reader(simulated.port, authentication_key=authentication_key)
         with pytest.raises(MeterError) as caught:
@@ -303,3 +302,44 @@ def test_the_baud_rate_of_an_encrypted_meter_is_found() -> None:
         source = reader(simulated.port, line='auto')
         read_until(source, lambda found: len(found) > 2)
         assert source.line == '115200 8N1'
+
+
+@pytest.mark.parametrize(
+    ('frame', 'authentication_key', 'proof'),
+    [
+        (cipher_frame(counting(2)), b'', Proof.AUTHENTICATION),
+        (cipher_frame(counting(2)), WRONG_KEY, Proof.CHECKSUM),
+        (without_tag(counting(2)), b'', Proof.CHECKSUM),
+        (cipher_frame(MISSING_CHECKSUM), b'', Proof.AUTHENTICATION),
+    ],
+    ids=['tag', 'wrong authentication key', 'no tag', 'no checksum within'],
+)
+def test_a_telegram_in_a_frame_is_proved_by_tag_or_checksum(
+    frame: bytes, authentication_key: bytes, proof: Proof
+) -> None:
+    """The decryption key is enough where the telegram's own checksum holds, and the reading says what proved it."""
+    with meter(cycle([frame])) as simulated:
+        source = reader(simulated.port, authentication_key=authentication_key)
+        reading = read_until(source, bool)[0]
+    assert reading.verified_by is proof
+
+
+def test_a_wrong_authentication_key_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says which key is right and which is not, once, and that the telegrams are proved all the same."""
+    with meter(cycle([cipher_frame(counting(1)), cipher_frame(counting(2))])) as simulated:
+        source = reader(simulated.port, authentication_key=WRONG_KEY)
+        read_until(source, lambda found: len(found) > 2)
+    (message,) = [text for text in caplog.messages if 'key' in text]
+    assert 'decryption_key is right' in message
+    assert 'not authenticated with authentication_key' in message
+
+
+def test_it_is_said_which_key_is_right_and_which_is_not() -> None:
+    """Text without any proof shows that the decryption key is right, so only the other one is blamed."""
+    with meter(cycle([cipher_frame(MISSING_CHECKSUM)])) as simulated:
+        source = reader(simulated.port, authentication_key=WRONG_KEY)
+        with pytest.raises(MeterError) as caught:
+            read_until(source, bool)
+    assert caught.value.fault.code == 'decryption_failed'
+    assert 'decryption_key, which is right' in caught.value.detail
+    assert caught.value.detail.endswith('set the authentication_key of this meter')

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import pytest
-from dsmr_parser.parsers import TelegramParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +14,12 @@ from dsmr_rest.p1.framing import (
     TELEGRAM_LIMIT,
     EncryptedFrame,
     Framer,
-    crc16,
+    ReceivedTelegram,
 )
+from dsmr_rest.p1.proof import Prover
 from dsmr_rest.reading.telegram import Telegram
 from dsmr_rest.simulated.telegrams import with_checksum
-from tests.telegrams import at_8n1, cipher_frame, from_lines, of_version
+from tests.telegrams import at_8n1, cipher_frame, from_lines
 
 LINES = ('1-3:0.2.8(50)', '1-0:1.8.1(000123.456*kWh)', '0-1:24.2.1(240115103000W)(00012.345*m3)')
 PLAIN = from_lines(*LINES)
@@ -86,7 +86,7 @@ NOISES = {
 }
 
 
-def feed(framer: Framer, chunks: Iterable[bytes]) -> list[Telegram | EncryptedFrame]:
+def feed(framer: Framer, chunks: Iterable[bytes]) -> list[ReceivedTelegram | EncryptedFrame]:
     """All that the framer finds in the chunks."""
     found = []
     for chunk in chunks:
@@ -94,12 +94,12 @@ def feed(framer: Framer, chunks: Iterable[bytes]) -> list[Telegram | EncryptedFr
     return found
 
 
-def telegrams(*chunks: bytes) -> list[Telegram]:
-    return [found for found in feed(Framer(), chunks) if isinstance(found, Telegram)]
-
-
 def raws(*chunks: bytes) -> list[bytes]:
-    return [telegram.raw for telegram in telegrams(*chunks)]
+    """The telegrams in the chunks, from the right '/' on and without parity bits, proved or not."""
+    found = feed(Framer(), chunks)
+    received = [each for each in found if isinstance(each, ReceivedTelegram)]
+    telegrams = [Prover(ignores_checksum=True).prove(each) for each in received]
+    return [telegram.raw for telegram in telegrams if isinstance(telegram, Telegram)]
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -149,40 +149,6 @@ def test_a_header_needs_no_newline_before_it(case: str, noise: bytes) -> None:
 def test_a_7e1_header_needs_no_newline_before_it() -> None:
     """Noise that runs into the header of a telegram with parity bits does not become part of it."""
     assert raws(b'\x01\x07' + at_8n1(PLAIN)) == [PLAIN]
-
-
-@pytest.mark.parametrize('slashes', [1, 2, 3])
-def test_a_header_may_have_slashes_of_its_own(slashes: int) -> None:
-    """However many slashes the identification has, the checksum counts from the first."""
-    stream = from_lines(*LINES, header='/ABC5' + '/x' * slashes)
-    assert telegrams(stream) == [Telegram(stream, checksum_holds=True)]
-
-
-@pytest.mark.parametrize(
-    ('stream', 'holds'),
-    [
-        (PLAIN, True),
-        (OLD, None),
-        (at_8n1(PLAIN), True),
-        (WRONG, False),
-        (LF_ONLY, True),
-        (CASES['lower-case checksum'][0], True),
-        (CASES['unpadded checksum'][0], True),
-        (WITH_0XFF, True),
-    ],
-)
-def test_the_checksum_is_reported_right_wrong_or_missing(stream: bytes, holds: bool | None) -> None:
-    """True when it holds, False when it does not, None when there is none."""
-    assert [telegram.checksum_holds for telegram in telegrams(stream)] == [holds]
-
-
-@pytest.mark.parametrize('version', ['5.0', '4.2', '2.2', 'belgium'])
-def test_each_bit_counts(version: str) -> None:
-    """No telegram with a checksum is right any more when one bit of it is turned."""
-    whole = of_version(version)
-    for at in range(1, whole.rindex(b'!'), 7):
-        turned = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
-        assert not any(telegram.checksum_holds for telegram in telegrams(turned)), at
 
 
 def test_a_telegram_that_never_ends_is_counted() -> None:
@@ -361,12 +327,6 @@ def test_a_longer_frame_that_was_cut_short_does_not_delay_the_next() -> None:
     longer = cipher_frame(PLAIN * 10)
     found = Framer().feed(longer[:100] + frame)
     assert EncryptedFrame(frame) in found
-
-
-@given(st.binary(max_size=2000))
-def test_the_checksum_is_the_library_s(data: bytes) -> None:
-    """crc16() returns what dsmr_parser's returns."""
-    assert crc16(data) == TelegramParser.crc16(data.decode('latin-1'))
 
 
 PIECES = [

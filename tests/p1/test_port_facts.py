@@ -49,19 +49,18 @@ def test_a_program_is_named_with_its_script(
     """An interpreter is named with the script or module that it runs, and without any other argument."""
     (tmp_path / 'holder.py').write_text(HOLDER)
     with holding(sys.executable, *arguments, meter.port, folder=tmp_path) as process:
-        (line,) = [
-            line for line in programs_using(meter.port) if line.endswith(f' (pid {process})')
-        ]
+        names = programs_using(meter.port).names
+        (found,) = [each for each in names if each.endswith(f' (pid {process})')]
         name = Path(f'/proc/{process}/comm').read_text().strip()
-    assert line == f'{meter.port} is open in {f"{name} {shown}".strip()} (pid {process})'
+    assert found == f'{f"{name} {shown}".strip()} (pid {process})'
 
 
 def test_a_program_without_a_script_is_named_alone(meter: FaultyMeter) -> None:
     """The port, which is an argument of most programs that read one, is no script."""
     with subprocess.Popen(['tail', '-f', meter.port], stdout=subprocess.DEVNULL) as process:
-        line = f'{meter.port} is open in tail (pid {process.pid})'
+        name = f'tail (pid {process.pid})'
         try:
-            wait_for(lambda: line in programs_using(meter.port))
+            wait_for(lambda: name in programs_using(meter.port).names)
         finally:
             process.kill()
 

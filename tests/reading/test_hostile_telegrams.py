@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import (
@@ -285,11 +285,17 @@ def with_one_more_line(draw: st.DrawFn) -> tuple[str, bytes, bytes]:
     return code, whole(version, lines), whole(version, more)
 
 
+def has_wrong_parity(data: bytes) -> bool:
+    """Whether a telegram has no checksum, and so must not have bytes of eight bits."""
+    return data.endswith(b'!\r\n') and not data.isascii()
+
+
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(with_one_more_line())
 def test_a_line_without_a_name_is_served_or_named(example: tuple[str, bytes, bytes]) -> None:
     """Whatever its groups are, it is in otherObjects or not understood, and changes no other value."""
     code, without_line, with_line = example
+    assume(not has_wrong_parity(with_line))
     (expected,) = usable_readings(without_line, chooser_of('auto'))
     (reading,) = usable_readings(with_line, chooser_of('auto'))
     document = dict(reading.document)
@@ -305,6 +311,7 @@ def test_a_line_without_a_name_is_served_or_named(example: tuple[str, bytes, byt
 def test_a_bad_line_costs_no_value_of_another(example: tuple[str, bytes, bytes]) -> None:
     """With a bad line every value of the other lines is the same, in JSON, in metrics and for HomeWizard."""
     code, without_line, with_bad_line = example
+    assume(not has_wrong_parity(with_bad_line))
     (expected,) = usable_readings(without_line, chooser_of('auto'))
     (reading,) = usable_readings(with_bad_line, chooser_of('auto'))
     assert values_of(expected.document).items() <= values_of(reading.document).items()

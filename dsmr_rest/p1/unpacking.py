@@ -1,0 +1,85 @@
+"""Encrypted frames to the telegrams in them, and what their failures say about the keys.
+
+A frame is decrypted, and a telegram is found in its text and proved. When that fails again and again, one of the keys
+is wrong, and the text shows which. This module knows neither the port nor what the lines of a telegram mean.
+"""
+
+import logging
+from typing import NamedTuple
+
+from dsmr_rest.config import MeterSettings
+from dsmr_rest.p1.decryption import Decryptor, Plain
+from dsmr_rest.p1.diagnosis import cannot_decrypt
+from dsmr_rest.p1.evidence import KeyFailure
+from dsmr_rest.p1.framing import IDENTIFICATION, EncryptedFrame, Framer
+from dsmr_rest.p1.line import LineCounters
+from dsmr_rest.p1.problem_log import ProblemLog
+from dsmr_rest.p1.proof import Prover
+from dsmr_rest.reading.telegram import Telegram
+
+log = logging.getLogger(__name__)
+
+
+class Unpacked(NamedTuple):
+    """The telegrams of a frame that may be served, and what is to be counted.
+
+    `invalid_because` says why there is none although the frame arrived intact.
+    """
+
+    telegrams: tuple[Telegram, ...] = ()
+    counted: LineCounters = LineCounters()
+    invalid_because: str = ''
+
+
+class Unpacker:
+    """Takes the telegrams out of the frames of one meter. One thread at a time."""
+
+    def __init__(self, settings: MeterSettings, prover: Prover, problems: ProblemLog) -> None:
+        self._port = settings.port
+        self._decryptor = Decryptor(settings)
+        self._prover = prover
+        self._problems = problems
+        self._has_decrypted = False
+        self._has_failed = False
+
+    def unpack(self, frame: EncryptedFrame) -> Unpacked:
+        """The telegrams in a frame. Raises MeterError when there is no key, and when a key does not work."""
+        if not self._decryptor.has_key:
+            raise cannot_decrypt(KeyFailure(self._port, has_key=False))
+        plain = self._decryptor.decrypt(frame)
+        has_telegram = False
+        telegrams = []
+        for inside in Framer().feed(plain.text + b'\n'):
+            if isinstance(inside, EncryptedFrame):
+                continue
+            has_telegram = True
+            outcome = self._prover.prove_decrypted(inside, is_authentic=plain.is_authentic)
+            if isinstance(outcome, Telegram):
+                telegrams.append(outcome)
+        if telegrams:
+            self._note_success(plain)
+            return Unpacked(tuple(telegrams))
+        if not plain.is_authentic:
+            return self._failed(plain)
+        self._has_decrypted = True
+        if has_telegram:
+            return Unpacked(invalid_because='the checksum is wrong or missing')
+        return Unpacked(invalid_because='no whole telegram is in the frame')
+
+    def _note_success(self, plain: Plain) -> None:
+        self._has_decrypted = True
+        if not plain.is_authentic and self._problems.add('authentication'):
+            log.warning(
+                '[meter] decryption_key is right, but the frames of the meter at %s are not authenticated with'
+                ' authentication_key: the checksum within proves the telegrams',
+                self._port,
+            )
+
+    def _failed(self, plain: Plain) -> Unpacked:
+        """What is counted for a frame that could not be decrypted. Raises MeterError when that is no accident."""
+        # A single frame may have been damaged on its way.
+        if self._has_failed and not self._has_decrypted:
+            is_text = IDENTIFICATION.match(plain.text) is not None
+            raise cannot_decrypt(KeyFailure(self._port, has_key=True, is_text=is_text))
+        self._has_failed = True
+        return Unpacked(counted=LineCounters(decryption_failures=1))
