@@ -16,7 +16,15 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, StartServer, free_port, is_free, new_meter, wait_for
+from tests.conftest import (
+    MISSING_PORT,
+    Server,
+    StartServer,
+    free_port,
+    is_free,
+    new_meter,
+    wait_for,
+)
 from tests.faulty_meter import PATIENCE, FaultyMeter
 from tests.telegrams import KEY, PUBLIC_KEY, cipher_frame, numbered, of_version
 
@@ -252,6 +260,39 @@ def test_a_client_that_stops_sending_gets_its_telegrams(start: StartTelegrams) -
             client.rest()
             assert clients_of(server) == 1
         wait_for(lambda: clients_of(server) == 0, SEND_TIME)
+
+
+def test_a_reading_from_memory_is_not_sent_again(start: StartTelegrams) -> None:
+    """With [meter] max_age set, which lets requests have a reading twice, a client gets each telegram once."""
+    recorded = Recorded(numbered())
+    with new_meter(interval=INTERVAL, source=recorded) as meter:
+        server = start(meter.port, meter={'max_age': 3600})
+        with Client(server.telegram_port) as client:
+            assert is_contiguous(client.telegrams(4), recorded.telegrams)
+
+
+def test_the_port_is_kept_open_as_the_setting_says(start: StartTelegrams) -> None:
+    """After the last client the port stays open for [meter] keep_open, when that is more than a second."""
+    recorded = Recorded(numbered())
+    with new_meter(interval=INTERVAL, source=recorded) as meter:
+        server = start(meter.port, meter={'keep_open': 3600})
+        with Client(server.telegram_port) as client:
+            client.telegram()
+        # No request is made, because that would keep the port open too.
+        seconds = 4
+        enough = len(recorded.telegrams) + seconds / INTERVAL
+        wait_for(lambda: len(recorded.telegrams) >= enough, 10 * seconds)
+        assert not is_free(meter.port)
+
+
+def test_clients_of_a_lost_port_cannot_ask_without_a_pause(start: StartTelegrams) -> None:
+    """A client that connects again and again while the port is missing has to wait for a second each time."""
+    server = start(MISSING_PORT)
+    for _ in range(2):
+        with Client(server.telegram_port) as client:
+            began = time.monotonic()
+            assert client.until_disconnected() == b''
+            assert time.monotonic() - began >= 1
 
 
 def test_clients_and_streams_share_their_places(start: StartTelegrams, meter: FaultyMeter) -> None:

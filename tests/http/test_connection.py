@@ -180,6 +180,14 @@ def test_a_client_that_takes_little_at_a_time_gains_nothing(pair: Pair) -> None:
             in_time(pair.connection.send, MUCH * 10, 3 * SHORT)
 
 
+def test_what_is_sent_at_once_is_not_waited_for(pair: Pair) -> None:
+    """When no more fits, send_at_once() says so without waiting, also after a receive() that did wait."""
+    with pytest.raises(TimeoutError):
+        pair.connection.receive(SHORT)
+    while pair.connection.send_at_once(MUCH):
+        pass
+
+
 def test_a_client_that_has_disconnected_is_an_error(pair: Pair) -> None:
     """Sending to a client that has reset its connection is an error at once."""
     reset(pair.client)

@@ -257,6 +257,22 @@ def test_which_requests_keep_the_connection(version_and_fields: str, *, keep_ali
 
 
 @pytest.mark.parametrize(
+    ('version_and_fields', 'is_last'),
+    [
+        ('HTTP/1.0\r\n', True),
+        (f'HTTP/1.1\r\n{HOST}Connection: close\r\n', True),
+        (f'HTTP/1.1\r\n{HOST}', False),
+        ('HTTP/1.0\r\nContent-Length: 5\r\n', False),
+        (f'HTTP/1.1\r\n{HOST}Connection: close\r\nContent-Length: 5\r\n', False),
+        (f'HTTP/1.1\r\n{HOST}Connection: close\r\nTransfer-Encoding: chunked\r\n', False),
+    ],
+)
+def test_after_which_requests_nothing_comes(version_and_fields: str, *, is_last: bool) -> None:
+    """A client that has announced the end sends nothing more, except the body of that request."""
+    assert receive(f'GET / {version_and_fields}\r\n').is_last is is_last
+
+
+@pytest.mark.parametrize(
     ('cache_control', 'max_age'),
     [
         ('max-age=60', 60), ('MAX-AGE=60', 60), ('no-transform, max-age="60"', 60), ('max-age=0', 0),

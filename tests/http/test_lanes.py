@@ -1,0 +1,152 @@
+"""What a connection holds is given back however it ends, and nothing is tried without a pause."""
+
+import fcntl
+import socket
+import struct
+import termios
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from dsmr_rest import threads
+from dsmr_rest.config import ServerSettings
+from dsmr_rest.http.listener import FAILURE_PAUSE
+from dsmr_rest.http.message import Request, Response
+from dsmr_rest.http.server import HttpServer
+from dsmr_rest.threads import NoThreadError
+from tests.conftest import LAST_REQUEST, receive_all, split_responses, wait_for
+
+PATIENCE = 60.0
+
+
+class OneWaits:
+    """An application whose response to /waits comes when `go_on` is set."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.is_waiting = threading.Event()
+
+    @property
+    def header_fields(self) -> Mapping[str, str]:
+        return {}
+
+    def respond(self, request: Request) -> Response:
+        if request.path == '/waits':
+            self.is_waiting.set()
+            self.go_on.wait(PATIENCE)
+        return Response(b'{}\n')
+
+    def respond_at_once(self, _request: Request) -> Response:
+        return Response(b'at once\n')
+
+    def count(self, response: Response) -> None:
+        pass
+
+
+@contextmanager
+def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
+    """A server whose only place is taken, so that others are refused, by one thread at a time."""
+    monkeypatch.setattr('dsmr_rest.http.server.MOST_REFUSALS', 1)
+    application = OneWaits()
+    settings = ServerSettings(host='127.0.0.1', port=0, max_connections=1)
+    server = HttpServer(settings, application)
+    server.start()
+    try:
+        with connected(server) as client:
+            client.sendall(b'GET /waits HTTP/1.0\r\n\r\n')
+            assert application.is_waiting.wait(PATIENCE)
+            yield server
+    finally:
+        application.go_on.set()
+        server.close()
+
+
+def connected(server: HttpServer) -> socket.socket:
+    return socket.create_connection(('127.0.0.1', server.port), PATIENCE)
+
+
+def body_of_refusal(server: HttpServer) -> bytes:
+    """What a client gets for which there is no place: 'at once' by a thread of its own."""
+    with connected(server) as client:
+        client.sendall(LAST_REQUEST.encode())
+        (response,) = split_responses(receive_all(client))
+    return response.body
+
+
+def test_places_for_refusals_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One refused client after another gets a thread, although only one at a time can have it."""
+    with full(monkeypatch) as server:
+        for _ in range(3):
+            wait_for(lambda: body_of_refusal(server) == b'at once\n', PATIENCE)
+
+
+@pytest.mark.parametrize('error', [NoThreadError('on purpose'), MemoryError('on purpose')])
+def test_a_refusal_without_a_thread_gives_its_place_back(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place of a refused client for which no thread can be started is free for the next one."""
+
+    def fail(_: threading.Thread) -> None:
+        raise error
+
+    with full(monkeypatch) as server:
+        with monkeypatch.context() as failing:
+            failing.setattr(threads, 'start', fail)
+            with connected(server) as client, suppress(ConnectionResetError):
+                client.sendall(LAST_REQUEST.encode())
+                assert b'at once' not in receive_all(client)
+        wait_for(lambda: body_of_refusal(server) == b'at once\n', PATIENCE)
+
+
+def test_a_client_without_a_thread_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place of a client for which no thread can be started is free for the next one, who gets it."""
+
+    def fail(_: threading.Thread) -> None:
+        raise NoThreadError('on purpose')
+
+    settings = ServerSettings(host='127.0.0.1', port=0, max_connections=1)
+    server = HttpServer(settings, OneWaits())
+    server.start()
+    try:
+        with monkeypatch.context() as failing:
+            failing.setattr(threads, 'start', fail)
+            for _ in range(3):
+                assert b'server_exhausted' in body_of_refusal(server)
+        assert body_of_refusal(server) == b'{}\n'
+    finally:
+        server.close()
+
+
+def unread(connection: socket.socket) -> int:
+    """How many bytes have arrived that nobody has received."""
+    count = fcntl.ioctl(connection, termios.FIONREAD, struct.pack('i', 0))
+    return int(struct.unpack('i', count)[0])
+
+
+def test_empty_lines_are_counted_together() -> None:
+    """Empty lines that arrive one after another are as many as those that arrive at once: a few, and then 400."""
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), OneWaits())
+    server.start()
+    try:
+        with connected(server) as client:
+            (accepted,) = wait_for(server.places.connections, PATIENCE)
+            for _ in range(8):
+                client.sendall(b'\r\n')
+                wait_for(lambda: unread(accepted) == 0, PATIENCE)
+            client.sendall(b'\r\n')
+            assert receive_all(client).startswith(b'HTTP/1.1 400 ')
+    finally:
+        server.close()
+
+
+def test_accepting_that_fails_is_tried_again_after_a_pause() -> None:
+    """A client that cannot be accepted does not keep the processor busy: the next attempt comes after a pause."""
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), OneWaits())
+    server.socket.close()
+    began = time.monotonic()
+    with pytest.raises(OSError, match='descriptor'):
+        server.get_request()
+    assert time.monotonic() - began >= FAILURE_PAUSE
