@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dsmr_rest import __version__
+from dsmr_rest.choices import TIME_ZONE
 from dsmr_rest.config import Config, load
 
 DEMO_VERSION = '5.0'
@@ -103,5 +104,11 @@ def with_simulated_meter(config: Config, version: str, stack: ExitStack) -> Conf
     from dsmr_rest.simulated.meter import SimulatedMeter  # noqa: PLC0415 only --demo needs it
 
     simulated_meter = stack.enter_context(SimulatedMeter(version))
-    meter = replace(config.meter, port=simulated_meter.port, line='auto', specification='auto')
+    meter = replace(
+        config.meter,
+        port=simulated_meter.port,
+        line='auto',
+        specification='auto',
+        time_zone=TIME_ZONE,
+    )
     return replace(config, meter=meter)

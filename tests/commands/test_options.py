@@ -86,11 +86,13 @@ def test_an_installed_command_has_the_defaults(
 
 def test_the_simulated_meter_replaces_the_port() -> None:
     """The settings get the port of a meter that is there until the stack ends, and no settings of another line."""
-    config = Config(meter=MeterSettings(port='/dev/mine', line='9600 7E1', timeout=5.0))
+    meter = MeterSettings(port='/dev/mine', line='9600 7E1', time_zone='UTC', timeout=5.0)
+    config = Config(meter=meter)
     with ExitStack() as stack:
         with_meter = with_simulated_meter(config, '5.0', stack)
         assert Path(with_meter.meter.port).exists()
         assert (with_meter.meter.line, with_meter.meter.specification) == ('auto', 'auto')
+        assert with_meter.meter.time_zone == 'Europe/Amsterdam'
         assert with_meter.meter.timeout == 5.0
         assert with_meter.server == config.server
     assert not Path(with_meter.meter.port).exists()
