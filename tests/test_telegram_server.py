@@ -16,6 +16,11 @@ from typing import Any
 
 import pytest
 
+from dsmr_rest.api.places import FollowerPlaces
+from dsmr_rest.config import MeterSettings
+from dsmr_rest.meter.meter import Meter
+from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.telegram_server import TelegramServer
 from tests.conftest import (
     MISSING_PORT,
     Server,
@@ -271,18 +276,13 @@ def test_a_reading_from_memory_is_not_sent_again(start: StartTelegrams) -> None:
             assert is_contiguous(client.telegrams(4), recorded.telegrams)
 
 
-def test_the_port_is_kept_open_as_the_setting_says(start: StartTelegrams) -> None:
-    """After the last client the port stays open for [meter] keep_open, when that is more than a second."""
-    recorded = Recorded(numbered())
-    with new_meter(interval=INTERVAL, source=recorded) as meter:
-        server = start(meter.port, meter={'keep_open': 3600})
-        with Client(server.telegram_port) as client:
-            client.telegram()
-        # No request is made, because that would keep the port open too.
-        seconds = 4
-        enough = len(recorded.telegrams) + seconds / INTERVAL
-        wait_for(lambda: len(recorded.telegrams) >= enough, 10 * seconds)
-        assert not is_free(meter.port)
+@pytest.mark.parametrize(('setting', 'seconds'), [(0, 1), (30, 30)])
+def test_the_port_is_kept_open_as_the_setting_says(setting: float, seconds: float) -> None:
+    """For the next telegram the port is kept open for a second, or for [meter] keep_open if that is more."""
+    meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT, keep_open=setting)))
+    server = TelegramServer('127.0.0.1', 0, meter, FollowerPlaces(1))
+    server.stop_accepting()
+    assert server.keep_open == seconds
 
 
 def test_clients_of_a_lost_port_cannot_ask_without_a_pause(start: StartTelegrams) -> None:
