@@ -33,6 +33,7 @@ from benchmarks.clients import (
 )
 from benchmarks.instructions import per_response, per_telegram
 from benchmarks.line import Line
+from benchmarks.page import bytes_of_next_visit, opened_page
 from benchmarks.servers import MACHINE, ROOT, free_port, roomy_server, running
 from benchmarks.usage import cpu_seconds, open_files, resident_mb, wake_ups
 
@@ -270,6 +271,25 @@ def draw(ours: dict[int, float], floors: dict[int, float], cpu_ms: dict[int, flo
     figure.savefig(ROOT / 'docs/cost.png', dpi=100)
 
 
+def page_requests() -> Result:
+    """How many requests a browser sends to show the dashboard live."""
+    port = free_port()
+    with closing(Line(1)) as line, roomy_server(line.device, port):
+        files = len(opened_page(port))
+    page, texts, stream = 1, 1, 1  # one after the other, and what the page names at once
+    return Result(str(files + stream), f'{files - page - texts} of them at once')
+
+
+def page_bytes() -> Result:
+    """How many kB travel until the dashboard is complete, with the header sections of the responses."""
+    port = free_port()
+    with closing(Line(1)) as line, roomy_server(line.device, port):
+        responses = opened_page(port)
+        again = bytes_of_next_visit(port, responses)
+    kilobytes = sum(map(len, responses.values())) / 1000
+    return Result(f'{kilobytes:.1f}', f'{again / 1000:.1f} kB when the browser has them already')
+
+
 class Row(NamedTuple):
     """A row of the table in docs/costs.md, in its words."""
 
@@ -337,11 +357,20 @@ ROWS = {
         f'at most {MOST_PER_RESPONSE}',
         partial(instructions, per_response),
     ),
+    'page-requests': Row('requests until the dashboard is live', 'at most 20', page_requests),
+    'page-bytes': Row('kB that the dashboard needs until then', 'at most 40', page_bytes),
     'start': Row('start to first connection, x importing its libraries', 'at most 1.0', start),
 }
 
 
-NEEDS_NO_QUOTA = ('instructions-telegram', 'instructions-response', 'memory', 'memory-scrape')
+NEEDS_NO_QUOTA = (
+    'instructions-telegram',
+    'instructions-response',
+    'memory',
+    'memory-scrape',
+    'page-requests',
+    'page-bytes',
+)
 """What does not depend on the speed of the machine."""
 MEANS_NOTHING_WITH_QUOTA = ('delay-60',)
 """One client needs less CPU time than the quota allows at once, so it is as fast as ever."""
