@@ -404,20 +404,20 @@ READERS = {
         'Gas 1 234,500 m³ 2. Nov. 12:10',
         'Gerade eben empfangen',
     ),
-    'Swedish': Reader(
-        'sv-SE,sv,en-US,en',
+    'Slovak': Reader(
+        'sk-SK,sk,en-US,en',
         'en',
         'Using 0,680 kW',
         'Low 6 619,795 Normal (active) 234,567',
-        'Gas 1 234,500 m³ 2026-11-02 12:10',
+        'Gas 1 234,500 m³ 2. 11. 2026 12:10',
         'Received just now',
     ),
-    'Hungarian': Reader(
-        'hu-HU,hu',
+    'Estonian': Reader(
+        'et-EE,et',
         'en',
         'Using 0,680 kW',
         'Low 6619,795 Normal (active) 234,567',
-        'Gas 1234,500 m³ 2026. 11. 02. 12:10',
+        'Gas 1234,500 m³ 02.11.26 12:10',
         'Received just now',
     ),
     'with a tag that Intl refuses': Reader(
