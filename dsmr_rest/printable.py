@@ -24,5 +24,6 @@ class PrintableFormatter(logging.Formatter):
     """Formats log records whose message may contain such text. Tracebacks keep their lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 the name is logging's
-        record.message = printable(record.message)
+        message = printable(record.message)
+        record.message = message
         return super().formatMessage(record)

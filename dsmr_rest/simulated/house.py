@@ -27,30 +27,70 @@ NORMAL_HOURS = range(7, 23)
 USED, DELIVERED = 1, -1
 """The directions of energy: the sign of the power in each direction."""
 
-DAY_W = (
-    *[(110, 55, 40, 0)] * 6,  # from midnight
-    (160, 55, 60, 0),  # 6 h
-    (640, 55, 90, 80),
-    (210, 55, 60, 500),
-    (151, 430, 40, 1600),
-    (151, 107, 40, 2500),
-    (151, 107, 40, 3100),
-    (310, 107, 40, 3200),  # noon
-    (151, 55, 40, 3000),
-    (151, 55, 40, 2300),
-    (151, 55, 40, 1500),
-    (210, 55, 60, 700),
-    (820, 55, 180, 100),
-    (952, 420, 280, 0),  # 18 h
-    (320, 55, 290, 0),
-    (240, 55, 290, 0),
-    (210, 55, 290, 0),
-    (160, 55, 220, 0),
-    (110, 55, 90, 0),
+_DAY = """
+hour    phase 1  phase 2  phase 3   solar
+   0        110       55       40       0
+   1        110       55       40       0
+   2        110       55       40       0
+   3        110       55       40       0
+   4        110       55       40       0
+   5        110       55       40       0
+   6        160       55       60       0
+   7        640       55       90      80
+   8        210       55       60     500
+   9        151      430       40    1600
+  10        151      107       40    2500
+  11        151      107       40    3100
+  12        310      107       40    3200
+  13        151       55       40    3000
+  14        151       55       40    2300
+  15        151       55       40    1500
+  16        210       55       60     700
+  17        820       55      180     100
+  18        952      420      280       0
+  19        320       55      290       0
+  20        240       55      290       0
+  21        210       55      290       0
+  22        160       55      220       0
+  23        110       55       90       0
+"""
+
+
+class HourOfDay(NamedTuple):
+    """Watts in one hour of every day: used on each of the three phases, and produced by solar panels on the second."""
+
+    phase_1: int
+    phase_2: int
+    phase_3: int
+    solar: int
+
+
+def _hours_of_day(table: str) -> list[HourOfDay]:
+    """The rows of the table, whose first line names the columns."""
+    _, *rows = table.strip().splitlines()
+    hours = []
+    for row in rows:
+        _, *watts = map(int, row.split())
+        hours.append(HourOfDay(*watts))
+    return hours
+
+
+DAY_W = _hours_of_day(_DAY)
+"""By the hour. The power of all phases together is never near 0, so that the ripple cannot turn use into delivery."""
+RIPPLE_W = (
+    0,
+    14,
+    -9,
+    5,
+    -12,
+    8,
+    -3,
+    11,
+    -14,
+    2,
+    -7,
+    5,
 )
-"""Watts in each hour of every day: used on each of the three phases, and produced by solar panels on the second phase.
-The power of all phases together is never near 0, so that the ripple cannot turn use into delivery."""
-RIPPLE_W = (0, 14, -9, 5, -12, 8, -3, 11, -14, 2, -7, 5)
 """Watts added to the first phase, each for a second, so that successive telegrams differ. Their sum is 0: energy can be
 counted without them."""
 GRID_VOLTS = 229.5
@@ -67,7 +107,20 @@ START_KWH = {
 }
 START_GAS_M3, GAS_M3_PER_HOUR = 1978.06, 0.125
 START_WATER_M3, WATER_M3_PER_HOUR = 383.1095, 0.0125
-PEAKS_KW = (4.329, 3.846, 4.012, 3.291, 2.884, 2.507, 2.391, 2.644, 3.102, 3.518, 3.977, 4.215)
+PEAKS_KW = (
+    4.329,
+    3.846,
+    4.012,
+    3.291,
+    2.884,
+    2.507,
+    2.391,
+    2.644,
+    3.102,
+    3.518,
+    3.977,
+    4.215,
+)
 """The peak of each month, from January. They are constants because all days of DAY_W are the same, and they are higher
 than any average in it, so that a peak taken in the month's first quarter-hour remains the highest of the month."""
 PAST_PEAKS = 13
