@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dsmr_rest.reading.quantities import Item, time_of
+from dsmr_rest.reading.quantities import OTHER_OBJECTS, Item, time_of
 
 
 class DeviceKind(NamedTuple):
@@ -39,10 +39,24 @@ KINDS = {
 _DEVICE_TYPE = re.compile('0*([0-9]{1,3})')
 """One byte (EN 13757-3), in decimal."""
 
-# The ends of the keys, in lower case: each telegram specification has its own names for the same object.
-_TYPE_KEY = 'devicetype'
-_READING_KEY = 'meterreading'
-_IDENTIFIER_KEYS = ('mbusequipmentidentifier', 'equipmentidentifiergas', 'equipmentidentifier')
+
+class _DeviceObject(NamedTuple):
+    """What a device sends, as the document has it: under a key, or in otherObjects under an OBIS code.
+
+    `key_ends` are the ends of keys in lower case, because each telegram specification has its own name for the same
+    object, and `codes` the ends of codes (C.D.E), for those that have none. The earlier ones come first.
+    """
+
+    key_ends: tuple[str, ...]
+    codes: tuple[str, ...]
+
+
+_TYPE = _DeviceObject(('devicetype',), ('24.1.0',))
+_READING = _DeviceObject(('meterreading',), ('24.2.1', '24.2.3'))
+_NUMBER = _DeviceObject(
+    ('mbusequipmentidentifier', 'equipmentidentifiergas', 'equipmentidentifier'),
+    ('96.1.0', '96.1.1'),
+)
 
 
 @dataclass(frozen=True)
@@ -84,28 +98,52 @@ class MbusDevice:
 
 def mbus_device(device: Mapping[str, Any]) -> MbusDevice:
     """An item of mbusDevices, whatever names its telegram specification has for the objects."""
-    identifier = _item(device, *_IDENTIFIER_KEYS)
-    measured = _item(device, _READING_KEY)
+    identifier = _item(device, _NUMBER)
+    measured = _item(device, _READING)
     if not _was_read(measured) or _was_removed(identifier, measured):
         measured = None
     return MbusDevice(
         channel=device['channelId'],
-        kind=_kind(_item(device, _TYPE_KEY)),
+        kind=_kind(_item(device, _TYPE)),
         identifier=identifier,
         measured=measured,
-        others={key: item for key, item in device.items() if _is_other(key)},
+        others=_others(device),
     )
 
 
-def _is_other(key: str) -> bool:
-    return key != 'channelId' and not key.lower().endswith((_TYPE_KEY, _READING_KEY))
+def _others(device: Mapping[str, Any]) -> dict[str, Any]:
+    """The objects of a device except its channel, its type and its reading."""
+    found = {}
+    for key, item in device.items():
+        if key == OTHER_OBJECTS:
+            found[key] = {code: other for code, other in item.items() if not _is_main(code)}
+        elif key != 'channelId' and not key.lower().endswith(_TYPE.key_ends + _READING.key_ends):
+            found[key] = item
+    return found
 
 
-def _item(device: Mapping[str, Any], *key_ends: str) -> Item | None:
-    """The object whose key ends like this; the earlier ends first."""
-    for key_end in key_ends:
+def _is_main(code: str) -> bool:
+    return _without_channel(code) in _TYPE.codes + _READING.codes
+
+
+def _without_channel(code: str) -> str:
+    _, _, rest = code.partition(':')
+    return rest
+
+
+def _item(device: Mapping[str, Any], wanted: _DeviceObject) -> Item | None:
+    for key_end in wanted.key_ends:
         for key, item in device.items():
             if key.lower().endswith(key_end) and isinstance(item, Mapping):
+                return item
+    others = device.get(OTHER_OBJECTS, {})
+    for wanted_code in wanted.codes:
+        for code, item in others.items():
+            if (
+                _without_channel(code) == wanted_code
+                and isinstance(item, Mapping)
+                and 'value' in item
+            ):
                 return item
     return None
 

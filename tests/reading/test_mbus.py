@@ -78,3 +78,29 @@ def test_the_other_objects_of_a_device_are_kept() -> None:
         'otherObjects': others,
     }
     assert found.own_number == ''
+
+
+def test_objects_without_a_name_are_found_by_their_codes() -> None:
+    """A device of which the table of its meter has no names is known by its type, number and reading all the same."""
+    others = {
+        '0-2:24.1.0': {'value': '003', 'unit': None},
+        '0-2:96.1.1': {'value': '4731', 'unit': None},
+        '0-2:24.2.1': READING,
+        '0-2:24.4.0': {'value': '1', 'unit': None},
+    }
+    found = mbus_device({'channelId': 2, 'otherObjects': others})
+    assert (found.kind, found.own_number, found.measured) == (3, '4731', READING)
+    assert [*found.others['otherObjects']] == ['0-2:96.1.1', '0-2:24.4.0']
+
+
+@pytest.mark.parametrize('item', [{'groups': ['1', '2']}, [READING, READING]])
+def test_what_has_no_single_value_is_not_the_reading(item: Any) -> None:
+    """Groups of another form, and a code that comes twice, are not taken for the reading."""
+    found = mbus_device({'channelId': 2, 'otherObjects': {'0-2:24.2.1': item}})
+    assert found.measured is None
+
+
+def test_a_name_comes_before_a_code() -> None:
+    """What has a name is what the line says."""
+    others = {'0-2:24.1.0': {'value': '007', 'unit': None}}
+    assert mbus_device(of(mbusDeviceType=3) | {'otherObjects': others}).kind == 3

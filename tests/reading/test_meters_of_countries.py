@@ -269,3 +269,19 @@ def test_a_luxembourg_meter() -> None:
             'otherObjects': {'0-1:96.3.10': quantity('0')},
         }
     ]
+
+
+def test_the_gas_meter_of_an_iskra_ie5() -> None:
+    """A gas meter for which the table of its electricity meter has no names is known by its codes."""
+    gas = {'datetime': '2024-07-02T09:00:00+02:00', 'value': 12.5, 'unit': 'm3'}
+    lines = (
+        *ISKRA[:-1],
+        '0-1:24.1.0(003)',
+        '0-1:96.1.1(4731)',
+        '0-1:24.2.3(240702090000S)(00012.500*m3)',
+    )
+    reading = read_from(*lines, header='/ISk5\\2MIE5E-200')
+    assert reading.identifier == '91234567'
+    assert reading.document['hourlyGasMeterReading'] == gas
+    assert reading.document['equipmentIdentifierGas'] == quantity('4731')
+    assert homewizard.data(reading)['total_gas_m3'] == 12.5
