@@ -9,6 +9,7 @@ its own checksum to say.
 This module knows the keys, and shows them to nobody. It does not know how frames are found, nor what is in the text.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -38,6 +39,20 @@ class Plain(NamedTuple):
     is_authentic: bool
 
 
+class _Parts(NamedTuple):
+    """What a frame consists of: `protected` is the text, encrypted or not; `tag` is empty in a frame without one."""
+
+    title: bytes
+    control: int
+    counter: bytes
+    protected: bytes
+    tag: bytes
+
+    @property
+    def is_encrypted(self) -> bool:
+        return bool(self.control & _ENCRYPTED)
+
+
 class Decryptor:
     """Decrypts the frames of one meter."""
 
@@ -49,29 +64,39 @@ class Decryptor:
 
     def decrypt(self, frame: EncryptedFrame) -> Plain:
         """The text in a frame. With a wrong decryption key, or from a damaged frame, it makes no sense."""
-        try:
-            text = self._verified_text(frame)
-        # The library raises many kinds of exception, and damaged frames raise any of them.
-        except Exception:  # noqa: BLE001
-            return Plain(self._unverified_text(frame), is_authentic=False)
-        return Plain(text, is_authentic=True)
+        parts = _parts(frame.raw)
+        if parts.tag:
+            # The library raises many kinds of exception, and damaged frames raise any of them.
+            with suppress(Exception):
+                return Plain(self._verified_text(frame), is_authentic=True)
+        return Plain(self._unverified_text(parts), is_authentic=False)
 
     def _verified_text(self, frame: EncryptedFrame) -> bytes:
-        """Raises whatever the library raises, also when the frame states that it has no tag."""
+        """Raises whatever the library raises when the tag does not hold."""
         apdu = XDlmsApduFactory.apdu_from_bytes(frame.raw)
         text: bytes = apdu.to_plain_apdu(self._decryption_key, self._authentication_key)
         return text
 
-    def _unverified_text(self, frame: EncryptedFrame) -> bytes:
-        """The text without regard to the tag, which a frame without authentication does not have."""
-        size_of_length = _LENGTHS[frame.raw[_TITLE.stop]]
-        content = frame.raw[_TITLE.stop + 1 + size_of_length :]
-        control, counter = content[0], content[1 : 1 + _COUNTER_SIZE]
-        protected = content[1 + _COUNTER_SIZE :]
-        if control & _AUTHENTICATED:
-            protected = protected[:-_TAG_SIZE]
-        if not control & _ENCRYPTED:
-            return protected
-        nonce = frame.raw[_TITLE] + counter
-        key_stream = Cipher(AES(self._decryption_key), CTR(nonce + _FIRST_BLOCK)).decryptor()
-        return key_stream.update(protected)
+    def _unverified_text(self, parts: _Parts) -> bytes:
+        """The text without regard to the tag."""
+        if not parts.is_encrypted:
+            return parts.protected
+        first_block = parts.title + parts.counter + _FIRST_BLOCK
+        cipher = Cipher(AES(self._decryption_key), CTR(first_block))
+        return cipher.decryptor().update(parts.protected)
+
+
+def _parts(raw: bytes) -> _Parts:
+    """The parts of a frame, which the framer has found to be long enough for them."""
+    title = raw[_TITLE]
+    size_of_length = _LENGTHS[raw[_TITLE.stop]]
+    content = raw[_TITLE.stop + 1 + size_of_length :]
+    control = content[0]
+    begin_of_text = 1 + _COUNTER_SIZE
+    counter = content[1:begin_of_text]
+    protected = content[begin_of_text:]
+    tag = b''
+    if control & _AUTHENTICATED:
+        tag = protected[-_TAG_SIZE:]
+        protected = protected[:-_TAG_SIZE]
+    return _Parts(title, control, counter, protected, tag)

@@ -7,6 +7,7 @@ the order of these steps and what is logged about them. It does not know the por
 
 import logging
 import time
+from copy import copy
 from typing import NamedTuple
 
 from dsmr_rest.config import MeterSettings
@@ -54,11 +55,13 @@ class Outcome(NamedTuple):
 class Intake:
     """Makes readings of what a meter sends. One thread at a time; only `state` may be looked at by any thread.
 
-    `last_length` is the number of bytes of the last telegram or frame.
+    `state` is what has been seen so far: a copy that is never changed, replaced after each step. `last_length` is the
+    number of bytes of the last telegram or frame.
     """
 
     def __init__(self, settings: MeterSettings) -> None:
         self.state = LineState()
+        self._seen = LineState()
         self.framer = Framer()
         self.last_length = 0
         self._settings = settings
@@ -70,23 +73,28 @@ class Intake:
 
     def begin(self) -> None:
         """A new opening of the port: what came before it does not belong to what comes now."""
-        self.discard()
-        self.state = self.state._replace(first_bytes=b'', last_bytes=b'')
+        self._seen.first_bytes = b''
+        self._seen.last_bytes = b''
         self._last_arrival = None
+        self._count(LineCounters(port_openings=1))
+        self.discard()
 
     def discard(self) -> None:
         """Forgets the beginning of a telegram."""
         self.framer = Framer()
-        self.state = self.state._replace(is_inside_telegram=False)
+        self._seen.is_inside_telegram = False
+        self._publish()
 
-    def count(self, more: LineCounters) -> None:
-        """Adds to the counters."""
-        self.state = self.state._replace(counters=self.state.counters.plus(more))
+    def note_loss(self) -> None:
+        """The open port was lost."""
+        self._count(LineCounters(port_losses=1))
+        self._publish()
 
     def note_stall(self, seconds: float, now: float) -> None:
         """This program has not run for so long, and goes on at `now`: what it has of a telegram is worth nothing."""
+        self._seen.stall = seconds
+        self._seen.stall_end = now
         self.discard()
-        self.state = self.state._replace(stall=seconds, stall_end=now)
 
     def feed(self, data: bytes, arrived: float) -> Outcome:
         """What ended within `data`, and the reading of the last telegram that may be served.
@@ -95,6 +103,12 @@ class Intake:
         others are at least the meter's interval older. So they are counted and not handed out. `arrived` is a time of
         clock.now(). Raises MeterError when telegrams cannot be decrypted.
         """
+        try:
+            return self._feed(data, arrived)
+        finally:
+            self._publish()
+
+    def _feed(self, data: bytes, arrived: float) -> Outcome:
         found = self._find(data, arrived)
         proved: list[_Proved] = []
         for each in found:
@@ -106,7 +120,7 @@ class Intake:
         while proved:
             reading = self._reading(proved.pop(), received, arrived)
             if reading is not None:
-                self.count(LineCounters(telegrams=1 + len(proved)))
+                self._count(LineCounters(telegrams=1 + len(proved)))
                 return Outcome(found=True, reading=reading)
         return Outcome(found=bool(found))
 
@@ -114,34 +128,32 @@ class Intake:
         incomplete_before = self.framer.incomplete
         found = self.framer.feed(data)
         incomplete = self.framer.incomplete - incomplete_before
-        self.count(LineCounters(received_bytes=len(data), incomplete_telegrams=incomplete))
-        state = self.state
-        last_bytes = b''
-        if not found:
-            last_bytes = (state.last_bytes + data)[-LAST_BYTES:]
-        missing = max(0, FIRST_BYTES - len(state.first_bytes))
-        self.state = state._replace(
-            first_bytes=state.first_bytes + data[:missing],
-            last_bytes=last_bytes,
-            last_byte=arrived,
-            is_inside_telegram=self.framer.inside,
-        )
+        self._count(LineCounters(received_bytes=len(data), incomplete_telegrams=incomplete))
+        seen = self._seen
+        missing = max(0, FIRST_BYTES - len(seen.first_bytes))
+        seen.first_bytes += data[:missing]
+        if found:
+            seen.last_bytes = b''
+        else:
+            seen.last_bytes = (seen.last_bytes + data)[-LAST_BYTES:]
+        seen.last_byte = arrived
+        seen.is_inside_telegram = self.framer.inside
         return found
 
     def _note_interval(self, arrived: float) -> None:
         if self._last_arrival is not None:
-            self.state = self.state._replace(interval=arrived - self._last_arrival)
+            self._seen.interval = arrived - self._last_arrival
         self._last_arrival = arrived
 
     def _prove(self, found: ReceivedTelegram | EncryptedFrame) -> list[_Proved]:
         """The telegrams in what was found that may be served. Raises MeterError when the keys do not work."""
         if isinstance(found, EncryptedFrame):
             return self._prove_encrypted(found)
-        self.state = self.state._replace(is_encrypted=False)
+        self._seen.is_encrypted = False
         outcome = self._prover.prove(found)
-        self.state = self.state._replace(foreign_checksums=self._prover.foreign_checksums)
+        self._seen.foreign_checksums = self._prover.foreign_checksums
         if isinstance(outcome, Rejection):
-            self.count(_COUNT_OF[outcome])
+            self._count(_COUNT_OF[outcome])
             return []
         if outcome.has_changed_line_ends and self._problems.add('line ends'):
             log.warning(
@@ -151,17 +163,23 @@ class Intake:
         return [_Proved(outcome, is_encrypted=False)]
 
     def _prove_encrypted(self, frame: EncryptedFrame) -> list[_Proved]:
-        self.state = self.state._replace(is_encrypted=True)
+        self._seen.is_encrypted = True
         unpacked = self._unpacker.unpack(frame)
-        self.count(unpacked.counted)
+        self._count(unpacked.counted)
         if unpacked.invalid_because:
             self._count_invalid(unpacked.invalid_because)
         return [_Proved(telegram, is_encrypted=True) for telegram in unpacked.telegrams]
 
+    def _count(self, more: LineCounters) -> None:
+        self._seen.counters = self._seen.counters.plus(more)
+
+    def _publish(self) -> None:
+        self.state = copy(self._seen)
+
     def _count_invalid(self, reason: str) -> None:
         """Counts a telegram that arrived intact and cannot be served."""
-        self.count(LineCounters(invalid_telegrams=1))
-        self.state = self.state._replace(invalid_because=reason)
+        self._count(LineCounters(invalid_telegrams=1))
+        self._seen.invalid_because = reason
 
     def _reading(self, proved: _Proved, received: float, arrived: float) -> Reading | None:
         """The boundary of a telegram: whatever is wrong with it costs its reading, and nothing else."""
@@ -175,25 +193,26 @@ class Intake:
                 self._count_invalid(str(error))
             return None
         except Exception as error:
-            self.count(LineCounters(internal_errors=1))
+            self._count(LineCounters(internal_errors=1))
             if self._problems.add('no reading', type(error).__name__):
                 log.exception('a telegram from %s could not be read', self._settings.port)
             return None
-        self._log_not_understood(reading)
+        _log_not_understood(reading, self._problems)
         return reading
 
-    def _log_not_understood(self, reading: Reading) -> None:
-        codes = reading.not_understood
-        if not codes or not self._problems.add(reading.specification, *codes):
-            return
-        chosen = reading.specification
-        if reading.unsure:
-            chosen += ', unsure'
-        listed = ' '.join(codes[:CODES_LOGGED])
-        if len(codes) > CODES_LOGGED:
-            listed += f' and {len(codes) - CODES_LOGGED} more'
-        log.warning(
-            'specification %s: these lines of the telegram are not understood, and their values are missing: %s',
-            chosen,
-            listed,
-        )
+
+def _log_not_understood(reading: Reading, problems: ProblemLog) -> None:
+    codes = reading.not_understood
+    if not codes or not problems.add(reading.specification, *codes):
+        return
+    chosen = reading.specification
+    if reading.unsure:
+        chosen += ', unsure'
+    listed = ' '.join(codes[:CODES_LOGGED])
+    if len(codes) > CODES_LOGGED:
+        listed += f' and {len(codes) - CODES_LOGGED} more'
+    log.warning(
+        'specification %s: these lines of the telegram are not understood, and their values are missing: %s',
+        chosen,
+        listed,
+    )

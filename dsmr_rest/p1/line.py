@@ -3,6 +3,7 @@
 Values only: this module does not know how a port is opened or read.
 """
 
+from dataclasses import dataclass
 from operator import add, sub
 from typing import NamedTuple
 
@@ -47,13 +48,17 @@ class LineCounters(NamedTuple):
         return LineCounters(*sums)
 
 
-class LineState(NamedTuple):
-    """What has been seen on the line so far. Never changed, but replaced: any thread may keep one and look at it.
+NOTHING_COUNTED = LineCounters()
+
+
+@dataclass
+class LineState:
+    """What has been seen on the line so far.
 
     Times are those of clock.now(), durations are in seconds.
     """
 
-    counters: LineCounters = LineCounters()
+    counters: LineCounters = NOTHING_COUNTED
     first_bytes: bytes = b''
     """Since the port was opened; to show when they are not a telegram."""
     last_bytes: bytes = b''

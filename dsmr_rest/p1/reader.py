@@ -9,7 +9,6 @@ what the bytes mean (intake.py), how a port works (port.py), or who waits for a 
 """
 
 import logging
-import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -24,12 +23,10 @@ from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.backlog import Backlog
 from dsmr_rest.p1.baud_rate_search import BaudRateSearch
-from dsmr_rest.p1.diagnosis import cannot_open, no_reading, port_lost
-from dsmr_rest.p1.evidence import Evidence, Loss, Refusal
+from dsmr_rest.p1.inquiry import Inquiry
 from dsmr_rest.p1.intake import Intake
 from dsmr_rest.p1.line import BITS_PER_BYTE, LONGEST_SILENCE, LineCounters, LineState
 from dsmr_rest.p1.port import TICK, Port, is_remote, serial_settings
-from dsmr_rest.p1.port_facts import facts_of, programs_using
 from dsmr_rest.reading.document import Reading
 
 log = logging.getLogger(__name__)
@@ -45,8 +42,6 @@ Weighed by `python -m benchmarks`, which has arrivals of 16 and of 180 bytes: de
 """
 LINE_CHUNK = 512
 """Bytes: more at a time than a serial adapter hands over, so it comes from something faster than a line."""
-USERS_KEPT = 1.0
-"""Seconds for which the list of programs that use the port serves all who ask: it takes a look at every process."""
 
 
 class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
@@ -58,11 +53,11 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
     def __init__(self, settings: MeterSettings, longest_silence: float = LONGEST_SILENCE) -> None:
         super().__init__(settings.port, serial_settings(), telegram_specifications.V5)
         self.settings = settings
-        self.users = PortUsers(settings.port)
         self._longest_silence = longest_silence
         self._search = BaudRateSearch(*_baud_rates(settings.line), longest_silence=longest_silence)
         self._intake = Intake(settings)
         self._is_remote = is_remote(settings.port)
+        self._inquiry = Inquiry(settings.port, longest_silence, is_remote=self._is_remote)
 
     @property
     def state(self) -> LineState:
@@ -76,12 +71,8 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
 
     @property
     def line(self) -> str:
-        """The line settings in use, as config.ini names them; 9600 baud has its usual name, 9600 7E1."""
-        if self.settings.line != 'auto':
-            return self.settings.line
-        if self._search.baud_rate == BAUD_RATES['115200 8N1']:
-            return '115200 8N1'
-        return '9600 7E1'
+        """The line settings in use, as config.ini names them."""
+        return _line_settings(self.settings.line, self._search.baud_rate)
 
     @property
     def baud_rates_tried(self) -> list[int]:
@@ -100,8 +91,8 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
                 try:
                     yield from self._read_port(port)
                 except OSError as error:
-                    self._intake.count(LineCounters(port_losses=1))
-                    raise self._port_lost(port, error) from error
+                    self._intake.note_loss()
+                    raise self._inquiry.lost(error, is_there=port.is_there) from error
 
     def read_as_object(self) -> NoReturn:
         """Not supported: the base would open the port a second time, through another serial package."""
@@ -117,55 +108,15 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         `overslept` are the seconds by which the caller noticed the end of its wait too late. May take some time,
         because it looks which other programs use the port.
         """
-        state = self.state
-        counted = state.counters.since(before)
-        now = clock.now()
-        stalled = overslept
-        if state.stall_end is not None and state.stall_end >= now - waited:
-            stalled = max(stalled, state.stall)
-        users: tuple[str, ...] = ()
-        if counted.received_bytes and not self._is_remote:
-            users = self.users.names()
-        return no_reading(
-            Evidence(
-                port=self.settings.port,
-                is_remote=self._is_remote,
-                waited=waited,
-                counted=counted,
-                seen=state,
-                line=self.line,
-                stalled=stalled,
-                users=users,
-                longest_silence=self._longest_silence,
-            )
-        )
+        return self._inquiry.nothing_arrived(self.state, before, waited, self.line, overslept)
 
     def _open(self) -> Port:
         try:
             port = Port(self.serial_settings | {'baudrate': self._search.baud_rate})
         except OSError as error:
-            raise self._refusal(error) from error
+            raise self._inquiry.refused(error) from error
         self._intake.begin()
-        self._intake.count(LineCounters(port_openings=1))
         return port
-
-    def _refusal(self, error: OSError) -> MeterError:
-        facts = facts_of(self.settings.port)
-        users: tuple[str, ...] = ()
-        if not self._is_remote:
-            users = self.users.names()
-        number = error.errno or 0
-        reason = error.strerror or str(error)
-        refusal = Refusal(self.settings.port, self._is_remote, number, reason, facts, users)
-        return cannot_open(refusal)
-
-    def _port_lost(self, port: Port, error: OSError) -> MeterError:
-        is_there = port.is_there
-        users: tuple[str, ...] = ()
-        if is_there and not self._is_remote:
-            users = self.users.names()
-        reason = error.strerror or str(error)
-        return port_lost(Loss(self.settings.port, self._is_remote, reason, is_there, users))
 
     def _read_port(self, port: Port) -> Iterator[Reading | None]:
         """Generates readings until the port is lost, or a remote port must be connected to again.
@@ -244,27 +195,17 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             port.set_baud_rate(self._search.baud_rate)
 
 
-class PortUsers:
-    """The other programs that have a port open, for any thread."""
-
-    def __init__(self, port: str) -> None:
-        self._port = port
-        self._lock = threading.Lock()  # guards the other two
-        self._names: tuple[str, ...] = ()
-        self._looked_at: float | None = None  # monotonic
-
-    def names(self) -> tuple[str, ...]:
-        """Those that can be seen, as they were at most USERS_KEPT seconds ago."""
-        with self._lock:
-            now = time.monotonic()
-            if self._looked_at is None or now - self._looked_at > USERS_KEPT:
-                self._names = tuple(programs_using(self._port).names)
-                self._looked_at = now
-            return self._names
-
-
 def _baud_rates(line: str) -> list[int]:
     """Those to search, the one of most meters first."""
     if line == 'auto':
         return [BAUD_RATES['115200 8N1'], BAUD_RATES['9600 7E1']]
     return [BAUD_RATES[line]]
+
+
+def _line_settings(setting: str, baud_rate: int) -> str:
+    """The line settings at a baud rate that was found have their usual name: 9600 baud is 9600 7E1."""
+    if setting != 'auto':
+        return setting
+    if baud_rate == BAUD_RATES['115200 8N1']:
+        return '115200 8N1'
+    return '9600 7E1'
