@@ -86,10 +86,6 @@ class BaudRateSearch:
             return self._change(Confidence.NONE)
         return False
 
-    def refused(self) -> bool:
-        """The port cannot be set to this baud rate."""
-        return self._change(Confidence.NONE)
-
     @property
     def _waited_too_long(self) -> bool:
         return self._without_telegram > self._longest_silence

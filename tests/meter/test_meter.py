@@ -688,3 +688,23 @@ def test_a_wait_that_nobody_wants_does_not_open_the_port(
     with pytest.raises(NotWantedError):
         shared.read(is_wanted=lambda: False)
     assert openings(shared) == 0
+
+
+def test_a_fault_is_forgotten_with_the_next_reading() -> None:
+    """A poll accepts a reading from memory again, and the next error is new to the log."""
+    later = clock.now() + 3600
+    readings = [arrived_at(later), arrived_at(later + 0.5)]
+    is_failing = True
+
+    def script() -> Iterator[Reading | None]:
+        if is_failing:
+            raise MeterError(Fault.PORT_LOST, 'on purpose')
+        yield from readings
+
+    shared = Meter(ScriptedReader(script))
+    with pytest.raises(MeterError, match='on purpose'):
+        shared.read()
+    is_failing = False
+    shared.read()
+    shared.stop()
+    assert shared.poll(time.monotonic()) is shared.latest

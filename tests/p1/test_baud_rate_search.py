@@ -44,16 +44,13 @@ def found(search: BaudRateSearch, _: float) -> bool:
     return False
 
 
-def refused(search: BaudRateSearch, _: float) -> bool:
-    return search.refused()
-
-
 NOISE = b'\xff\x00' * 50
 TEXT = b'not a telegram, for a while'
 noise, after_noise = arrival(NOISE), silence_after(NOISE)
 text, after_text = arrival(TEXT), silence_after(TEXT)
 few_bytes, after_few_bytes = arrival(b'\xff' * 15), silence_after(b'\xff' * 15)
 foreign_letters = arrival(b'\xe9' * 5 + b'e' * 20)
+lines_without_a_header = arrival(of_version('5.0')[300:], before=NOISE * 5)
 noise_in_a_value = arrival(NOISE, before=of_version('5.0')[:400])
 telegram = arrival(of_version('5.0'))
 at_the_wrong_baud_rate = arrival(misread(of_version('2.2'), 9600, 115200))
@@ -67,6 +64,7 @@ SEARCHES: dict[str, list[tuple[Event, float, int]]] = {
     'text while it arrives': [(text, 0, 115200)],
     'text that was all': [(text, 0, 115200), (after_text, 0, 9600)],
     'text with some foreign letters': [(foreign_letters, 0, 115200)],
+    'the rest of a telegram after noise': [(lines_without_a_header, 0, 115200)],
     'noise within a telegram': [(noise_in_a_value, 0, 115200)],
     'a few bytes': [(few_bytes, 0, 115200), (after_few_bytes, 0, 115200)],
     'noise after a change': [(noise, 0, 9600), (noise, 1, 9600), (after_noise, 1, 115200)],
@@ -99,7 +97,6 @@ SEARCHES: dict[str, list[tuple[Event, float, int]]] = {
     ],
     'noise soon after a change for silence': [(silence, LONG, 9600), (noise, 0.5, 115200)],
     'long silence after a telegram': [(found, 0, 115200), (silence, LONG, 9600)],
-    'noise after a baud rate that was refused': [(refused, 0, 9600), (noise, 0, 115200)],
     'a telegram after a change': [
         (noise, 0, 9600),
         (found, 0, 9600),
@@ -145,3 +142,10 @@ def test_the_longest_silence_is_the_caller_s() -> None:
     search = BaudRateSearch(115200, 9600, longest_silence=1.0)
     assert not silence(search, 0.9)
     assert silence(search, 0.2)
+
+
+def test_a_silent_line_is_not_searched_in_haste() -> None:
+    """Each baud rate is listened at for the longest silence that a meter may keep, however long none comes."""
+    search = BaudRateSearch(115200, 9600)
+    changes = sum(silence(search, 1.0) for _ in range(60))
+    assert changes == 60 // (LONGEST_SILENCE + 1)

@@ -343,3 +343,12 @@ def test_it_is_said_which_key_is_right_and_which_is_not() -> None:
     assert caught.value.fault.code == 'decryption_failed'
     assert 'decryption_key, which is right' in caught.value.detail
     assert caught.value.detail.endswith('set the authentication_key of this meter')
+
+
+def test_one_damaged_frame_is_no_wrong_key() -> None:
+    """Neither the first frame ever nor a later one makes the keys wrong, if the next can be decrypted."""
+    frames = chain([damaged(FIRST, 60)], cycle([SECOND]))
+    with meter(frames) as simulated:
+        source = reader(simulated.port)
+        found = read_until(source, bool)
+    assert telegrams_of(found) == {counting(2)}

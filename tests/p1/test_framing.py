@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dsmr_rest.p1.framing import (
     FRAME_LIMIT,
+    LATER_SLASHES_TRIED,
     TELEGRAM_LIMIT,
     EncryptedFrame,
     Framer,
@@ -148,7 +149,8 @@ def test_a_header_needs_no_newline_before_it(case: str, noise: bytes) -> None:
 
 def test_a_7e1_header_needs_no_newline_before_it() -> None:
     """Noise that runs into the header of a telegram with parity bits does not become part of it."""
-    assert raws(b'\x01\x07' + at_8n1(PLAIN)) == [PLAIN]
+    for noise in (b'\x01', b'\x01\x07', b'\x03'):
+        assert raws(noise + at_8n1(PLAIN)) == [PLAIN]
 
 
 def test_a_telegram_that_never_ends_is_counted() -> None:
@@ -385,3 +387,18 @@ def test_how_a_stream_is_cut_does_not_change_what_is_found(
 def test_a_telegram_after_any_garbage_is_found(garbage: bytes, telegram: bytes) -> None:
     """Whatever came before, even without a newline, a whole telegram is found."""
     assert telegram in raws(garbage + telegram)
+
+
+@pytest.mark.parametrize('arrived', range(1, 17))
+def test_the_beginning_of_a_header_outlives_the_noise_before_it(arrived: int) -> None:
+    """When a line without end is dropped in the middle of a header, the telegram is found nevertheless."""
+    noise = b'a' * (TELEGRAM_LIMIT + 1)
+    assert raws(noise + PLAIN[:arrived], PLAIN[arrived:]) == [PLAIN]
+
+
+def test_a_header_of_slashes_costs_a_bounded_number_of_attempts() -> None:
+    """The telegram may begin at the first of them or at one of the last few."""
+    header = '/' * 100 + 'TST5'
+    (found,) = feed(Framer(), [from_lines(*LINES, header=header)])
+    assert isinstance(found, ReceivedTelegram)
+    assert found.starts == (0, *range(100 - LATER_SLASHES_TRIED, 100))
