@@ -247,10 +247,20 @@ def _add_parts(
     family: Metric, definition: _Definition, document: Document, shown: set[str]
 ) -> None:
     quantity = definition.quantity
-    for part, value in quantity.parts_in(document).items():
+    parts = quantity.parts_in(document)
+    for part, value in parts.items():
         if _fits(definition, value):
             _add(family, {definition.label: part}, value)
             shown.add(quantity.parts[part])
+    # Registers without a name belong to a sum over the tariffs too.
+    for code, item in document.get(quantities.OTHER_OBJECTS, {}).items():
+        tariff = quantity.tariff_of(code)
+        register = quantities.amount(quantities.latest(item), quantity.unit)
+        is_new = tariff not in ('', *parts)
+        if is_new and register is not None and _fits(definition, register):
+            _add(family, {definition.label: tariff}, register)
+            parts[tariff] = register
+            shown.add(code)
 
 
 def _add_total(
@@ -289,20 +299,22 @@ def _objects(reading: Reading, shown: set[str]) -> Metric:
     for key, item in reading.document.items():
         if key not in shown:
             _add_object(family, key, item, {})
-    _add_others(family, reading.document, {})
+    _add_others(family, reading.document, {}, shown)
     for device in reading.devices:
         labels = {'channel': str(device.channel)}
         for key, item in device.others.items():
             _add_object(family, key, item, labels)
-        _add_others(family, device.others, labels)
+        _add_others(family, device.others, labels, shown)
     return family
 
 
-def _add_others(family: Metric, owner: Mapping[str, Any], labels: dict[str, str]) -> None:
+def _add_others(
+    family: Metric, owner: Mapping[str, Any], labels: dict[str, str], shown: set[str]
+) -> None:
     """Adds the numbers of otherObjects that have a unit: one without may be an identifier."""
     for code, item in owner.get(quantities.OTHER_OBJECTS, {}).items():
         latest = quantities.latest(item)
-        if latest.get('unit'):
+        if latest.get('unit') and code not in shown:
             _add_object(family, code, latest, labels)
 
 

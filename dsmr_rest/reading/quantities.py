@@ -139,13 +139,18 @@ class Quantity:
         """The tariff registers that the document has in a unit that fits, also those that no table has a name for."""
         found = self.parts_in(document)
         for code, item in document.get(OTHER_OBJECTS, {}).items():
-            register = _REGISTER.fullmatch(code)
-            if register is None or register['kind'] != self.registers:
-                continue
+            tariff = self.tariff_of(code)
             value = amount(latest(item), self.unit)
-            if value is not None:
-                found.setdefault(register['tariff'], value)
+            if tariff and value is not None:
+                found.setdefault(tariff, value)
         return found
+
+    def tariff_of(self, code: str) -> str:
+        """The tariff whose register of this quantity has the OBIS code, such as '3'; empty when it is none of them."""
+        register = _REGISTER.fullmatch(code)
+        if register is None or register['kind'] != self.registers:
+            return ''
+        return register['tariff']
 
 
 def latest(item: Any) -> Any:
