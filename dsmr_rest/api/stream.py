@@ -23,7 +23,8 @@ class ReadingStream:
 
     The stream is a waiter of the Meter that waits again after each reading. When there is no reading it reports a
     problem, once for each kind of fault in a row, and keeps trying: a fault of the port comes at once, so it pauses for
-    STREAM_RETRY between attempts. It ends when the meter is stopped. `beat` is in seconds, see STREAM_BEAT.
+    STREAM_RETRY between attempts. Silence is a problem when it is longer than a healthy meter's, whatever the patience
+    of requests. It ends when the meter is stopped. `beat` is in seconds, see STREAM_BEAT.
     """
 
     def __init__(self, service: Service, request: Request, beat: float = STREAM_BEAT) -> None:
@@ -37,13 +38,14 @@ class ReadingStream:
         latest: Reading | None = None
         reported: Fault | None = None
         last_event = time.monotonic()
+        silent_since = last_event
         while True:
             try:
                 latest = self._next_reading(latest, last_event)
             except MeterError as error:
                 if error.fault is Fault.STOPPING:
                     return
-                is_news = error.fault is not reported
+                is_news = error.fault is not reported and not self._is_early(error, silent_since)
                 is_quiet = time.monotonic() - last_event >= self._beat
                 if not (is_news or is_quiet):
                     time.sleep(STREAM_RETRY)
@@ -55,16 +57,22 @@ class ReadingStream:
             else:
                 event = _reading_event(latest)
                 reported = None
+                silent_since = time.monotonic()
             yield event
             last_event = time.monotonic()
 
     def close(self) -> None:
         self._service.places.leave(STREAMS)
 
+    def _is_early(self, error: MeterError, silent_since: float) -> bool:
+        """Whether the line is silent, but not for longer than a healthy meter may be."""
+        silence = time.monotonic() - silent_since
+        return error.fault is Fault.METER_SILENT and silence < self._service.meter.longest_silence
+
     def _next_reading(self, latest: Reading | None, last_event: float) -> Reading:
         """The next reading, if it arrives before it is time for a comment. Raises MeterError."""
         now = time.monotonic()
-        deadline = min(now + self._service.timeout, last_event + self._beat)
+        deadline = min(now + self._service.meter.longest_silence, last_event + self._beat)
         deadline = max(deadline, now + STREAM_RETRY)
         return self._service.meter.read(
             deadline, max_age=0, after=latest, keep_open=self._keep_open, is_wanted=self._is_wanted

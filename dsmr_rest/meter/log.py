@@ -15,8 +15,6 @@ from dsmr_rest.reading.document import Reading
 
 log = logging.getLogger(__name__)
 
-LATE = 1.5
-"""Intervals of the meter after which its next telegram is late."""
 CALM = 60.0
 """Seconds without a checksum failure after which the trouble is over."""
 LONGEST_PAUSE = 3 * LONGEST_SILENCE
@@ -53,10 +51,10 @@ class MeterLog:
         self._note_failure(clock.now())
         self._lose(error)
 
-    def wait_failed(self, error: MeterError, began: float, interval: float | None) -> None:
+    def wait_failed(self, error: MeterError, began: float, silence: float) -> None:
         """Notes a wait, since the time `began`, in which no reading arrived.
 
-        `interval` is the time between two telegrams of this meter, None when it is not known.
+        `silence` is how long this meter may be silent and not be lost, in seconds.
         """
         if error.fault is Fault.SERVER_STALLED:
             return  # the reader has logged it, and it says nothing about the meter
@@ -65,7 +63,7 @@ class MeterLog:
         # Waits overlap: the time in which several requests waited counts once.
         self._waited += now - max(began, self._waited_until)
         self._waited_until = now
-        was_patient = now - began >= self._patience(error, interval)
+        was_patient = now - began >= self._patience(error, silence)
         if was_patient or self._waited >= LONGEST_PAUSE:
             self._lose(error)
 
@@ -88,18 +86,16 @@ class MeterLog:
                 return
             log.warning('%s', line)
 
-    def _patience(self, error: MeterError, interval: float | None) -> float:
+    def _patience(self, error: MeterError, silence: float) -> float:
         """Seconds without a reading after which a single wait means that the meter is lost.
 
         What arrived and was no telegram speaks for itself. Silence means nothing before the meter's interval is over,
         whatever the patience of the request.
         """
         patience = min(self._timeout, LONGEST_SILENCE)
-        if error.fault not in _ONLY_TIME_TELLS:
-            return patience
-        if interval is None:
-            return LONGEST_SILENCE
-        return min(max(patience, LATE * interval), LONGEST_PAUSE)
+        if error.fault in _ONLY_TIME_TELLS:
+            patience = max(patience, silence)
+        return min(patience, LONGEST_PAUSE)
 
     def _note_failure(self, since: float) -> None:
         if self._failing_since is None:

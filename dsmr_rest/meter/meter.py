@@ -47,6 +47,8 @@ LONGEST_CLIENT_CHECK = 0.8
 """The same, when many wait: the place of a client that has disconnected must be free within a second."""
 CLIENT_CHECKS = 500
 """Checks a second by all waiters together, as long as LONGEST_CLIENT_CHECK allows that."""
+LATE = 1.5
+"""Intervals of the meter after which its next telegram is late."""
 LATE_WAKING = 2.0
 """Seconds after its deadline at which a waiter wakes only if this program did not run."""
 POLL_PAUSE = 90.0
@@ -110,6 +112,12 @@ class Meter:
         """Seconds between two telegrams of the meter; None before they are known."""
         with self._changed:
             return self._interval
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds without a telegram after which the meter is lost, whatever the patience of those who wait."""
+        with self._changed:
+            return self._longest_silence()
 
     def read(
         self,
@@ -191,8 +199,14 @@ class Meter:
             overslept = 0.0
         error = self.reader.why_nothing(before, clock.now() - began, overslept=overslept)
         with self._changed:
-            self._log.wait_failed(error, began, self._interval)
+            self._log.wait_failed(error, began, self._longest_silence())
         return error
+
+    def _longest_silence(self) -> float:
+        """The lock is held."""
+        if self._interval is None:
+            return self.reader.longest_silence
+        return LATE * self._interval
 
     # The waiters' side. The lock is held in all of these, except while a waiter sleeps.
 

@@ -53,7 +53,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
     def __init__(self, settings: MeterSettings, longest_silence: float = LONGEST_SILENCE) -> None:
         super().__init__(settings.port, serial_settings(), telegram_specifications.V5)
         self.settings = settings
-        self._longest_silence = longest_silence
+        self.longest_silence = longest_silence
         self._search = BaudRateSearch(*_baud_rates(settings.line), longest_silence=longest_silence)
         self._intake = Intake(settings)
         self._is_remote = is_remote(settings.port)
@@ -150,7 +150,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             else:
                 yield backlog.line_paused()
             self._follow_search(port, data, now - began)
-            if self._is_remote and now - last_heard > self._longest_silence:
+            if self._is_remote and now - last_heard > self.longest_silence:
                 return
 
     def _note_stall(self, seconds: float) -> None:

@@ -15,8 +15,8 @@ SILENT = MeterError(Fault.METER_SILENT, 'nothing arrived')
 READING = read(of_version('5.0'))
 GARBLED = MeterError(Fault.LINE_GARBLED, 'no telegram arrived')
 PATIENCE = 5.0
-INTERVAL = 1.0
-"""Seconds between two telegrams of the meter."""
+SILENCE = 1.5
+"""Seconds that the meter may be silent."""
 
 
 class Clock:
@@ -58,7 +58,7 @@ def wait_in_vain(meter_log: MeterLog, at: Clock, seconds: float) -> None:
     """A request waits for so long, and gets no reading."""
     began = at.time
     at.time += seconds
-    meter_log.wait_failed(SILENT, began, INTERVAL)
+    meter_log.wait_failed(SILENT, began, SILENCE)
 
 
 def test_nothing_is_written_about_a_meter_that_responds(
@@ -116,7 +116,7 @@ def test_waits_at_the_same_time_count_once(
     began = at.time
     at.time += PATIENCE - 1
     for _ in range(100):
-        meter_log.wait_failed(SILENT, began, INTERVAL)
+        meter_log.wait_failed(SILENT, began, SILENCE)
     assert lines(meter_log, caplog) == []
 
 
@@ -168,20 +168,22 @@ def test_lines_keep_their_order(
     assert [line.split()[1] for line in lines(meter_log, caplog)] == ['lost:', 'back', 'lost:']
 
 
-@pytest.mark.parametrize(('interval', 'patience'), [(10.0, 15.0), (1.0, PATIENCE), (None, 11.0)])
-def test_silence_means_nothing_before_the_meter_s_interval_is_over(
-    interval: float | None,
+@pytest.mark.parametrize(
+    ('silence', 'patience'), [(15.0, 15.0), (1.5, PATIENCE), (90.0, LONGEST_PAUSE)]
+)
+def test_silence_means_nothing_before_the_meter_s_telegram_is_late(
+    silence: float,
     patience: float,
     meter_log: MeterLog,
     at: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A meter is lost when its telegram is late, not when a request's patience ends; an unknown one may be slow."""
+    """A meter is lost when it is silent for longer than it may be, not when a request's patience ends."""
     for seconds in (patience - 0.1, patience):
         arrive(meter_log, at)
         began = at.time
         at.time += seconds
-        meter_log.wait_failed(SILENT, began, interval)
+        meter_log.wait_failed(SILENT, began, silence)
         is_lost = seconds >= patience
         assert bool(lines(meter_log, caplog)) == is_lost
 
@@ -192,7 +194,7 @@ def test_what_arrives_and_is_no_telegram_speaks_for_itself(
     """For that a request's patience is enough, however slow the meter."""
     began = at.time
     at.time += PATIENCE
-    meter_log.wait_failed(GARBLED, began, 10.0)
+    meter_log.wait_failed(GARBLED, began, 15.0)
     assert lines(meter_log, caplog) == ['meter lost: line_garbled: no telegram arrived']
 
 
@@ -203,5 +205,5 @@ def test_a_stop_of_the_server_is_no_loss_of_the_meter(
     stalled = MeterError(Fault.SERVER_STALLED, 'did not run')
     began = at.time
     at.time += 100
-    meter_log.wait_failed(stalled, began, INTERVAL)
+    meter_log.wait_failed(stalled, began, SILENCE)
     assert lines(meter_log, caplog) == []
