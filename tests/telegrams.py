@@ -14,7 +14,7 @@ from dsmr_rest.p1.framing import EncryptedFrame, Framer
 from dsmr_rest.p1.proof import Prover, Rejection
 from dsmr_rest.reading.document import Reading, UnusableTelegramError, camel_case, make_reading
 from dsmr_rest.reading.specification import Chooser
-from dsmr_rest.reading.tables import Row, has_checksum, rows
+from dsmr_rest.reading.tables import Row, rows
 from dsmr_rest.reading.telegram import Telegram
 from dsmr_rest.simulated.house import DUTCH
 from dsmr_rest.simulated.telegrams import telegram as simulated_telegram
@@ -26,6 +26,9 @@ KEY = bytes(range(16))
 TITLE = b'TST\x00\x01\x02\x03\x04'
 PUBLIC_KEY = bytes.fromhex('00112233445566778899AABBCCDDEEFF')  # Luxmetering P1 specification 3.2.5
 STAMP, TIME = '240115103000W', '2024-01-15T10:30:00+01:00'
+
+WITHOUT_CHECKSUM = ('V2_2', 'V3', 'Q3D')
+"""The specifications of meters whose telegrams have none."""
 
 # Objects of an M-Bus device whose pattern does not say so.
 _ON_CHANNEL_1 = {
@@ -203,7 +206,7 @@ def of_specification(name: str) -> tuple[bytes, dict[str, Any]]:
     header = HEADER
     if name == 'LUXEMBOURG_SMARTY':
         header = '/Lux5\\253'
-    data = from_lines(*lines, header=header, checksum=has_checksum(name))
+    data = from_lines(*lines, header=header, checksum=name not in WITHOUT_CHECKSUM)
     return data, document | _gas(device)
 
 

@@ -153,11 +153,10 @@ def make_reading(
     items, unreadable = _parse(lines, choice.plan)
     combination = Combination(lines)
     for item in items:
-        if _may_have_its_key(item):
+        if not _is_gas_of_no_device(item):
             combination.add(item)
-        elif (
-            specification.name == 'ISKRA_IE'
-        ):  # users of dsmr_parser know the number of an IE.5 by this key
+        elif specification.name == 'ISKRA_IE':
+            # Users of dsmr_parser know the number of an IE.5 by this key; it is under its code too.
             combination.add(item._replace(is_whole=False))
     combination.add_others(chooser.parsers.item_by_form)
     document = combination.document(received)
@@ -198,14 +197,12 @@ def _has_first_group_only(item: Item) -> bool:
     return isinstance(item, dict) and item.keys() == {'value', 'unit'}
 
 
-def _may_have_its_key(named: NamedItem) -> bool:
-    """Whether an item may have its key: those of the gas meter are for M-Bus devices only.
+def _is_gas_of_no_device(named: NamedItem) -> bool:
+    """Whether an item has a key of the gas meter, but is of the meter itself.
 
-    The names that V2_2, V4 and ISKRA_IE have for a gas meter do not depend on the channel, and channel 0 is the meter
-    itself.
+    The names that V2_2, V4 and ISKRA_IE have for a gas meter do not depend on the channel, and channel 0 is the meter.
     """
-    is_gas_of_no_device = named.channel is None and named.key in GAS_COPIES
-    return not is_gas_of_no_device
+    return named.channel is None and named.key in GAS_COPIES
 
 
 def _keys_of_meter(plan: Plan) -> frozenset[str]:

@@ -20,7 +20,6 @@ from dsmr_rest.reading.tables import (
     AgreedNames,
     Entry,
     entry_of,
-    has_checksum,
     rows,
 )
 from dsmr_rest.reading.times import MeterTime
@@ -65,7 +64,6 @@ class Specification:
 
     def __init__(self, name: str, parsers: Parsers) -> None:
         self.name = name
-        self.has_checksum = has_checksum(name)
         self._entries = [entry_of(row, parsers) for row in rows(name)]
 
     def plan(self, lines: list[str]) -> Plan:

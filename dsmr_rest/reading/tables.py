@@ -67,12 +67,6 @@ def rows(specification: str) -> list[Row]:
     return found
 
 
-def has_checksum(specification: str) -> bool:
-    """Whether dsmr_parser expects a checksum in the telegrams of a table."""
-    table = getattr(telegram_specifications, specification)
-    return bool(table['checksum_support'])
-
-
 @cache
 def value_names() -> frozenset[str]:
     """The names of all rows of all tables."""

@@ -15,7 +15,6 @@ from dsmr_rest.reading.tables import (
     AgreedNames,
     Row,
     entry_of,
-    has_checksum,
     rows,
     value_names,
 )
@@ -33,7 +32,6 @@ def test_the_rows_are_those_of_the_library(name: str) -> None:
     expected = [tuple(row[key] for key in ('obis_reference', 'value_name', 'value_parser'))
                 for row in table['objects']]  # fmt: skip
     assert [tuple(row) for row in rows(name)][: len(expected)] == expected
-    assert has_checksum(name) is table['checksum_support']
     assert {row.name for row in rows(name)} <= value_names()
 
 
