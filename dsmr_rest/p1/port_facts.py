@@ -133,9 +133,13 @@ class Users(NamedTuple):
 def programs_using(port: str) -> Users:
     """Which other programs have the port open."""
     device = Path(port).resolve()
-    names = []
+    names: list[str] = []
     some_are_hidden = False
-    for process in _other_processes():
+    try:
+        processes = list(_other_processes())
+    except OSError:  # no file descriptor is left, for example
+        return Users(names, some_are_hidden=True)
+    for process in processes:
         try:
             if _has_open(process, device):
                 names.append(f'{printable(_command(process))} (pid {process.name})')
