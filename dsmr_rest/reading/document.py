@@ -152,12 +152,7 @@ def make_reading(
     specification = choice.specification
     items, unreadable = _parse(lines, choice.plan)
     combination = Combination(lines)
-    for item in items:
-        if not _is_gas_of_no_device(item):
-            combination.add(item)
-        elif specification.name == 'ISKRA_IE':
-            # Users of dsmr_parser know the number of an IE.5 by this key; it is under its code too.
-            combination.add(item._replace(is_whole=False))
+    _add_named(items, combination, specification.name)
     combination.add_others(chooser.parsers.item_by_form)
     document = combination.document(received)
     if not document:
@@ -195,6 +190,15 @@ def _parse(lines: list[str], plan: Plan) -> tuple[list[NamedItem], Plan]:
 
 def _has_first_group_only(item: Item) -> bool:
     return isinstance(item, dict) and item.keys() == {'value', 'unit'}
+
+
+def _add_named(items: list[NamedItem], combination: Combination, specification: str) -> None:
+    for item in items:
+        if not _is_gas_of_no_device(item):
+            combination.add(item)
+        elif specification == 'ISKRA_IE':
+            # Users of dsmr_parser know the number of an IE.5 by this key; it is under its code too.
+            combination.add(item._replace(is_whole=False))
 
 
 def _is_gas_of_no_device(named: NamedItem) -> bool:
