@@ -260,10 +260,18 @@ def config_lines(reading: Reading, reader: P1Reader) -> list[str]:
     specification = reading.specification
     if reading.unsure:
         specification = 'auto'
+    port = persistent_name(reader.settings.port)
+    remarks = []
+    if '/by-path/' in port and '/by-path/' not in reader.settings.port:
+        remarks.append(
+            '# The cable has no serial number, so its name in by-id may be that of another cable after the next start.'
+            ' This name belongs to the USB socket.'
+        )
     return [
         'config.ini:',
         '[meter]',
-        f'port = {persistent_name(reader.settings.port)}',
+        *remarks,
+        f'port = {port}',
         f'line = {reader.line}',
         f'specification = {specification}',
     ]

@@ -8,6 +8,7 @@ import socket
 import time
 import tty
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +26,7 @@ from tests.conftest import (
     split_responses,
     wait_for,
 )
-from tests.faulty_meter import PATIENCE
+from tests.faulty_meter import PATIENCE, FaultyMeter
 from tests.telegrams import from_lines
 
 HOST = b'Host: localhost\r\n'
@@ -236,4 +237,23 @@ def test_a_telegram_from_before_a_stall_is_not_served_as_a_new_one(
                 event = next_event(stream)
             assert b'"value":3.0' in event
         assert server.stop() == 0
-    assert server.log == ''
+    (line_of_log,) = server.log.splitlines()
+    assert 'this server did not run for' in line_of_log
+
+
+def test_who_waits_during_a_stop_is_told_of_it(
+    start_server: StartServer, meter: FaultyMeter
+) -> None:
+    """A request whose time was over before the server went on is not told to check the cable, nor is the log."""
+    server = start_server(meter.port, meter={'timeout': 1})
+    assert server.get().status == 200
+    meter.hush()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(server.get)
+        wait_for(lambda: server.health['waitingRequests'])
+        with stalled(server.process.pid):
+            pass
+        response = waiting.result(PATIENCE)
+    assert (response.status, response.json['code']) == (503, 'server_stalled')
+    assert 'this server did not run for' in response.json['detail']
+    assert 'meter lost' not in server.log
