@@ -19,6 +19,7 @@ from tests.conftest import (
     MISSING_PORT,
     ROOT,
     SERVER_COMMAND,
+    THREADS_AT_REST,
     Server,
     StartServer,
     accepts_connections,
@@ -530,3 +531,83 @@ print('hashlib' in sys.modules and '_hashlib' in sys.modules)
         [sys.executable, '-c', script], capture_output=True, text=True, check=True
     )
     assert done.stdout == 'True\n'
+
+
+# The table in docs/operations.md
+
+
+def threads_run_out(start_server: StartServer, limits: ExitStack) -> int:
+    server = start_server(MISSING_PORT, prefix=command_of_ordinary_user())
+    limits.enter_context(without_new_threads(server))
+    return server.port
+
+
+def descriptors_run_out(start_server: StartServer, limits: ExitStack) -> int:
+    server = start_server(MISSING_PORT)
+    limits.enter_context(limited_files(server, 15))
+    return server.port
+
+
+def memory_runs_out(start_server: StartServer, limits: ExitStack) -> int:
+    """Less than the stack of a thread is left; stacks of threads that have ended are taken by clients before."""
+    server = start_server(MISSING_PORT)
+    for _ in range(3):
+        limits.enter_context(server.connect(PATIENCE))
+    wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST + 3, PATIENCE)
+    pages = int(Path(f'/proc/{server.process.pid}/statm').read_text().split()[0])
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_AS)
+    few = (pages + 256) * resource.getpagesize()
+    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (few, before[1]))
+    limits.callback(resource.prlimit, server.process.pid, resource.RLIMIT_AS, before)
+    return server.port
+
+
+def disk_space_runs_out(start_server: StartServer, limits: ExitStack) -> int:
+    server = start_server(MISSING_PORT, '--verbose')
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    limits.callback(resource.prlimit, server.process.pid, resource.RLIMIT_FSIZE, before)
+    return server.port
+
+
+def terminal_stops(start_server: StartServer, limits: ExitStack) -> int:
+    """The log is a pipe that nobody reads."""
+    _, writing = limits.enter_context(full_pipe())
+    shell = (program('sh', 'dash'), '-c', f'exec "$@" 2>/proc/{os.getpid()}/fd/{writing}', 'sh')
+    return start_server(MISSING_PORT, '--verbose', prefix=shell).port
+
+
+SHORTAGES = {
+    'threads': threads_run_out,
+    'file descriptors': descriptors_run_out,
+    'memory': memory_runs_out,
+    'disk space': disk_space_runs_out,
+    'the terminal, or whoever reads the log': terminal_stops,
+}
+
+
+def documented_shortages() -> dict[str, str]:
+    """What a client gets, by what runs out, as the table says."""
+    text = (ROOT / 'docs' / 'operations.md').read_text()
+    table = text.partition('| what runs out |')[2].partition('\n\n')[0]
+    rows = [line.strip('|').split('|') for line in table.splitlines()[2:]]
+    return {row[0].strip(): row[1].strip() for row in rows}
+
+
+def test_the_table_has_every_shortage() -> None:
+    """docs/operations.md says what happens in each shortage that is provoked here, and in no other."""
+    assert documented_shortages().keys() == SHORTAGES.keys()
+
+
+@pytest.mark.parametrize('what', SHORTAGES)
+def test_the_table_of_shortages_is_true(what: str, start_server: StartServer) -> None:
+    """In a shortage a client gets what docs/operations.md says, and afterwards what it asks for."""
+    expected = b'HTTP/1.1 404 '
+    if documented_shortages()[what].startswith('503'):
+        expected = b'HTTP/1.1 503 '
+    with ExitStack() as limits:
+        port = SHORTAGES[what](start_server, limits)
+        response = get(port, UNKNOWN)
+        assert response.startswith(expected)
+        assert (b'"server_exhausted"' in response) == (b' 503 ' in expected)
+    assert get(port, UNKNOWN).startswith(b'HTTP/1.1 404 ')
