@@ -192,13 +192,13 @@ def has_stopped(process: int) -> bool:
 
 
 @contextmanager
-def stalled(process: int) -> Iterator[None]:
+def stalled(process: int, seconds: float = 2.5) -> Iterator[None]:
     """Stops a process for the block, and for longer than its reading loop may be away."""
     os.kill(process, signal.SIGSTOP)
     wait_for(lambda: has_stopped(process))
     yield
     began = time.monotonic()
-    wait_for(lambda: time.monotonic() - began > 2.5)
+    wait_for(lambda: time.monotonic() - began > seconds)
     os.kill(process, signal.SIGCONT)
 
 
@@ -251,7 +251,7 @@ def test_who_waits_during_a_stop_is_told_of_it(
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(server.get)
         wait_for(lambda: server.health['waitingRequests'])
-        with stalled(server.process.pid):
+        with stalled(server.process.pid, 5.0):
             pass
         response = waiting.result(PATIENCE)
     assert (response.status, response.json['code']) == (503, 'server_stalled')
