@@ -356,26 +356,19 @@ def test_a_total_beside_tariffs_is_not_counted_again() -> None:
 
 
 def test_a_register_without_a_name_is_a_tariff() -> None:
-    """A tariff that the specification does not know is one of the tariffs, once, so that their sum is right."""
+    """A tariff that no specification has a name for is one of the tariffs, once, so that their sum is right."""
     lines = (
         '1-0:1.8.1(000047.719*kWh)',
-        '1-0:1.8.3(000001500*Wh)',
+        '1-0:1.8.5(000001500*Wh)',
+        '1-1:1.8.5(000002500*Wh)',
         '1-0:2.8.7(-00000.001*kWh)',
     )
     assert shown(*lines) == {
         'dsmr_electricity_used_kwh_total{tariff="1"}': 47.719,
-        'dsmr_electricity_used_kwh_total{tariff="3"}': 1.5,
+        'dsmr_electricity_used_kwh_total{tariff="5"}': 1.5,
+        'dsmr_object{name="1-1:1.8.5",unit="Wh"}': 2500.0,
         'dsmr_object{name="1-0:2.8.7",unit="kWh"}': -0.001,
     }
-
-
-def test_two_registers_of_a_tariff_are_one_sample() -> None:
-    """Of two registers of one tariff, as on two channels, one is the tariff and the other an object."""
-    values = shown('1-0:1.8.3(000001500*Wh)', '1-1:1.8.3(000002500*Wh)')
-    tariff = values.pop('dsmr_electricity_used_kwh_total{tariff="3"}')
-    ((name, watt_hours),) = values.items()
-    assert name.startswith('dsmr_object')
-    assert {tariff, watt_hours / 1000} == {1.5, 2.5}
 
 
 @pytest.mark.parametrize(

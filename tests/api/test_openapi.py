@@ -368,6 +368,7 @@ def test_the_stream_is_as_described(start_server: StartServer) -> None:
             connection.request('GET', '/stream')
             with connection.getresponse() as response:
                 assert response.getheader('Content-Type') in RESPONSES['Stream']['content']
+                assert set(response.headers) >= set(RESPONSES['Stream']['headers'])
                 event = next_event(response, lambda event: 'event' not in event)
                 assert float(event['id']) > 0
                 assert not errors('Reading', json.loads(event['data']))
