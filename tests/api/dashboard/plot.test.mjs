@@ -85,6 +85,21 @@ test('times are round on the clock of the reader, and their labels do not touch'
   }
 });
 
+test('a label that would stick out at the right is left out, its mark is not', () => {
+  const scale = scales({ ...BOX, width: 400 }, { begin: 0, end: 60 }, range(0, 100));
+  const ticks = timeTicks(scale, 0, (time) => `the time ${time}`);
+  assert.equal(ticks.at(-1).at, scale.right);
+  assert.equal(ticks.at(-1).text, '');
+  assert.ok(ticks[0].text);
+});
+
+test('there are never more than 2,000 points', () => {
+  const points = new Points();
+  for (let count = 0; count < 2100; count += 1) points.add(count / 10, 1);
+  assert.equal(points.all.length, 2000);
+  assert.equal(points.all.at(-1)[0], 209.9);
+});
+
 test('larger letters leave room for fewer labels', () => {
   const count = (fontSize) => {
     const scale = scales({ ...BOX, width: 300, fontSize }, { begin: 0, end: 300 }, range(0, 100));

@@ -112,6 +112,7 @@ test('devices have a type by what the specification calls it, and gas by the nam
       },
       { channelId: 3, gasMeterReading: { value: 7, unit: 'm3' } },
       { channelId: 4, mbusDeviceType: { value: 3 } },
+      { channelId: 5, mbusMeterReading: { datetime: null, value: null, unit: null } },
     ],
   };
   const devices = devicesOf(reading, FACTS).map(({ channel, type, item }) => [
