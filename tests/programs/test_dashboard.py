@@ -503,6 +503,18 @@ def test_a_problem_is_in_the_readers_language(
     assert page.browser.title == 'Geen gegevens van de meter \u2013 Slimme meter'
 
 
+def test_a_problem_without_a_sentence_is_in_the_servers_words(
+    start_server: StartServer, open_page: OpenPage, meter: FaultyMeter
+) -> None:
+    """A problem for which a language has no sentence yet is reported in the words of the server, which are shown."""
+    hush(meter)
+    page = open_page(start_server(meter.port), 'fr-BE')
+    page.await_text('word', 'En attente')
+    page.call("page.setProblem('lost', {code: 'something_new', detail: 'the meter is on fire'});")
+    assert page.text('trouble-reason') == 'Le serveur donne cette raison :'
+    assert page.text('trouble-detail') == 'the meter is on fire'
+
+
 class House:
     """A Belgian house whose counters and demand a test sets; source() makes its meter's next telegram."""
 

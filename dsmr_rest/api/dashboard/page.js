@@ -104,7 +104,7 @@ function showTrouble() {
 }
 
 /** Shows a problem detail (RFC 9457) of the server, whose own sentence is for who wants to know more. */
-function setProblem(next, problem) {
+export function setProblem(next, problem) {
   const sentence = texts.problem(problem.code);
   const known = sentence ?? texts.phrase('otherProblem');
   if (sentence === null) byId('trouble-more').open = true;
