@@ -3,10 +3,9 @@
 It can also send when it is asked to, and knows how far its reader is, so that a test need not rely on a clock.
 """
 
-import fcntl
 import os
 import re
-import struct
+import select
 import termios
 import threading
 import time
@@ -178,7 +177,7 @@ class FaultyMeter(SimulatedMeter):
         """Count the last telegram when the reader that was there at its beginning has taken it."""
         if self._is_being_taken and not has_reader:
             self._is_being_taken = False
-        if self._is_being_taken and not self._unread():
+        if self._is_being_taken and not self._has_unread():
             self._is_being_taken = False
             self.taken += 1
 
@@ -188,13 +187,16 @@ class FaultyMeter(SimulatedMeter):
         while self._is_being_taken and not self.wait(RETRY):
             self._count_taken(has_reader=self.has_reader)
 
-    def _unread(self) -> int:
-        """The number of bytes on the line that the reader has not taken."""
+    def _has_unread(self) -> bool:
+        """Whether there are bytes on the line that the reader has not taken.
+
+        Unlike FIONREAD, select() has the kernel first hand over what was only just written (tty_buffer_flush_work).
+        """
         with self._plug:
             if not self._is_plugged_in:
-                return 0
-            number = fcntl.ioctl(self.terminal.reader_end, termios.FIONREAD, bytes(4))
-        return int(struct.unpack('i', number)[0])
+                return False
+            readable, _, _ = select.select([self.terminal.reader_end], [], [], 0)
+        return bool(readable)
 
     def _send_with_faults(self) -> bool:
         """Send the next telegram; return whether all that was to be sent of it found a line."""
