@@ -20,4 +20,4 @@ Imports run one way, from the commands down to values. The layers, and what each
 in pyproject.toml ([tool.importlinter]), which `lint-imports` checks.
 """
 
-__version__ = '1.0.0'
+__version__ = '2.0.0'
