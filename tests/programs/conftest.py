@@ -30,10 +30,15 @@ def open_page(browser: 'webdriver.Chrome') -> Iterator[OpenPage]:
     """Opens the dashboard of a server for a reader of these languages, on a phone unless the width is another."""
     from benchmarks.screenshot import emulate, prefer_languages  # noqa: PLC0415 it imports selenium
 
-    def start(server: Server, languages: str = 'en-GB,en', width: int = PHONE) -> Page:
+    def start(
+        server: Server,
+        languages: str = 'en-GB,en',
+        width: int = PHONE,
+        address: str = '127.0.0.1',
+    ) -> Page:
         emulate(browser, width, prefers_reduced_motion='reduce')
         prefer_languages(browser, languages)
-        browser.get(f'http://127.0.0.1:{server.port}/dashboard')
+        browser.get(f'http://{address}:{server.port}/dashboard')
         return Page(browser)
 
     yield start

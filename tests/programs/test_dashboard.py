@@ -179,6 +179,19 @@ def test_a_refused_stream_is_reported_and_requested_again(
     page.await_text('state', 'Live')
 
 
+def test_a_password_in_the_address_is_enough(
+    start_server: StartServer, open_page: OpenPage, meter: FaultyMeter
+) -> None:
+    """A page whose address contains the password is live, and learns why a stream is refused."""
+    settings: dict[str, object] = {'user': 'me', 'password': 'secret', 'max_streams': 0}
+    server = start_server(meter.port, server=settings)
+    page = open_page(server, address='me:secret@127.0.0.1')
+    page.await_text('trouble', 'The server already has too many connections.')
+    assert server.stop() == 0
+    start_server(meter.port, server={**settings, 'port': server.port, 'max_streams': 1})
+    page.await_text('state', 'Live')
+
+
 def test_the_age_counts_up(
     start_server: StartServer, open_page: OpenPage, meter: FaultyMeter
 ) -> None:

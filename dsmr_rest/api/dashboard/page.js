@@ -3,6 +3,7 @@
  * through sections.js and drawing.js.
  */
 
+import { addressOf } from './address.js';
 import { ServerClock } from './clock.js';
 import { drawPlot } from './drawing.js';
 import { byId, say } from './elements.js';
@@ -39,7 +40,7 @@ let spokenValue = '';
 async function load(name) {
   for (;;) {
     try {
-      const response = await fetch(new URL(name, import.meta.url));
+      const response = await fetch(addressOf(name));
       if (response.ok) return await response.json();
     } catch {
       // The server cannot be reached; it is tried again below.

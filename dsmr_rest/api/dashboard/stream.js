@@ -6,6 +6,9 @@
  * gives back its place and lets the server close the port; it opens it again when it is shown.
  */
 
+import { addressOf } from './address.js';
+
+const STREAM = addressOf('../stream');
 /** Seconds without a reading or a problem after which a stream counts as dead. */
 const SILENCE = 35;
 /** Seconds: a stream reports a problem once, so only a new stream shows whether it persists. */
@@ -56,7 +59,7 @@ export class MeterStream {
   #connect() {
     this.#disconnect();
     this.#heardAt = seconds();
-    const source = new EventSource('stream');
+    const source = new EventSource(STREAM);
     this.#source = source;
     source.onopen = () => {
       this.#heardAt = seconds();
@@ -94,7 +97,7 @@ export class MeterStream {
     this.#retryTimer = setTimeout(() => this.#connect(), RETRY * 1000);
     const request = new AbortController();
     try {
-      const response = await fetch('stream', { signal: request.signal });
+      const response = await fetch(STREAM, { signal: request.signal });
       if (response.ok) return; // the next attempt will succeed
       const detail = { detail: response.statusText, ...(await response.json()) };
       if (source === this.#source) this.#listener.refused(detail);
