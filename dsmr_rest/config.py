@@ -213,6 +213,10 @@ class MeterSettings:
     authentication_key_file: str = _file()
 
 
+HOMEWIZARD_PORT = 80
+"""The port that programs ask which discover a HomeWizard meter, whatever port is announced."""
+
+
 @dataclass(frozen=True)
 class ServerSettings:
     """The section [server]: where the server listens, and what its clients may do."""
@@ -241,6 +245,11 @@ class ServerSettings:
     def uses_tls(self) -> bool:
         """Whether clients connect with https."""
         return bool(self.certificate and self.private_key)
+
+    @property
+    def is_open_to_homewizard_clients(self) -> bool:
+        """Whether programs for HomeWizard's meter can read this one: they support neither a password nor TLS."""
+        return self.homewizard_api and not self.user and not self.uses_tls
 
 
 @dataclass(frozen=True)

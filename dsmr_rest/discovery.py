@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from dsmr_rest.api import homewizard
-from dsmr_rest.config import ServerSettings
+from dsmr_rest.config import HOMEWIZARD_PORT, ServerSettings
 from dsmr_rest.reading.document import Reading
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ class Announcement:
     """Announces a server as a HomeWizard-compatible device or as a web page, from start() to close().
 
     `is_wanted` is whether other machines can reach the server, and its address says where. `describes_meter` is whether
-    it is announced as a HomeWizard-compatible device, which takes a reading to say which meter it is. `addresses` are
-    the IPv4 addresses to announce it on; by default those that the server listens on.
+    it is announced as a HomeWizard-compatible device, which takes a reading to say which meter it is. It is not on
+    another port than 80: a client that already reads it there by address and port would, when it sees the announcement,
+    forget the port. `addresses` are the IPv4 addresses to announce it on; by default those that the server listens on.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class Announcement:
         listens_on_every_address = settings.host in _EVERY_ADDRESS
         has_address = listens_on_every_address or _is_ipv4(settings.host)
         self.is_wanted = has_address and not settings.is_local
-        # Clients of the HomeWizard API support neither passwords nor TLS.
-        is_open = not settings.user and not settings.certificate
-        self.describes_meter = self.is_wanted and settings.homewizard_api and is_open
+        is_homewizard = self.is_wanted and settings.is_open_to_homewizard_clients
+        self.describes_meter = is_homewizard and port == HOMEWIZARD_PORT
+        self._is_on_wrong_port = is_homewizard and port != HOMEWIZARD_PORT
         self._port = port
         self._addresses = tuple(addresses)
         if not addresses and not listens_on_every_address:
@@ -81,6 +82,14 @@ class Announcement:
             self._start(reading)
         except (OSError, RuntimeError, ValueError, Error) as error:
             log.warning('not announced on the network: %s', error)
+            return
+        if self._is_on_wrong_port:
+            log.warning(
+                "announced as a web page: as HomeWizard's meter it would have to be at port %d, not %d; add it to"
+                ' programs by address:port',
+                HOMEWIZARD_PORT,
+                self._port,
+            )
 
     def close(self) -> None:
         """Withdraws the announcement, so that clients forget the server at once; takes under a second."""

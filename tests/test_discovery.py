@@ -69,11 +69,11 @@ def found(seen: Seen, announcement: Announcement) -> ServiceInfo:
 def test_the_device_is_found_as_its_clients_look_for_it(seen: Seen) -> None:
     """Type, instance, host, port, address and the five TXT keys are those of the API's description of discovery."""
     serial = homewizard.device(READING)['serial']
-    with closing(announced(8123, homewizard_api=True)) as announcement:
+    with closing(announced(80, homewizard_api=True)) as announcement:
         info = found(seen, announcement)
         assert info.name == f'p1meter-{serial[-6:]}._hwenergy._tcp.local.'
         assert info.server == f'p1meter-{serial[-6:]}.local.'
-        assert (info.port, info.parsed_addresses()) == (8123, LOOPBACK)
+        assert (info.port, info.parsed_addresses()) == (80, LOOPBACK)
         assert info.decoded_properties == {
             'api_enabled': '1',
             'path': '/api/v1',
@@ -93,6 +93,18 @@ def test_a_server_without_that_api_is_found_as_a_web_page(seen: Seen) -> None:
         assert (info.port, info.decoded_properties) == (8080, {'path': '/'})
 
 
+def test_a_meter_on_another_port_is_found_as_a_web_page(
+    seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the API on another port than 80 a server is announced as a web page, and one log line says why."""
+    with closing(announced(8080, homewizard_api=True)) as announcement:
+        info = found(seen, announcement)
+        assert info.name.endswith(WEB_SERVICE)
+        assert info.port == 8080
+    (said,) = [record.message for record in caplog.records]
+    assert 'port 80, not 8080; add it to programs by address:port' in said
+
+
 def test_a_second_server_on_the_computer_gets_another_name(seen: Seen) -> None:
     """Two servers without the API are both found, by different names and ports."""
     with closing(announced(8080)) as first:
@@ -104,9 +116,9 @@ def test_a_second_server_on_the_computer_gets_another_name(seen: Seen) -> None:
 
 def test_a_meter_is_not_announced_twice(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
     """The second server of one meter logs one line, that the name is taken."""
-    with closing(announced(8080, homewizard_api=True)) as first:
+    with closing(announced(80, homewizard_api=True)) as first:
         found(seen, first)
-        with closing(announced(8081, homewizard_api=True)):
+        with closing(announced(80, homewizard_api=True)):
             wait_for(lambda: caplog.records)
     assert [record.message.count(NonUniqueNameException.__name__) for record in caplog.records] == [
         1
@@ -116,7 +128,7 @@ def test_a_meter_is_not_announced_twice(seen: Seen, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize('homewizard_api', [True, False])
 def test_closing_says_goodbye_and_is_quick(seen: Seen, *, homewizard_api: bool) -> None:
     """A closed announcement is withdrawn, not left to expire; a fixture checks that no thread or socket is left."""
-    announcement = announced(8080, homewizard_api=homewizard_api)
+    announcement = announced(80, homewizard_api=homewizard_api)
     found(seen, announcement)
     began = time.monotonic()
     announcement.close()
@@ -126,7 +138,7 @@ def test_closing_says_goodbye_and_is_quick(seen: Seen, *, homewizard_api: bool) 
 
 def test_closing_at_once_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     """An announcement that is closed while it is being made leaves nothing, not even a log line."""
-    announced(8080, homewizard_api=True).close()
+    announced(80, homewizard_api=True).close()
     assert not caplog.records
 
 
@@ -155,7 +167,7 @@ def test_closing_what_was_never_started_does_nothing() -> None:
 
 def test_a_meter_is_not_announced_without_a_reading() -> None:
     """Nothing is announced when a reading is needed and there is none."""
-    announcement = Announcement(ServerSettings(homewizard_api=True), 8080, addresses=LOOPBACK)
+    announcement = Announcement(ServerSettings(homewizard_api=True), 80, addresses=LOOPBACK)
     announcement.start(None)
     assert announcement.name == ''
 
@@ -169,7 +181,7 @@ def test_an_impossible_address_costs_the_announcement_only(
     settings: dict[str, Any], addresses: Sequence[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """An address that this computer does not have, or that is not IPv4, is one log line and no failure."""
-    announcement = Announcement(ServerSettings(**settings), 8080, addresses=addresses)
+    announcement = Announcement(ServerSettings(**settings), 80, addresses=addresses)
     announcement.start(None)
     announcement.close()
     assert announcement.name == ''
@@ -187,7 +199,7 @@ def test_without_the_library_there_is_one_log_line(
     """The library is optional: its absence is a warning when the API is switched on, otherwise only information."""
     monkeypatch.setitem(sys.modules, 'zeroconf', None)
     caplog.set_level(logging.INFO)
-    announced(8080, homewizard_api=homewizard_api).close()
+    announced(80, homewizard_api=homewizard_api).close()
     assert [(record.levelname, record.message) for record in caplog.records] == [
         (
             level,
@@ -237,7 +249,7 @@ def test_the_library_is_imported_only_for_an_announcement() -> None:
 
 
 @pytest.mark.parametrize(
-    ('settings', 'is_wanted', 'describes_meter'),
+    ('settings', 'is_wanted', 'describes_meter_at_80'),
     [
         ({}, True, False),
         ({'host': '0.0.0.0'}, True, False),  # noqa: S104 nothing listens there
@@ -252,11 +264,13 @@ def test_the_library_is_imported_only_for_an_announcement() -> None:
     ],
     ids=str,
 )
+@pytest.mark.parametrize('port', [80, 8080])
 def test_what_is_announced(
-    settings: dict[str, Any], *, is_wanted: bool, describes_meter: bool
+    port: int, settings: dict[str, Any], *, is_wanted: bool, describes_meter_at_80: bool
 ) -> None:
-    """A server that others can reach is announced; as a meter when clients of the API can use it without a login."""
-    announcement = Announcement(ServerSettings(**settings), 8080, addresses=LOOPBACK)
+    """A server that others can reach is announced; as a meter when clients of the API can find and use it."""
+    describes_meter = describes_meter_at_80 and port == 80
+    announcement = Announcement(ServerSettings(**settings), port, addresses=LOOPBACK)
     assert (announcement.is_wanted, announcement.describes_meter) == (is_wanted, describes_meter)
     with closing(announcement):
         announcement.start(READING)

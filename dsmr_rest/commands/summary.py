@@ -7,7 +7,7 @@ there) is passed in. Of a secret it says whether it is set, never what it is.
 from collections.abc import Sequence
 from pathlib import Path
 
-from dsmr_rest.config import Config, MeterSettings, ServerSettings
+from dsmr_rest.config import HOMEWIZARD_PORT, Config, MeterSettings, ServerSettings
 
 NAME_WIDTH = 16
 """Characters from the beginning of a line to its text."""
@@ -151,9 +151,12 @@ def _telegram_port(server: ServerSettings) -> str:
 def _homewizard_api(server: ServerSettings) -> str:
     if not server.homewizard_api:
         return 'off'
-    if server.user or server.uses_tls:
+    if not server.is_open_to_homewizard_clients:
         return "on, but programs for HomeWizard's meter support neither a password nor TLS"
-    return "on: responses under /api as HomeWizard's P1 meter gives them"
+    responses = "on: responses under /api as HomeWizard's P1 meter gives them"
+    if server.port == HOMEWIZARD_PORT:
+        return responses
+    return f'{responses}; programs need address:port, because they discover that meter at port {HOMEWIZARD_PORT} only'
 
 
 def _open_to_all(server: ServerSettings) -> str:

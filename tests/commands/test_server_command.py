@@ -10,6 +10,7 @@ import sys
 import tempfile
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,14 @@ def test_keep_open_opens_the_port_at_the_start(
     assert server.openings == 1
 
 
+def can_listen(port: int) -> bool:
+    """Whether this user may listen on a TCP port, and no other program does."""
+    with suppress(OSError), socket.create_server(('', port)):
+        return True
+    return False
+
+
+@pytest.mark.skipif(not can_listen(80), reason='port 80 is taken, or needs more rights')
 def test_an_announced_meter_is_read_at_the_start(
     start_server: StartServer, meter: SimulatedMeter, tmp_path: Path
 ) -> None:
@@ -254,18 +263,20 @@ def test_an_announced_meter_is_read_at_the_start(
     (tmp_path / 'zeroconf.py').write_text('raise ImportError')
     server = start_server(
         meter.port,
-        server={'host': '', 'homewizard_api': 'yes'},
+        server={'host': '', 'port': 80, 'homewizard_api': 'yes'},
         environment={'PYTHONPATH': str(tmp_path)},
     )
     wait_for(lambda: 'not announced on the network' in server.log)
     assert server.openings == 1
 
 
+@pytest.mark.skipif(not can_listen(80), reason='port 80 is taken, or needs more rights')
 def test_an_announcement_without_a_reading_does_not_delay_the_end(
     start_server: StartServer,
 ) -> None:
     """While an announcement waits for the first reading, SIGTERM ends the server long before its timeout."""
-    server = start_server(MISSING_PORT, server={'host': '', 'homewizard_api': 'yes'})
+    settings = {'host': '', 'port': 80, 'homewizard_api': 'yes'}
+    server = start_server(MISSING_PORT, server=settings)
     assert server.stop(SECONDS_TO_STOP) == 0
 
 

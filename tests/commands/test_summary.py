@@ -147,6 +147,14 @@ def test_a_homewizard_api_that_its_clients_cannot_use(protection: dict[str, str]
     assert 'support neither a password nor TLS' in said
 
 
+def test_a_homewizard_meter_is_discovered_at_port_80_only() -> None:
+    """At any other port it is said that programs must be given address and port."""
+    said = facts(server={'homewizard_api': True, 'port': 8080})['homewizard_api']
+    assert 'programs need address:port' in said
+    at_80 = facts(server={'homewizard_api': True, 'port': 80})['homewizard_api']
+    assert at_80 == "on: responses under /api as HomeWizard's P1 meter gives them"
+
+
 def test_any_free_port() -> None:
     """Port 0 is explained."""
     assert facts(server={'port': 0})['URLs'].startswith(f'{URL} (0 means any free port')
