@@ -356,7 +356,10 @@ def _was_short(evidence: Evidence) -> bool:
 _DAMAGED = 'only damaged telegrams were received {where} ({failures})'
 _INCOMPLETE = '{received}, but no complete telegram'
 _GARBLED = '{received}, but they are not a telegram'
-_SHARED = 'another program has the port open, too, and takes part of what arrives{by_whom}: stop that program'
+_SHARED = (
+    'another program has the port open, too, and may take part of what arrives{by_whom}: stop that program; if that'
+    ' does not help, check the cable and [meter] line'
+)
 _TELNET = 'telnet commands are among the bytes: let the program that serves the port there serve it raw, not as telnet'
 _TELNET_ADVICE = 'In ser2net the accepter must be `tcp,PORT`, without `telnet`.'
 _WEAK_CABLE = (

@@ -238,7 +238,7 @@ INCOMPLETE = LineCounters(received_bytes=500, incomplete_telegrams=1)
         (
             evidence(DAMAGED, users=OTHER),
             'checksum_failed',
-            'takes part of what arrives (minicom (pid 812)): stop that program',
+            'may take part of what arrives (minicom (pid 812)): stop that program',
             'telegram_port',
         ),
         (
@@ -277,7 +277,7 @@ INCOMPLETE = LineCounters(received_bytes=500, incomplete_telegrams=1)
         (
             evidence(INCOMPLETE, users=OTHER),
             'telegram_incomplete',
-            'takes part of what arrives (minicom (pid 812))',
+            'may take part of what arrives (minicom (pid 812))',
             'stop the other one',
         ),
         (
@@ -301,7 +301,7 @@ INCOMPLETE = LineCounters(received_bytes=500, incomplete_telegrams=1)
         (
             evidence(BYTES, users=OTHER),
             'line_garbled',
-            'takes part of what arrives (minicom (pid 812))',
+            'may take part of what arrives (minicom (pid 812))',
             'stop the other one',
         ),
         (

@@ -2,10 +2,12 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.intake import CODES_LOGGED
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
+from dsmr_rest.p1.port import Port, serial_settings
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.reading.document import Reading
 from dsmr_rest.simulated.meter import SimulatedMeter
@@ -507,3 +510,42 @@ def test_a_network_port_that_falls_silent_is_connected_to_again() -> None:
         source = reader(port, longest_silence=0.5)
         assert read_until(source, bool)
     assert source.counters.port_openings == 2
+
+
+THIEF = """import os, sys
+port = os.open(sys.argv[1], os.O_RDONLY)
+while True:
+    os.read(port, 64)
+"""
+
+
+def test_another_program_that_reads_the_port_is_named(tmp_path: Path) -> None:
+    """A program that reads without a lock takes parts of telegrams away, and the detail names it."""
+    script = tmp_path / 'thief.py'
+    script.write_text(THIEF)
+    with (
+        new_meter(interval=0) as meter,
+        subprocess.Popen([sys.executable, str(script), meter.port]) as other,
+    ):
+        source = reader(meter.port, '115200 8N1')
+
+        def misses_something(_: list[Reading]) -> bool:
+            return source.counters.damaged + source.counters.incomplete_telegrams > 0
+
+        try:
+            # The port may also be reported lost, when the other program takes what was announced.
+            with suppress(MeterError):
+                read_until(source, misses_something)
+            error = source.why_nothing(LineCounters(), 2.0)
+        finally:
+            other.kill()
+    assert 'may take part of what arrives' in error.detail
+    assert f'{script} (pid {other.pid})' in error.detail
+
+
+def test_a_port_is_there_until_it_is_unplugged() -> None:
+    """By that a port that another program reads is told from one that has gone."""
+    with new_meter() as meter, closing(Port(serial_settings() | {'url': meter.port})) as port:
+        assert port.is_there
+        meter.unplug()
+        assert not port.is_there
