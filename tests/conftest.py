@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from dsmr_rest.simulated.telegrams import telegram
+from tests.distribution import ByWhatTheyShare
 from tests.faulty_meter import PATIENCE, FaultyMeter, is_locked
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
             return result
         assert time.monotonic() < deadline, f'{condition} did not become true within {seconds} s'
         time.sleep(0.01)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return ByWhatTheyShare(config, log)
 
 
 # Meters

@@ -19,8 +19,6 @@ from dsmr_rest.discovery import HOMEWIZARD_SERVICE, WEB_SERVICE, Announcement
 from tests.conftest import ROOT, wait_for
 from tests.telegrams import of_version, read
 
-pytestmark = pytest.mark.xdist_group('discovery')  # they hear each other
-
 LOOPBACK = ['127.0.0.1']
 READING = read(of_version('5.0'))
 

@@ -36,8 +36,6 @@ from tests.pages import (
 )
 from tests.system_packages import program
 
-pytestmark = pytest.mark.xdist_group('readme')  # all with one demo
-
 MOST_LINES = 150
 """Of the README: a newcomer reads it to the end."""
 LONG_LINE = 60

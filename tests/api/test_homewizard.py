@@ -695,9 +695,6 @@ def absent(reason: str) -> None:
     pytest.skip(reason)
 
 
-with_the_client_installed_once = pytest.mark.xdist_group('homewizard-client')
-
-
 @pytest.fixture(scope='module')
 def client(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python that has the client library."""
@@ -723,7 +720,6 @@ def seen_by(client: str, port: int) -> Any:
     return json.loads(done.stdout)
 
 
-@with_the_client_installed_once
 def test_the_real_client_reads_a_constant_meter(
     client: str, start_server: StartServer, constant: FaultyMeter
 ) -> None:
@@ -772,7 +768,6 @@ def test_the_real_client_reads_a_constant_meter(
     assert seen['telegram'].encode() == of_version('belgium')
 
 
-@with_the_client_installed_once
 def test_the_real_client_reads_the_demo(client: str, start_server: StartServer) -> None:
     """Home Assistant's library reads the demo: power, energy in total and by tariff, and gas."""
     seen = seen_by(client, start_server('/dev/null', '--demo', server=ON).port)
@@ -795,7 +790,6 @@ for line in sys.stdin:
 """
 
 
-@with_the_client_installed_once
 def test_the_real_client_takes_what_is_left_of_hostile_telegrams(client: str) -> None:
     """Whatever a telegram contains, the library takes the fields, and each device that has an identifier of its own."""
     lines: list[str] = []

@@ -17,8 +17,6 @@ from tests.conftest import ROOT, wait_for
 from tests.pages import OPERATIONS, section_of
 from tests.system_packages import program
 
-pytestmark = pytest.mark.xdist_group('systemd')  # all on one machine, which takes a while to start
-
 INSTALLED = Path('/opt/dsmr-rest-server')
 UNIT = 'dsmr-rest-server.service'
 PRODUCT = ('dsmr_rest', 'dsmr_rest_server.py', 'config.ini')

@@ -1,0 +1,27 @@
+"""Which worker of pytest-xdist runs which test: any that has time, but for files whose tests share something expensive.
+
+pytest-xdist has groups for that (--dist loadgroup), which have no effect with pytest 9.2.
+"""
+
+from xdist.scheduler import LoadScopeScheduling
+
+TOGETHER = {
+    'tests/programs/test_systemd.py': 'all on one machine, which takes a while to start',
+    'tests/test_discovery.py': 'they hear each other',
+    'tests/test_readme.py': 'all with one demo',
+}
+"""Files whose tests run one after the other, with the reason."""
+INSTALLED_CLIENT = 'test_the_real_client_'
+"""The tests with this beginning of a name use a package that is installed for them."""
+
+
+class ByWhatTheyShare(LoadScopeScheduling):  # type: ignore[misc] # pytest-xdist has no types
+    """Gives each worker scopes: a scope is one test, or all that share something."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition('::')
+        if file in TOGETHER:
+            return file
+        if test.startswith(INSTALLED_CLIENT):
+            return INSTALLED_CLIENT
+        return nodeid
