@@ -5,15 +5,19 @@ announced. This module decides what is announced, on which addresses. It does no
 the first reading arrives. A failure costs the announcement and one log line, never the server.
 """
 
+import importlib.util
 import ipaddress
 import logging
 import socket
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+from dsmr_rest.address_changes import AddressWatch
 from dsmr_rest.api import homewizard
 from dsmr_rest.config import HOMEWIZARD_PORT, ServerSettings
 from dsmr_rest.reading.document import Reading
+from dsmr_rest.threads import NoThreadError
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,75 +57,122 @@ class Announcement:
         self._addresses = tuple(addresses)
         if not addresses and not listens_on_every_address:
             self._addresses = (settings.host,)
-        self._service: ServiceInfo | None = None
-        self._zeroconf: Zeroconf | None = None
-        self._registration: Future[None] | None = None
+        self._follows_addresses = not self._addresses
+        self._reading: Reading | None = None
+        self._watch = AddressWatch(self._announce)
+        # Held by the thread that compares the addresses and announces them.
+        self._turn = threading.Lock()
+        self._lock = threading.Lock()  # guards all below
+        self._present: _Registration | None = None
+        self._last_failure = ''  # as logged; empty after a success
+        self._is_closed = False
 
     @property
     def name(self) -> str:
         """The full name of the service, with a number when the name was taken; empty when nothing is announced."""
-        if self._service is None:
-            return ''
-        return self._service.name
+        with self._lock:
+            if self._present is None:
+                return ''
+            return self._present.service.name
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that are announced now."""
+        with self._lock:
+            if self._present is None:
+                return []
+            return self._present.addresses
 
     def start(self, reading: Reading | None) -> None:
         """Announces the server, unless that is not wanted or it would describe the meter and there is no reading.
 
-        Does not wait for the network. May be called once.
+        A server that listens on every address is announced again whenever they change. Does not wait for the network.
+        May be called once.
         """
         if not self.is_wanted:
             return
         if self.describes_meter and reading is None:
             return
-        try:
-            from zeroconf import Error  # noqa: PLC0415 an optional extra, and slow to import
-        except ImportError:
+        if importlib.util.find_spec('zeroconf') is None:
             self._log_missing_package()
             return
-        try:
-            self._start(reading)
-        except (OSError, RuntimeError, ValueError, Error) as error:
-            log.warning('not announced on the network: %s', error)
-            return
-        if self._is_on_wrong_port:
-            log.warning(
-                "announced as a web page: as HomeWizard's meter it would have to be at port %d, not %d; add it to"
-                ' programs by address:port',
-                HOMEWIZARD_PORT,
-                self._port,
-            )
+        # It logs, with a traceback, each packet that cannot be sent, for example because an interface has gone.
+        logging.getLogger('zeroconf').setLevel(logging.CRITICAL)
+        self._reading = reading
+        if self._follows_addresses:
+            try:
+                self._watch.start()
+            except (OSError, NoThreadError) as error:
+                log.info('changes of the addresses are not followed: %s', error)
+        self._announce()
+        if self._is_on_wrong_port and self.name:
+            _warn_about_port(self._port)
 
     def close(self) -> None:
         """Withdraws the announcement, so that clients forget the server at once; takes under a second."""
-        if self._zeroconf is None or self._registration is None:
-            return
-        from zeroconf import Error  # noqa: PLC0415 as in start()
+        self._watch.close()
+        with self._lock:
+            self._is_closed = True
+        self._withdraw()
 
-        self._registration.cancel()
+    def _announce(self) -> None:
+        """Announces the server on the addresses of now. Called by start(), and after each change by a thread."""
+        with self._turn:
+            self._announce_present_addresses()
+
+    def _announce_present_addresses(self) -> None:
+        """Does nothing if the server is announced there already."""
+        from zeroconf import Error  # noqa: PLC0415 an optional extra, and slow to import
+
         try:
-            self._zeroconf.close()
-        except (OSError, RuntimeError, Error) as error:
-            log.warning('the announcement was not withdrawn: %s', error)
+            addresses = _announced_addresses(self._addresses)
+        except (OSError, ValueError) as error:
+            self._withdraw()
+            self._note_failure(str(error))
+            return
+        if addresses == self.addresses:
+            return
+        self._withdraw()
+        try:
+            registration = _Registration(self._service_at(addresses), addresses)
+            registration.begin(may_rename=not self.describes_meter)
+        except (OSError, RuntimeError, ValueError, Error) as error:
+            self._note_failure(str(error))
+            return
+        with self._lock:
+            is_too_late = self._is_closed
+            if not is_too_late:
+                self._present = registration
+        if is_too_late:
+            registration.withdraw()
+        self._note_success()
 
-    def _start(self, reading: Reading | None) -> None:
-        import asyncio  # noqa: PLC0415 slow to import
+    def _withdraw(self) -> None:
+        with self._lock:
+            present = self._present
+            self._present = None
+        if present is not None:
+            present.withdraw()
 
-        from zeroconf import IPVersion, Zeroconf  # noqa: PLC0415 as in start()
+    def _service_at(self, addresses: list[str]) -> 'ServiceInfo':
+        if self.describes_meter and self._reading is not None:
+            return _meter_service(self._reading, self._port, addresses)
+        return _web_service(self._port, addresses)
 
-        addresses = _announced_addresses(self._addresses)
-        if self.describes_meter and reading is not None:
-            service = _meter_service(reading, self._port, addresses)
-        else:
-            service = _web_service(self._port, addresses)
-        self._zeroconf = Zeroconf(addresses, ip_version=IPVersion.V4Only)
-        self._service = service
-        # To ask the network whether the name is free takes a second, for which the caller must not wait: the blocking
-        # register_service() is replaced by its coroutine, which runs in zeroconf's thread.
-        coroutine = _register(self._zeroconf, service, may_rename=not self.describes_meter)
-        # Set by the constructor, which started it.
-        loop = cast('asyncio.AbstractEventLoop', self._zeroconf.loop)
-        self._registration = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        self._registration.add_done_callback(_log_failure)
+    def _note_failure(self, reason: str) -> None:
+        """Logs a failure, unless it is the same as before."""
+        with self._lock:
+            is_news = reason != self._last_failure
+            self._last_failure = reason
+        if is_news:
+            log.warning('not announced on the network: %s', reason)
+
+    def _note_success(self) -> None:
+        with self._lock:
+            is_news = self._last_failure != ''
+            self._last_failure = ''
+        if is_news:
+            log.warning('announced on the network now')
 
     def _log_missing_package(self) -> None:
         level = logging.INFO
@@ -133,6 +184,65 @@ class Announcement:
         )
 
 
+def _warn_about_port(port: int) -> None:
+    log.warning(
+        "announced as a web page: as HomeWizard's meter it would have to be at port %d, not %d; add it to programs by"
+        ' address:port',
+        HOMEWIZARD_PORT,
+        port,
+    )
+
+
+class _Registration:
+    """One service, announced on given addresses from begin() to withdraw()."""
+
+    def __init__(self, service: 'ServiceInfo', addresses: list[str]) -> None:
+        self.service = service
+        self.addresses = addresses
+        self._zeroconf: Zeroconf | None = None
+        self._future: Future[None] | None = None
+
+    def begin(self, *, may_rename: bool) -> None:
+        """Announces the service, without waiting for the network. Raises OSError and zeroconf's errors."""
+        import asyncio  # noqa: PLC0415 slow to import
+
+        from zeroconf import IPVersion, Zeroconf  # noqa: PLC0415 an optional extra, and slow to import
+
+        self._zeroconf = Zeroconf(self.addresses, ip_version=IPVersion.V4Only)
+        # To ask the network whether the name is free takes a second, for which the caller must not wait: the blocking
+        # register_service() is replaced by its coroutine, which runs in zeroconf's thread.
+        coroutine = _register(self._zeroconf, self.service, may_rename=may_rename)
+        # Set by the constructor, which started it.
+        loop = cast('asyncio.AbstractEventLoop', self._zeroconf.loop)
+        self._future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        self._future.add_done_callback(self._log_failure)
+
+    def withdraw(self) -> None:
+        """Says goodbye, as far as the addresses are still there."""
+        from zeroconf import Error  # noqa: PLC0415 as in begin()
+
+        if self._zeroconf is None or self._future is None:
+            return
+        self._future.cancel()
+        try:
+            self._zeroconf.close()
+        except (OSError, RuntimeError, Error) as error:
+            log.warning('the announcement was not withdrawn: %s', error)
+
+    def _log_failure(self, registration: 'Future[None]') -> None:
+        from zeroconf import NonUniqueNameException  # noqa: PLC0415 as in begin()
+
+        if registration.cancelled():
+            return
+        error = registration.exception()
+        if error is None:
+            return
+        reason = f'{type(error).__name__}: {error}'
+        if isinstance(error, NonUniqueNameException):
+            reason = f'another server on this network has the name {self.service.name}: does it read the same meter?'
+        log.warning('not announced on the network: %s', reason)
+
+
 async def _register(zeroconf: 'Zeroconf', service: 'ServiceInfo', *, may_rename: bool) -> None:
     """Checks that the name is free and announces the service.
 
@@ -141,14 +251,6 @@ async def _register(zeroconf: 'Zeroconf', service: 'ServiceInfo', *, may_rename:
     """
     broadcast = await zeroconf.async_register_service(service, allow_name_change=may_rename)
     await broadcast
-
-
-def _log_failure(registration: 'Future[None]') -> None:
-    if registration.cancelled():
-        return
-    error = registration.exception()
-    if error is not None:
-        log.warning('not announced on the network: %s: %s', type(error).__name__, error)
 
 
 def _meter_service(reading: Reading, port: int, addresses: list[str]) -> 'ServiceInfo':
