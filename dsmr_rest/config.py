@@ -32,6 +32,8 @@ _PLAIN_TEXT = '[server] user and password are sent over the network as plain tex
 _HOST = r'[^\s#;]+'
 """What may be a host: no more is asked, because names can have letters of any language."""
 
+_NO_CHECKSUM = '[meter] checksum = ignore: telegrams are served without proof, damaged ones too'
+
 T = TypeVar('T')
 
 
@@ -277,7 +279,7 @@ def load(path: Path, credentials: Path | None = None) -> Config:
     _refuse_equal_ports(path, server)
     _refuse_too_many_clients(path, server)
     secrets = meter_section.secrets_in_file() + server_section.secrets_in_file()
-    warnings = _warnings(path, secrets, server)
+    warnings = _warnings(path, secrets, meter, server)
     return Config(meter, server, tuple(warnings))
 
 
@@ -359,8 +361,12 @@ def _refuse_too_many_clients(path: Path, server: ServerSettings) -> None:
         )
 
 
-def _warnings(path: Path, secrets_in_file: list[str], server: ServerSettings) -> list[str]:
+def _warnings(
+    path: Path, secrets_in_file: list[str], meter: MeterSettings, server: ServerSettings
+) -> list[str]:
     warnings = []
+    if meter.checksum == 'ignore':
+        warnings.append(_NO_CHECKSUM)
     permissions = path.stat().st_mode
     if secrets_in_file and permissions & stat.S_IROTH:
         names = ' and '.join(secrets_in_file)

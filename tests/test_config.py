@@ -380,3 +380,10 @@ def test_an_unwise_configuration_has_warnings() -> None:
     FILE.chmod(0o600)
     assert load(FILE).warnings == (plain,)
     assert loaded(f'{text}host = 127.0.0.1\n').warnings == ()
+
+
+def test_telegrams_without_proof_are_a_warning() -> None:
+    """That the checksum is ignored is said at each start."""
+    (warning,) = loaded('[meter]\nchecksum = ignore\n').warnings
+    assert 'served without proof' in warning
+    assert loaded('[meter]\nchecksum = auto\n').warnings == ()

@@ -17,6 +17,7 @@ def health_document(service: Service, error: MeterError | None) -> dict[str, Any
     return {
         **_verdict(error),
         **_last_reading(service.meter.latest),
+        'checksum': service.meter.reader.settings.checksum,
         'waitingRequests': service.meter.waiters,
         'telegramClients': service.places.taken(TELEGRAM_CLIENTS),
         'counters': _counters(service),

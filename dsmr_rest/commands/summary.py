@@ -49,6 +49,12 @@ def summary(
     return [*lines, _NO_MISTAKE]
 
 
+_CHECKSUM = {
+    'auto': 'auto: a telegram is served only if its checksum holds, where its meter sends one',
+    'ignore': 'ignore: a telegram is served whether its checksum holds or not',
+}
+
+
 def _meter_facts(meter: MeterSettings, port_exists: bool, not_a_port: str) -> list[Fact]:
     line = meter.line
     if line == 'auto':
@@ -60,6 +66,7 @@ def _meter_facts(meter: MeterSettings, port_exists: bool, not_a_port: str) -> li
         ('meter', _port(meter.port, port_exists, not_a_port)),
         ('line', line),
         ('specification', specification),
+        ('checksum', _CHECKSUM[meter.checksum]),
         ('time_zone', meter.time_zone),
         ('keys', _keys(meter)),
     ]
