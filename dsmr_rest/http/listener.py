@@ -144,7 +144,10 @@ class Listener(ThreadingTCPServer):
 
     def _is_in_reserve(self, client: Any) -> bool:
         """Whether a connection has one of the last file descriptors: the system gives out the lowest that is free."""
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        except OSError:  # the process may not ask
+            return False
         return bool(client.fileno() >= limit - RESERVED_FILES)
 
     def start_thread(self, thread: threading.Thread, client: Any) -> None:

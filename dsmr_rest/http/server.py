@@ -3,10 +3,11 @@
 What a response says is up to the application (api.py): this module does not know meters, paths or credentials.
 
 Every connection has its own thread, which reads one request at a time, the whole of it before a deadline, and sends
-each response in one piece. How a socket keeps to a deadline is up to connection.py. The accepting thread only accepts:
-it never waits for a client. A client that finds all places taken goes one of two ways. Up to MOST_REFUSALS at a time
-get a thread that responds to one request, with 503 if that would have to wait for the meter; beyond that the 503 is
-sent at once, and the connection is closed whether or not the client can read it.
+each response in one piece. How a request is received is up to receiving.py, and how a socket keeps to a deadline to
+connection.py. The accepting thread only accepts: it never waits for a client. A client that finds all places taken goes
+one of two ways. Up to MOST_REFUSALS at a time get a thread that responds to one request, with 503 if that would have to
+wait for the meter; beyond that the 503 is sent at once, and the connection is closed whether or not the client can read
+it.
 """
 
 import logging
@@ -40,14 +41,12 @@ from dsmr_rest.http.message import (
     HttpError,
     Request,
     Response,
-    after_header_section,
-    end_of_header_section,
     expects_no_body,
     http_date,
     parse_request,
     problem,
-    skip_empty_lines,
 )
+from dsmr_rest.http.receiving import Receiver
 
 log = logging.getLogger(__name__)
 
@@ -296,7 +295,7 @@ class RequestHandler(BaseRequestHandler):
 
     def setup(self) -> None:
         self._connection = connection_of(self.request)
-        self._received = b''  # what the client has sent of its next requests
+        self._receiver = Receiver(self._connection, self.idle_time, self.request_time)
         self._may_send_more = True  # whether the client may send something after its last response
         self._is_waiting = False  # whether the client has sent a request and no response has begun
         self._begun = 0  # how many bytes of the response to it have been sent before it was known
@@ -338,15 +337,17 @@ class RequestHandler(BaseRequestHandler):
         request: Request | None = None
         header_section: bytes | None = None
         try:
-            header_section = self._receive_header_section()
+            self.server.places.mark_silent(self.request)
+            header_section = self._receiver.header_section()
             if header_section is None:
                 return False
+            self.server.places.mark_busy(self.request)
             request = parse_request(header_section, self._is_client_there)
             self._is_waiting = True
             response = self._respond(request)
         except HttpError as error:
             response = error.response
-        has_body = not expects_no_body(header_section or self._received)
+        has_body = not expects_no_body(header_section or self._receiver.received)
         with closing(response):
             return self._send(request, response, has_body=has_body)
 
@@ -365,46 +366,6 @@ class RequestHandler(BaseRequestHandler):
 
     def _response_of_application(self, request: Request) -> Response:
         return self.server.application.respond(request)
-
-    def _receive_header_section(self) -> bytes | None:
-        """The next request, without the empty line that ends it; None when there is none. Raises HttpError.
-
-        The deadline is for the request as a whole: a client that sends it byte by byte gains nothing.
-        """
-        self.server.places.mark_silent(self.request)
-        began = time.monotonic()
-        deadline = began + self.idle_time
-        seconds_left = self.idle_time
-        self._received, skipped = skip_empty_lines(self._received, 0)
-        if self._received:  # pipelined
-            deadline = began + self.request_time
-            seconds_left = self.request_time
-        while True:
-            end = end_of_header_section(self._received)
-            if end is not None:
-                break
-            data = self._receive(seconds_left)
-            if not data:
-                return None
-            now = time.monotonic()
-            if not self._received:
-                deadline = min(deadline, now + self.request_time)
-            seconds_left = deadline - now
-            self._received, skipped = skip_empty_lines(self._received + data, skipped)
-        self.server.places.mark_busy(self.request)
-        header_section = self._received[:end]
-        self._received = after_header_section(self._received, end)
-        return header_section
-
-    def _receive(self, seconds: float) -> bytes:
-        """What the client sends; nothing when it has disconnected or is idle. Raises HttpError for a slow request."""
-        try:
-            return self._connection.receive(seconds)
-        except TimeoutError:
-            if not self._received:
-                return b''
-            detail = f'a request must arrive completely within {self.request_time:g} s'
-            raise HttpError(Fault.REQUEST_TIMEOUT, detail) from None
 
     def _is_client_there(self) -> bool:
         """Whether the client of the request is still waiting, as far as that is known. Does not wait.
