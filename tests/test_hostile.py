@@ -236,6 +236,7 @@ def test_a_telegram_from_before_a_stall_is_not_served_as_a_new_one(
                 send_until_received(after)
                 event = next_event(stream)
             assert b'"value":3.0' in event
+        wait_for(lambda: server.log)
         assert server.stop() == 0
     (line_of_log,) = server.log.splitlines()
     assert 'this server did not run for' in line_of_log

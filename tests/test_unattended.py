@@ -91,7 +91,7 @@ def test_a_cable_pulled_ten_times(start_server: StartServer, pool: ThreadPoolExe
             assert result(server) == (200, None)
         wait_for(lambda: threads(process) == THREADS_AT_REST and sockets(process) == 1)
         assert processes_files(process) == at_rest
-    assert len(server.log.splitlines()) == 20, server.log  # lost and back, ten times
+    wait_for(lambda: len(server.log.splitlines()) == 20)  # lost and back, ten times
 
 
 def test_two_servers_never_split_a_telegram(
@@ -131,6 +131,7 @@ def test_a_line_at_the_wrong_baud_rate(start_server: StartServer) -> None:
     with new_meter('2.2', interval=0.2) as meter:
         server = start_server(meter.port, meter={'line': '115200 8N1', 'timeout': TIMEOUT})
         assert [result(server), result(server)] == [(504, 'line_garbled')] * 2
+        wait_for(lambda: server.log)
         assert server.stop() == 0
         assert [line.split()[4] for line in server.log.splitlines()] == ['line_garbled:']
         assert result(start_server(meter.port)) == (200, None)
@@ -468,7 +469,9 @@ def test_an_hour_of_a_dead_meter_is_a_few_lines(
             <= codes
             <= {'meter_silent', 'port_missing', 'port_lost'}
         )
-        assert 1 <= len(server.log.splitlines()) <= 3, server.log
+        wait_for(lambda: server.log)
+        assert server.stop() == 0
+        assert len(server.log.splitlines()) <= 3, server.log
 
 
 def disconnect(server: Server, request: bytes, until: Callable[[socket.socket], object]) -> None:

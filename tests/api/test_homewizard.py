@@ -610,6 +610,7 @@ def test_identify_writes_a_line_to_the_log(start_server: StartServer) -> None:
     assert (response.status, response.json) == (200, {'identify': 'ok'})
     refused = server.get('/api/v1/identify')
     assert (refused.status, refused.headers['Allow']) == (405, 'OPTIONS, PUT')
+    wait_for(lambda: 'identify: ' in server.log)
     assert server.stop() == 0
     assert server.log.count('identify: ') == 1
 

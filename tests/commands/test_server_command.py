@@ -184,6 +184,7 @@ def test_one_line_names_the_addresses(tmp_path: Path) -> None:
 def test_an_unwise_setting_is_a_warning(start_server: StartServer) -> None:
     """A configuration that is allowed but unwise is one line of log, and the server starts."""
     server = start_server(MISSING_PORT, meter={'decryption_key': KEY})
+    wait_for(lambda: server.log)
     assert server.stop() == 0
     (line,) = server.log.splitlines()
     assert 'chmod o-r' in line
@@ -518,6 +519,8 @@ def test_requests_are_logged_only_with_verbose(
     assert server.get('/telegram', {'Authorization': 'Basic bWU6Z2VoZWlt'}).status == 200
     assert server.get('/nothing', method='HEAD').status == 401
     assert server.only_response('GET\r\n\r\n').status == 400
+    if options:
+        wait_for(lambda: 'no request: 400' in server.log)
     assert server.stop() == 0
     requests = [
         '127.0.0.1: GET /telegram: 200',
