@@ -8,78 +8,104 @@ from enum import Enum
 from http import HTTPStatus
 
 
+class Origin(Enum):
+    """Where a fault arises."""
+
+    PORT = 'the port itself is not there or cannot be used'
+    LINE = 'nothing usable arrived before the deadline'
+    TELEGRAM = 'what the meter sends cannot be served'
+    READER = 'this program could not read the meter'
+    SERVER = 'this program does not serve the request'
+    REQUEST = 'the request cannot be served'
+
+
+_ENDS_OF_A_WAIT = (Origin.PORT, Origin.LINE, Origin.TELEGRAM, Origin.READER)
+"""Origins of the faults with which a wait for a reading may end while the server runs."""
+_Values = tuple[str, HTTPStatus, Origin]
+"""Code, status and origin of a fault."""
+
+
+def _of_port(code: str) -> _Values:
+    """503, because it passes when the port is available again."""
+    return code, HTTPStatus.SERVICE_UNAVAILABLE, Origin.PORT
+
+
+def _of_line(code: str) -> _Values:
+    """504, because nothing usable arrived before the deadline."""
+    return code, HTTPStatus.GATEWAY_TIMEOUT, Origin.LINE
+
+
+def _of_telegram(code: str) -> _Values:
+    """502, because it passes when a setting or the meter changes, not when somebody waits longer."""
+    return code, HTTPStatus.BAD_GATEWAY, Origin.TELEGRAM
+
+
+def _of_reader(code: str, status: HTTPStatus) -> _Values:
+    return code, status, Origin.READER
+
+
+def _of_server(code: str) -> _Values:
+    """503, because another attempt may succeed."""
+    return code, HTTPStatus.SERVICE_UNAVAILABLE, Origin.SERVER
+
+
+def _of_request(code: str, status: HTTPStatus) -> _Values:
+    return code, status, Origin.REQUEST
+
+
 class Fault(Enum):
-    """A fault, with the `code` that clients may rely on, and the `status` of the HTTP response."""
+    """A fault: the `code` that clients may rely on, the `status` of the HTTP response, and where it arises."""
 
     code: str
     status: HTTPStatus
+    origin: Origin
 
-    def __init__(self, code: str, status: HTTPStatus) -> None:
+    def __init__(self, code: str, status: HTTPStatus, origin: Origin) -> None:
         self.code = code
         self.status = status
+        self.origin = origin
 
     @property
     def is_of_port(self) -> bool:
         """Whether the port itself is not there or cannot be used, as opposed to what comes from it."""
-        return self.code.startswith('port_')
+        return self.origin is Origin.PORT
 
-    # Faults of the port. They pass when the port is available again, hence 503.
-    PORT_MISSING = ('port_missing', HTTPStatus.SERVICE_UNAVAILABLE)
-    PORT_DENIED = ('port_denied', HTTPStatus.SERVICE_UNAVAILABLE)
-    PORT_BUSY = ('port_busy', HTTPStatus.SERVICE_UNAVAILABLE)
-    PORT_LOST = ('port_lost', HTTPStatus.SERVICE_UNAVAILABLE)
-    PORT_UNUSABLE = ('port_unusable', HTTPStatus.SERVICE_UNAVAILABLE)
+    PORT_MISSING = _of_port('port_missing')
+    PORT_DENIED = _of_port('port_denied')
+    PORT_BUSY = _of_port('port_busy')
+    PORT_LOST = _of_port('port_lost')
+    PORT_UNUSABLE = _of_port('port_unusable')
 
-    # Faults of the line: nothing usable arrived before the deadline.
-    METER_SILENT = ('meter_silent', HTTPStatus.GATEWAY_TIMEOUT)
-    LINE_GARBLED = ('line_garbled', HTTPStatus.GATEWAY_TIMEOUT)
-    TELEGRAM_INCOMPLETE = ('telegram_incomplete', HTTPStatus.GATEWAY_TIMEOUT)
-    CHECKSUM_FAILED = ('checksum_failed', HTTPStatus.GATEWAY_TIMEOUT)
+    METER_SILENT = _of_line('meter_silent')
+    LINE_GARBLED = _of_line('line_garbled')
+    TELEGRAM_INCOMPLETE = _of_line('telegram_incomplete')
+    CHECKSUM_FAILED = _of_line('checksum_failed')
 
-    # Faults of what the meter sends: a 502 passes when a setting or the meter changes, not when somebody waits longer.
-    DECRYPTION_FAILED = ('decryption_failed', HTTPStatus.BAD_GATEWAY)
+    DECRYPTION_FAILED = _of_telegram('decryption_failed')
     # A telegram that arrived intact and is not valid all the same (the checksum within an authentic frame is wrong, or
     # no line can be read). CHECKSUM_FAILED or LINE_GARBLED would send the user to the cable, where there is nothing to
     # find. Hence a code of its own, which means the same in an alert, in /health, in the log and on a terminal.
-    TELEGRAM_INVALID = ('telegram_invalid', HTTPStatus.BAD_GATEWAY)
+    TELEGRAM_INVALID = _of_telegram('telegram_invalid')
 
-    # Faults of the server.
-    SERVER_STALLED = ('server_stalled', HTTPStatus.SERVICE_UNAVAILABLE)
-    SERVER_EXHAUSTED = ('server_exhausted', HTTPStatus.SERVICE_UNAVAILABLE)
-    STOPPING = ('stopping', HTTPStatus.SERVICE_UNAVAILABLE)
-    TOO_MANY_CONNECTIONS = ('too_many_connections', HTTPStatus.SERVICE_UNAVAILABLE)
-    INTERNAL_ERROR = ('internal_error', HTTPStatus.INTERNAL_SERVER_ERROR)
+    SERVER_STALLED = _of_reader('server_stalled', HTTPStatus.SERVICE_UNAVAILABLE)
+    SERVER_EXHAUSTED = _of_reader('server_exhausted', HTTPStatus.SERVICE_UNAVAILABLE)
+    INTERNAL_ERROR = _of_reader('internal_error', HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    # Faults of a request.
-    BAD_REQUEST = ('bad_request', HTTPStatus.BAD_REQUEST)
-    UNAUTHORIZED = ('unauthorized', HTTPStatus.UNAUTHORIZED)
-    NOT_FOUND = ('not_found', HTTPStatus.NOT_FOUND)
-    METHOD_NOT_ALLOWED = ('method_not_allowed', HTTPStatus.METHOD_NOT_ALLOWED)
-    REQUEST_TIMEOUT = ('request_timeout', HTTPStatus.REQUEST_TIMEOUT)
-    URI_TOO_LONG = ('uri_too_long', HTTPStatus.REQUEST_URI_TOO_LONG)
-    MISDIRECTED_REQUEST = ('misdirected_request', HTTPStatus.MISDIRECTED_REQUEST)
-    NOT_IMPLEMENTED = ('not_implemented', HTTPStatus.NOT_IMPLEMENTED)
-    HEADERS_TOO_LARGE = ('headers_too_large', HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+    STOPPING = _of_server('stopping')
+    TOO_MANY_CONNECTIONS = _of_server('too_many_connections')
+
+    BAD_REQUEST = _of_request('bad_request', HTTPStatus.BAD_REQUEST)
+    UNAUTHORIZED = _of_request('unauthorized', HTTPStatus.UNAUTHORIZED)
+    NOT_FOUND = _of_request('not_found', HTTPStatus.NOT_FOUND)
+    METHOD_NOT_ALLOWED = _of_request('method_not_allowed', HTTPStatus.METHOD_NOT_ALLOWED)
+    REQUEST_TIMEOUT = _of_request('request_timeout', HTTPStatus.REQUEST_TIMEOUT)
+    URI_TOO_LONG = _of_request('uri_too_long', HTTPStatus.REQUEST_URI_TOO_LONG)
+    MISDIRECTED_REQUEST = _of_request('misdirected_request', HTTPStatus.MISDIRECTED_REQUEST)
+    NOT_IMPLEMENTED = _of_request('not_implemented', HTTPStatus.NOT_IMPLEMENTED)
+    HEADERS_TOO_LARGE = _of_request('headers_too_large', HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
 
-METER_FAULTS = frozenset(
-    {
-        Fault.PORT_MISSING,
-        Fault.PORT_DENIED,
-        Fault.PORT_BUSY,
-        Fault.PORT_LOST,
-        Fault.PORT_UNUSABLE,
-        Fault.METER_SILENT,
-        Fault.LINE_GARBLED,
-        Fault.TELEGRAM_INCOMPLETE,
-        Fault.CHECKSUM_FAILED,
-        Fault.DECRYPTION_FAILED,
-        Fault.TELEGRAM_INVALID,
-        Fault.SERVER_STALLED,
-        Fault.SERVER_EXHAUSTED,
-        Fault.INTERNAL_ERROR,
-    }
-)
+METER_FAULTS = frozenset(fault for fault in Fault if fault.origin in _ENDS_OF_A_WAIT)
 """Those with which a wait for a reading may end while the server runs."""
 
 

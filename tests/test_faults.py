@@ -30,6 +30,13 @@ def test_no_fault_of_a_request_is_one_of_the_meter() -> None:
     assert Fault.TOO_MANY_CONNECTIONS not in METER_FAULTS
 
 
+def test_the_origin_of_a_fault_decides_whether_it_ends_a_wait() -> None:
+    """A new fault of the port, the line, the meter or the reading is known as such without a list of them."""
+    of_request = {fault for fault in Fault if fault.status < HTTPStatus.INTERNAL_SERVER_ERROR}
+    of_server = {Fault.STOPPING, Fault.TOO_MANY_CONNECTIONS, Fault.NOT_IMPLEMENTED}
+    assert set(Fault) - of_request - of_server == METER_FAULTS
+
+
 def test_faults_of_the_port_pass_when_the_port_is_available() -> None:
     """Each fault of the port is 503, is one of the meter, and is known as one of the port."""
     of_port = [fault for fault in Fault if fault.is_of_port]

@@ -75,7 +75,11 @@ class ReadingStream:
         deadline = min(now + self._service.meter.longest_silence, last_event + self._beat)
         deadline = max(deadline, now + STREAM_RETRY)
         return self._service.meter.read(
-            deadline, max_age=0, after=latest, keep_open=self._keep_open, is_wanted=self._is_wanted
+            deadline,
+            max_age=0,
+            after=latest,
+            keep_open=self._keep_open,
+            is_wanted=self._is_wanted,
         )
 
 

@@ -112,6 +112,13 @@ def test_the_file_is_current() -> None:
     assert make_openapi.FILE.read_text(encoding='utf-8') == make_openapi.text()
 
 
+def test_a_response_that_nobody_has_described_is_named() -> None:
+    """Where a route names a response that openapi.json lacks, make_openapi writes nothing and says what is missing."""
+    paths = {'/ping': {'get': {'responses': {'200': {'$ref': '#/components/responses/Pong'}}}}}
+    with pytest.raises(SystemExit, match='lacks Pong'):
+        make_openapi.refuse_unknown_references(paths, {'responses': {}})
+
+
 def test_every_route_is_described_and_every_described_path_exists() -> None:
     """The described paths are the routes and the JSON Pointer, except those that only a page loads."""
     routes = {**ROUTES, **HOMEWIZARD_ROUTES, **HOMEWIZARD_CHANGES}
