@@ -5,7 +5,7 @@ announced. This module decides what is announced, on which addresses. It does no
 the first reading arrives. A failure costs the announcement and one log line, never the server.
 """
 
-import importlib.util
+import importlib
 import ipaddress
 import logging
 import socket
@@ -93,7 +93,9 @@ class Announcement:
             return
         if self.describes_meter and reading is None:
             return
-        if importlib.util.find_spec('zeroconf') is None:
+        try:
+            importlib.import_module('zeroconf')  # an optional extra, and slow to import
+        except ImportError:
             self._log_missing_package()
             return
         # It logs, with a traceback, each packet that cannot be sent, for example because an interface has gone.
