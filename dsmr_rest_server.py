@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Serves the readings of a Dutch (DSMR / P1) smart meter over HTTP, until SIGTERM, SIGINT or SIGHUP.
 
-What it does is in dsmr_rest/daemon.py. To load that takes a while, in which a signal must end the server as well.
+What it does is in dsmr_rest/commands/daemon.py. To load that takes a while, in which a signal must end it as well.
 """
 
 import sys
 
-from dsmr_rest.commands.ending import end_at_once_on_signals
 from dsmr_rest.commands.requirements import report_missing_package
+from dsmr_rest.process.ending import end_at_once_on_signals
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     """
     end_at_once_on_signals()
     try:
-        from dsmr_rest.daemon import serve  # noqa: PLC0415 see above
+        from dsmr_rest.commands.daemon import serve  # noqa: PLC0415 see above
     except ModuleNotFoundError as error:
         return report_missing_package('dsmr_rest_server', error)
     return serve()

@@ -13,11 +13,11 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from dsmr_rest.address_changes import AddressWatch
 from dsmr_rest.api import homewizard
 from dsmr_rest.config import HOMEWIZARD_PORT, ServerSettings
+from dsmr_rest.process.address_changes import AddressWatch
+from dsmr_rest.process.threads import NoThreadError
 from dsmr_rest.reading.document import Reading
-from dsmr_rest.threads import NoThreadError
 
 if TYPE_CHECKING:
     import asyncio

@@ -71,7 +71,7 @@ def ended(process: 'subprocess.Popen[str]') -> int:
 
 WAITS = 'waits\n'
 SAY_WHEN_IT_WAITS = """
-from dsmr_rest.commands.ending import EndSignal
+from dsmr_rest.process.ending import EndSignal
 wait = EndSignal.wait
 def say_and_wait(end_signal):
     print('waits', flush=True)
@@ -176,7 +176,7 @@ def test_a_thread_that_dies_is_one_line_of_the_log() -> None:
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 import threading
-from dsmr_rest.commands.log_output import log_to_stderr
+from dsmr_rest.process.log_output import log_to_stderr
 finish = log_to_stderr(verbose=False)
 thread = threading.Thread(target=lambda: int('two\\nlines'), name='example')
 thread.start()
@@ -362,7 +362,7 @@ def test_no_thread_to_read_the_meter(start_server: StartServer, meter: FaultyMet
 
 NEVER_STARTS = """
 import threading
-from dsmr_rest import threads
+from dsmr_rest.process import threads
 threads.START_TIME = {start_time}
 start = threading.Thread.start
 def start_most(thread):

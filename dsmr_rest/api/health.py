@@ -5,10 +5,11 @@ It knows the Service, not requests: who asks for the document has tried to take 
 
 from typing import Any
 
-from dsmr_rest import __version__, clock
+from dsmr_rest import __version__
 from dsmr_rest.api.places import TELEGRAM_CLIENTS
 from dsmr_rest.api.service import Service
 from dsmr_rest.faults import MeterError
+from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading, camel_case
 
 

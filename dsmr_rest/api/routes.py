@@ -14,7 +14,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
-from dsmr_rest import clock
 from dsmr_rest.api import homewizard
 from dsmr_rest.api.dashboard import files as dashboard_files
 from dsmr_rest.api.health import health_document
@@ -26,6 +25,7 @@ from dsmr_rest.api.stream import ReadingStream
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.http.message import RETRY_AFTER, HttpError, Request, Response, problem
 from dsmr_rest.http.negotiation import best_language
+from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading, possible_keys, render
 
 SCRAPE_MARGIN = 0.5

@@ -5,13 +5,13 @@ It knows the Meter and what a request says about time (deadline, age); it does n
 
 import time
 
-from dsmr_rest import clock
 from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.http.message import Request, Response, http_date, problem
 from dsmr_rest.meter.meter import Meter
 from dsmr_rest.meter.tally import Tally
+from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading
 
 POLL_TIME = 9.5

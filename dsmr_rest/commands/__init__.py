@@ -1,4 +1,5 @@
-"""What dsmr_rest_server.py and take_one_reading.py share, and what --check reports.
+"""What the two commands at the top of the project consist of, and what they share.
 
-Nothing here knows what a command does with its settings. Start reading at `options.configuration`.
+The daemon puts all other parts together; the options and the report of --check know the settings, and not what is done
+with them. No other package knows a command. Start reading at `daemon.serve`.
 """

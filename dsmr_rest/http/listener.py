@@ -13,9 +13,9 @@ from contextlib import suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
-from dsmr_rest import threads
 from dsmr_rest.config import ConfigError
-from dsmr_rest.trouble import Trouble
+from dsmr_rest.process import threads
+from dsmr_rest.process.trouble import Trouble
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ asked for it, and the caller provides the lock.
 import logging
 from collections import deque
 
-from dsmr_rest import clock
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
+from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading
 
 log = logging.getLogger(__name__)

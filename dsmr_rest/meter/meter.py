@@ -27,12 +27,12 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from dsmr_rest import clock, threads
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter.log import CALM, MeterLog
 from dsmr_rest.meter.tally import Tally
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
 from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.process import clock, threads
 from dsmr_rest.reading.document import Reading
 
 log = logging.getLogger(__name__)

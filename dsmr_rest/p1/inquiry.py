@@ -7,12 +7,12 @@ what follows from what it finds out.
 import threading
 import time
 
-from dsmr_rest import clock
 from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.diagnosis import cannot_open, no_reading, port_lost
 from dsmr_rest.p1.evidence import Evidence, Loss, Refusal
 from dsmr_rest.p1.line import LineCounters, LineState
 from dsmr_rest.p1.port_facts import facts_of, programs_using
+from dsmr_rest.process import clock
 
 USERS_KEPT = 1.0
 """Seconds for which the list of programs that use the port serves all who ask: it takes a look at every process."""

@@ -17,7 +17,6 @@ from typing import NoReturn
 from dsmr_parser import telegram_specifications
 from dsmr_parser.clients.serial_ import SerialReader
 
-from dsmr_rest import clock
 from dsmr_rest.choices import BAUD_RATES
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
@@ -27,6 +26,7 @@ from dsmr_rest.p1.inquiry import Inquiry
 from dsmr_rest.p1.intake import Intake
 from dsmr_rest.p1.line import BITS_PER_BYTE, LONGEST_SILENCE, LineCounters, LineState
 from dsmr_rest.p1.port import TICK, Port, is_remote, serial_settings
+from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading
 
 log = logging.getLogger(__name__)

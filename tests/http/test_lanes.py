@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from dsmr_rest import threads
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.http.listener import FAILURE_PAUSE
 from dsmr_rest.http.message import Request, Response
 from dsmr_rest.http.server import HttpServer
-from dsmr_rest.threads import NoThreadError
+from dsmr_rest.process import threads
+from dsmr_rest.process.threads import NoThreadError
 from tests.conftest import LAST_REQUEST, receive_all, split_responses, wait_for
 
 PATIENCE = 60.0

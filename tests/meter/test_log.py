@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from dsmr_rest import clock
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.meter.log import CALM, LONGEST_PAUSE, MeterLog
 from dsmr_rest.p1.line import LineCounters
+from dsmr_rest.process import clock
 from tests.telegrams import of_version, read
 
 LOST = MeterError(Fault.PORT_LOST, 'the port is gone')

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from dsmr_rest import clock
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter.log import CALM
 from dsmr_rest.meter.meter import POLL_PAUSE, Meter, client_check_pause
 from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading, make_reading
 from dsmr_rest.reading.specification import Chooser
 from dsmr_rest.simulated.meter import SimulatedMeter

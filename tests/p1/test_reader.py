@@ -16,13 +16,13 @@ import pytest
 import serial
 from dsmr_parser.clients.serial_ import SerialReader
 
-from dsmr_rest import clock
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.intake import CODES_LOGGED
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
 from dsmr_rest.p1.port import Port, serial_settings
 from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading
 from dsmr_rest.simulated.meter import SimulatedMeter
 from dsmr_rest.simulated.telegrams import with_checksum

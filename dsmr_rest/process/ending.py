@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from dsmr_rest import threads
+from dsmr_rest.process import threads
 
 END_TIME = 1.6
 """Seconds from the signal to the end if a part of the orderly end hangs."""

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from logging.handlers import QueueHandler
 from types import TracebackType
 
-from dsmr_rest import threads
 from dsmr_rest.printable import PrintableFormatter
+from dsmr_rest.process import threads
 
 log = logging.getLogger(__name__)
 

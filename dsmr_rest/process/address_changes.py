@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from dsmr_rest import threads
+from dsmr_rest.process import threads
 
 ADDRESS_GROUP = 0x10
 """RTMGRP_IPV4_IFADDR: messages about addresses that were added or removed."""

@@ -14,8 +14,6 @@ from typing import NoReturn
 
 from dsmr_rest.api.dispatch import Api
 from dsmr_rest.api.places import FollowerPlaces
-from dsmr_rest.commands.ending import EndSignal, LastResort, end_now, signals_blocked
-from dsmr_rest.commands.log_output import log_to_stderr
 from dsmr_rest.commands.options import (
     common_arguments,
     configuration,
@@ -31,9 +29,11 @@ from dsmr_rest.http.server import HttpServer, server_urls, tls_context
 from dsmr_rest.meter.meter import Meter
 from dsmr_rest.p1.port_facts import what_else_it_is
 from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.process.ending import EndSignal, LastResort, end_now, signals_blocked
+from dsmr_rest.process.log_output import log_to_stderr
+from dsmr_rest.process.threads import NoThreadError
 from dsmr_rest.reading.document import Reading
 from dsmr_rest.telegram_server import TelegramServer
-from dsmr_rest.threads import NoThreadError
 
 log = logging.getLogger(__name__)
 
