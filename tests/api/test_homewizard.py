@@ -413,6 +413,13 @@ def test_the_current_of_some_phases_is_not_that_of_all(second: str, amperes: flo
     assert (fields['active_current_l1_a'], fields.get('active_current_a')) == (1.0, amperes)
 
 
+def test_a_meter_that_sends_no_current_has_no_sum_of_currents() -> None:
+    """A sum of nothing would be a current of zero, which no line of the telegram says."""
+    fields = data('1-0:1.7.0(00.500*kW)', '1-0:32.7.0(230.0*V)')
+    assert fields['active_power_w'] == 500
+    assert 'active_current_a' not in fields
+
+
 def mbus(channel: int, kind: str, reading: str, identifier: str = '4730') -> list[str]:
     return [
         f'0-{channel}:24.1.0({kind})',

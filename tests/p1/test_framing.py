@@ -306,6 +306,17 @@ def test_the_bytes_of_a_frame_are_not_a_sign_of_a_wrong_baud_rate(size: int) -> 
         assert framer.unprintable <= framer.unexplained < 14
 
 
+@pytest.mark.parametrize('line', [b'1-0:1.8.1(000123.456*kWh)\r\n', b'!12AB\r\n'])
+def test_a_line_that_a_telegram_may_have_explains_what_came_before(line: bytes) -> None:
+    """Whoever begins to listen in the middle of a telegram must not take it for a sign of a wrong baud rate."""
+    framer = Framer()
+    framer.feed(b'\xff\x00' * 50 + b'\r\n')
+    assert framer.unexplained == 102
+    assert framer.unprintable == 100
+    framer.feed(line)
+    assert (framer.unexplained, framer.unprintable) == (0, 0)
+
+
 @pytest.mark.parametrize('header', [b'/ISK5\\2M550T-1012', b'/NWB-WARMTELINK'])
 def test_a_telegram_cut_anywhere_does_not_hide_the_same_meter_s_next(header: bytes) -> None:
     """Wherever a telegram is cut, in the middle of a line too, the next one of that meter comes out whole."""

@@ -8,7 +8,7 @@ from dsmr_rest.config import MeterSettings
 from dsmr_rest.p1.intake import FIRST_BYTES, LAST_BYTES, Intake
 from dsmr_rest.p1.line import LineCounters
 from dsmr_rest.reading.telegram import Proof
-from tests.telegrams import at_8n1, from_lines, of_version
+from tests.telegrams import KEY, at_8n1, cipher_frame, from_lines, of_version
 
 FIRST, SECOND, THIRD = (
     from_lines('0-0:1.0.0(240115103000W)', f'1-0:1.8.1(00000{number}.000*kWh)')
@@ -103,6 +103,26 @@ def test_what_was_received_first_and_last_is_kept_within_bounds() -> None:
     assert made.state.last_bytes == b''
     made.begin()
     assert made.state.first_bytes == b''
+
+
+def test_what_was_received_in_one_opening_says_nothing_about_the_next() -> None:
+    """Neither the noise of the one before nor the telegram that had begun in it is part of what is seen now."""
+    made = intake()
+    made.feed(b'noise\r\n' + FIRST[:60], 1.0)
+    assert made.state.is_inside_telegram
+    made.begin()
+    assert (made.state.first_bytes, made.state.last_bytes) == (b'', b'')
+    assert not made.state.is_inside_telegram
+
+
+def test_whether_the_meter_encrypts_is_known_by_its_last_telegram() -> None:
+    """A meter that was replaced by one without encryption is one without it."""
+    made = Intake(MeterSettings(port='/dev/none', decryption_key=KEY.hex()))
+    made.begin()
+    made.feed(cipher_frame(FIRST), 1.0)
+    assert made.state.is_encrypted
+    made.feed(SECOND, 2.0)
+    assert not made.state.is_encrypted
 
 
 def test_a_state_that_was_taken_does_not_change() -> None:

@@ -117,6 +117,7 @@ def test_what_waits_at_a_local_port_during_a_stall_is_discarded(size: int) -> No
         assert next_number(readings) == 500
     terminal.close()
     assert source.counters.port_openings == 1
+    assert source.counters.telegrams == 2, 'what was held is not even counted'
 
 
 def test_a_short_pause_is_no_stall() -> None:

@@ -68,6 +68,12 @@ def test_a_removed_or_unread_device_has_no_reading(
     assert (mbus_device(device).measured is not None) is is_read
 
 
+def test_a_device_without_identifier_may_have_counted_nothing_yet() -> None:
+    """Its zero is a reading: only an identifier that is there and empty shows that a device was removed."""
+    zero = READING | {'value': 0.0}
+    assert mbus_device(of(mbusDeviceType=3, mbusMeterReading=zero)).measured == zero
+
+
 def test_the_other_objects_of_a_device_are_kept() -> None:
     """A valve, and lines without a name; not the channel, the type and the reading."""
     others = {'0-2:24.9.0': {'value': 'ON', 'unit': None}}
