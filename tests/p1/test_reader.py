@@ -27,6 +27,7 @@ from dsmr_rest.reading.document import Reading
 from dsmr_rest.simulated.meter import SimulatedMeter
 from dsmr_rest.simulated.telegrams import with_checksum
 from tests.conftest import hush, new_meter, wait_for
+from tests.faulty_meter import FaultyMeter
 from tests.reading_loop import PATIENCE, read_until
 from tests.telegrams import from_lines, of_version
 
@@ -108,10 +109,10 @@ def test_a_port_that_another_program_reads() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may open anything')
-def test_a_port_that_may_not_be_opened(tmp_path: Path) -> None:
+def test_a_port_that_may_not_be_opened(meter: FaultyMeter) -> None:
     """port_denied, with the command that helps."""
-    (tmp_path / 'tty').touch(0)
-    error = fails_to_open(str(tmp_path / 'tty'))
+    Path(meter.port).chmod(0)
+    error = fails_to_open(meter.port)
     assert error.fault.code == 'port_denied'
     assert 'sudo usermod -a -G' in error.detail
 
