@@ -1,4 +1,4 @@
-"""The simulated meter, and the faulty one of the tests, against dsmr_parser, a real pseudo-terminal and pyserial."""
+"""The simulated meter, and the faulty one of the tests, against a real pseudo-terminal and pyserial."""
 
 import os
 import re
@@ -10,65 +10,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from copy import deepcopy
-from datetime import datetime, timedelta, timezone
-from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import serial
-from dsmr_parser import telegram_specifications
-from dsmr_parser.parsers import TelegramParser
 
 from dsmr_rest.simulated.__main__ import main
-from dsmr_rest.simulated.house import (
-    DELIVERED,
-    DUTCH,
-    HOUR,
-    LOW,
-    MINUTE,
-    NORMAL,
-    PEAKS_KW,
-    QUARTER,
-    USED,
-    demand_kw,
-    energy_kwh,
-    month_peak,
-    past_peaks,
-    phases_w,
-    tariff_at,
-)
 from dsmr_rest.simulated.meter import SimulatedMeter
-from dsmr_rest.simulated.telegrams import VERSIONS, telegram, with_checksum
+from dsmr_rest.simulated.telegrams import VERSIONS, with_checksum
 from tests.conftest import hush, open_files, wait_for
 from tests.faulty_meter import PATIENCE, FaultyMeter, misread
+from tests.library_reading import parsed
 
-SUMMER_NOON = datetime(2024, 6, 21, 13, 40, 5, tzinfo=DUTCH)
-NIGHT = datetime(2024, 6, 22, 2, 0, tzinfo=DUTCH)
-COUNTERS = [(direction, tariff) for direction in (USED, DELIVERED) for tariff in (LOW, NORMAL)]
-SPECIFICATIONS = {
-    '5.0': telegram_specifications.V5,
-    '4.2': telegram_specifications.V4,
-    '2.2': telegram_specifications.V2_2,
-    'belgium': telegram_specifications.BELGIUM_FLUVIUS,
-    'sweden': telegram_specifications.SWEDEN,
-}
 ANY_TELEGRAM = with_checksum(
     '/ANY5\\TEST\r\n\r\n1-0:1.8.1(000123.456*kWh)\r\n1-0:1.7.0(00.789*kW)\r\n'
 )
-
-
-def parsed(data: bytes, version: str) -> Any:
-    """dsmr_parser's reading of a telegram, with a copy of the specification, since its parsers keep state."""
-    return TelegramParser(deepcopy(SPECIFICATIONS[version])).parse(
-        data.decode('ascii'), throw_ex=True
-    )
-
-
-def reading(version: str, moment: datetime) -> Any:
-    return parsed(telegram(version, moment), version)
 
 
 @contextmanager
@@ -92,240 +49,6 @@ def next_telegram(port: serial.Serial) -> bytes:
     found = whole.search(read_until(port, whole.search))
     assert found
     return found[0]
-
-
-# What a telegram says
-
-
-@pytest.mark.parametrize('version', VERSIONS)
-def test_every_line_parses(version: str) -> None:
-    """Each line of a telegram is one object to dsmr_parser under its version's specification."""
-    data = telegram(version, SUMMER_NOON)
-    lines = [line for line in data.split(b'\r\n')[2:-2] if not line.startswith(b'(')]
-    result = parsed(data, version)
-    devices = getattr(result, 'MBUS_DEVICES', [])
-    values = [name for name, _ in result if name != 'MBUS_DEVICES']
-    assert len(values) + sum(len(list(device)) for device in devices) == len(lines)
-
-
-@pytest.mark.parametrize('version', VERSIONS)
-def test_ends_of_lines_and_telegram(version: str) -> None:
-    """A telegram starts with identification and empty line, all lines end in CRLF, the last one is '!'."""
-    data = telegram(version, SUMMER_NOON)
-    end = rb'![0-9A-F]{4}\r\n' if VERSIONS[version].checksum else rb'!\r\n'
-    assert re.fullmatch(rb'/SIM5[^\r\n]+\r\n\r\n([^\r\n!/]+\r\n)+' + end, data)
-
-
-def test_checksum_line() -> None:
-    """with_checksum takes text or bytes and adds the line that the library verifies."""
-    assert with_checksum(b'/ANY5\r\n\r\n') == with_checksum('/ANY5\r\n\r\n')
-    TelegramParser.validate_checksum(ANY_TELEGRAM.decode())
-
-
-def test_values_are_the_houses() -> None:
-    """The telegram has the house's values, to the width of its fields."""
-    result = reading('5.0', SUMMER_NOON)
-    watts = phases_w(SUMMER_NOON)
-    assert result.CURRENT_ELECTRICITY_DELIVERY.value == Decimal(f'{-sum(watts) / 1000:.3f}')
-    assert result.INSTANTANEOUS_ACTIVE_POWER_L2_NEGATIVE.value == Decimal(f'{-watts[1] / 1000:.3f}')
-    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(
-        f'{energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}'
-    )
-    assert result.ELECTRICITY_DELIVERED_TARIFF_1.value == Decimal(
-        f'{energy_kwh(SUMMER_NOON, DELIVERED, LOW):.3f}'
-    )
-    assert result.ELECTRICITY_ACTIVE_TARIFF.value == '0002'
-    assert result.POWER_EVENT_FAILURE_LOG.buffer_length == 2
-
-
-def test_a_swedish_meter_has_one_total_and_no_tariffs() -> None:
-    """Its counters are the sums of the house's tariffs."""
-    result = reading('sweden', SUMMER_NOON)
-    used = energy_kwh(SUMMER_NOON, USED, LOW) + energy_kwh(SUMMER_NOON, USED, NORMAL)
-    assert result.ELECTRICITY_IMPORTED_TOTAL.value == Decimal(f'{used:.3f}')
-    assert not hasattr(result, 'ELECTRICITY_USED_TARIFF_1')
-    assert not hasattr(result, 'ELECTRICITY_ACTIVE_TARIFF')
-
-
-def test_belgium_numbers_its_tariffs_the_other_way_round() -> None:
-    """By day the Belgian tariff is 1, and its counters are in that order."""
-    result = reading('belgium', SUMMER_NOON)
-    assert result.ELECTRICITY_ACTIVE_TARIFF.value == '0001'
-    assert result.ELECTRICITY_USED_TARIFF_1.value == Decimal(
-        f'{energy_kwh(SUMMER_NOON, USED, NORMAL):.3f}'
-    )
-    assert result.ELECTRICITY_USED_TARIFF_2.value == Decimal(
-        f'{energy_kwh(SUMMER_NOON, USED, LOW):.3f}'
-    )
-
-
-@pytest.mark.parametrize('version', VERSIONS)
-def test_same_moment_same_telegram(version: str) -> None:
-    """The moment alone decides, in whatever time zone it is given."""
-    telegrams = {telegram(version, SUMMER_NOON.astimezone(zone)) for zone in (DUTCH, timezone.utc)}
-    assert len(telegrams) == 1
-
-
-@pytest.mark.parametrize(('version', 'seconds'), [('5.0', 1), ('4.2', 10), ('belgium', 1)])
-def test_power_differs_from_telegram_to_telegram(version: str, seconds: int) -> None:
-    """No two successive telegrams have the same power."""
-    powers = []
-    for number in range(60):
-        result = reading(version, SUMMER_NOON + timedelta(seconds=number * seconds))
-        powers.append(result.CURRENT_ELECTRICITY_DELIVERY.value)
-    assert all(power != following for power, following in pairwise(powers))
-
-
-# What the house does
-
-
-@pytest.mark.parametrize('month', [1, 6])
-def test_counters_are_the_integral_of_power(month: int) -> None:
-    """Over a day counters never fall, all but one grow, and electricity's grow by power times time."""
-    begin = datetime(2024, month, 19, tzinfo=timezone.utc)
-    first = last = counters(begin)
-    used = delivered = 0.0
-    for second in range(5, 24 * 3600 + 1, 5):
-        kilowatts = sum(phases_w(begin + timedelta(seconds=second - 5))) / 1000
-        used += max(0, kilowatts) * 5 / 3600
-        delivered += max(0, -kilowatts) * 5 / 3600
-        if second % 300 == 0:
-            now = counters(begin + timedelta(seconds=second))
-            assert all(new >= old for new, old in zip(now, last, strict=True))
-            last = now
-    grown = [new - old for new, old in zip(last, first, strict=True)]
-    assert sum(grown[:2]) == pytest.approx(used)
-    assert sum(grown[2:4]) == pytest.approx(delivered)
-    assert min(grown[0], grown[1], grown[3], *grown[4:]) > 0
-
-
-def counters(moment: datetime) -> list[float]:
-    """Energy used and delivered by tariff, gas, water."""
-    energy = [energy_kwh(moment, direction, tariff) for direction, tariff in COUNTERS]
-    devices = reading('belgium', moment).MBUS_DEVICES
-    return [*energy, *(float(device.MBUS_METER_READING.value) for device in devices)]
-
-
-def test_summer_noon_delivers_and_night_uses() -> None:
-    """The sun makes the house deliver, the dark makes it use; it never does both at once."""
-    noon, night = reading('5.0', SUMMER_NOON), reading('5.0', NIGHT)
-    assert noon.CURRENT_ELECTRICITY_DELIVERY.value > 0.5
-    assert noon.CURRENT_ELECTRICITY_USAGE.value == 0
-    assert night.CURRENT_ELECTRICITY_USAGE.value > 0.1
-    assert night.CURRENT_ELECTRICITY_DELIVERY.value == 0
-
-
-def test_phases_agree() -> None:
-    """On each phase power is either used or delivered, and is voltage times current."""
-    for hour in range(24):
-        result = reading('belgium', SUMMER_NOON + hour * HOUR)
-        for phase in (1, 2, 3):
-            used = getattr(result, f'INSTANTANEOUS_ACTIVE_POWER_L{phase}_POSITIVE').value
-            delivered = getattr(result, f'INSTANTANEOUS_ACTIVE_POWER_L{phase}_NEGATIVE').value
-            volts = getattr(result, f'INSTANTANEOUS_VOLTAGE_L{phase}').value
-            amperes = getattr(result, f'INSTANTANEOUS_CURRENT_L{phase}').value
-            assert min(used, delivered) == 0
-            assert 220 < volts < 240
-            assert float(volts * amperes) == pytest.approx(float(1000 * (used + delivered)), abs=3)
-
-
-@pytest.mark.parametrize(
-    ('moment', 'tariff'),
-    [
-        (datetime(2024, 1, 19, 6, 59, 59, tzinfo=DUTCH), LOW),
-        (datetime(2024, 1, 19, 7, tzinfo=DUTCH), NORMAL),
-        (datetime(2024, 1, 19, 22, 59, 59, tzinfo=DUTCH), NORMAL),
-        (datetime(2024, 1, 19, 23, tzinfo=DUTCH), LOW),
-        (datetime(2024, 1, 20, 12, tzinfo=DUTCH), NORMAL),
-        (datetime(2024, 6, 21, 7, 59, tzinfo=DUTCH), LOW),
-        (datetime(2024, 6, 21, 8, tzinfo=DUTCH), NORMAL),
-    ],
-)
-def test_tariff_hours(moment: datetime, tariff: int) -> None:
-    """The normal tariff applies every day from 7 to 23 h, in winter time all year round."""
-    assert tariff_at(moment) == tariff
-
-
-def test_each_tariff_counts_its_own_hours() -> None:
-    """Each counter grows while its tariff holds and not otherwise."""
-    begin = datetime(2024, 1, 16, 22, 30, tzinfo=DUTCH)
-    grown = {tariff: energy_kwh(begin + HOUR / 2, USED, tariff) for tariff in (LOW, NORMAL)}
-    assert grown[NORMAL] > energy_kwh(begin, USED, NORMAL)
-    assert grown[LOW] == energy_kwh(begin, USED, LOW)
-
-
-def test_gas_is_read_at_round_moments() -> None:
-    """4.2 and 2.2 pass on the gas reading of the hour, 5.0 and Belgium that of the last five minutes."""
-    now = datetime(2024, 1, 16, 20, 13, 40, tzinfo=DUTCH)
-    telegrams = {version: telegram(version, now) for version in VERSIONS}
-    assert b'0-1:24.2.1(240116201000W)' in telegrams['5.0']
-    assert b'0-1:24.2.1(240116200000W)' in telegrams['4.2']
-    assert b'0-1:24.3.0(240116200000)' in telegrams['2.2']
-    assert b'0-1:24.2.3(240116201000W)' in telegrams['belgium']
-    assert b'0-2:24.2.1(240116201000W)' in telegrams['belgium']
-    gas = {version: re.search(rb'\((\d+\.\d+)\*m3\)', data) for version, data in telegrams.items()}
-    assert gas['4.2'] and gas['5.0'] and gas['4.2'][1] < gas['5.0'][1]
-
-
-@pytest.mark.parametrize(('utc_hour', 'stamp'), [(0, b'241027023000S'), (1, b'241027023000W')])
-def test_the_hour_that_comes_twice(utc_hour: int, stamp: bytes) -> None:
-    """In the October change S and W tell the two half past twos apart."""
-    moment = datetime(2024, 10, 27, utc_hour, 30, tzinfo=timezone.utc)
-    data = telegram('5.0', moment.astimezone(DUTCH))
-    assert b'0-0:1.0.0(%b)\r\n' % stamp in data
-    assert b'0-1:24.2.1(%b)' % stamp in data
-    assert parsed(data, '5.0').P1_MESSAGE_TIMESTAMP.value == moment
-
-
-def test_the_october_night_lasts_an_hour_longer() -> None:
-    """Counters across the change differ by the time that really passed."""
-    half_past = [counters(datetime(2024, 10, 27, hour, 30, tzinfo=DUTCH)) for hour in (1, 3, 4)]
-    used, gas = ([moment[index] for moment in half_past] for index in (0, 4))
-    assert used[1] - used[0] == pytest.approx(3 * (used[2] - used[1]))
-    assert gas[1] - gas[0] == pytest.approx(3 * (gas[2] - gas[1]), abs=0.002)
-
-
-def test_quarter_hour_demand_starts_from_zero() -> None:
-    """The demand grows through a quarter-hour to its average and is 0 again at its end."""
-    begin = datetime(2024, 1, 16, 19, 0, tzinfo=DUTCH)
-    for minute in range(1, 15):
-        energy = energy_kwh(begin + minute * MINUTE, USED, NORMAL) - energy_kwh(begin, USED, NORMAL)
-        assert demand_kw(begin + minute * MINUTE) == pytest.approx(energy * 4)
-    assert demand_kw(begin + 15 * MINUTE) == 0
-
-
-def test_no_quarter_hour_exceeds_the_month_peak() -> None:
-    """From the end of the month's first quarter-hour on, its peak is constant and higher than every average power."""
-    month = datetime(2024, 7, 1, tzinfo=DUTCH)
-    peak = month_peak(month + QUARTER)
-    assert peak.moment == month + QUARTER
-    for days in range(31):
-        assert month_peak(month + timedelta(days=days, hours=12)) == peak
-    for quarter in range(96):
-        begin = month + quarter * QUARTER
-        used = sum(counters(begin + QUARTER)[:2]) - sum(counters(begin)[:2])
-        assert used / (QUARTER / HOUR) < min(PEAKS_KW)
-
-
-def test_month_peak_joins_the_past_ones() -> None:
-    """At the end of a month its peak becomes the newest of thirteen, the oldest goes, a new one begins."""
-    end = datetime(2024, 2, 1, tzinfo=DUTCH)
-    peak, past = month_peak(end - 10 * MINUTE), past_peaks(end - 10 * MINUTE)
-    assert past_peaks(end) == [*past[1:], (end, peak)]
-    assert len({end for end, _ in past}) == 13
-    assert month_peak(end).value == 0
-    history = reading('belgium', end + MINUTE).BELGIUM_MAXIMUM_DEMAND_13_MONTHS
-    assert len(history) == 13
-    assert [entry.occurred for entry in history] == sorted(entry.occurred for entry in history)
-
-
-def test_counters_of_years() -> None:
-    """In a year a household's energy is used; a clock set far back finds the counters where they began."""
-    used = [sum(counters(SUMMER_NOON + timedelta(days=days))[:2]) for days in (0, 366)]
-    assert 1000 < used[1] - used[0] < 5000
-    assert counters(datetime(1970, 1, 1, tzinfo=timezone.utc)) == counters(
-        datetime(2023, 12, 31, tzinfo=DUTCH)
-    )
 
 
 # The line
