@@ -107,6 +107,8 @@ def _cause_of(error: serial.SerialException) -> OSError:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.errno is not None:
         return OSError(cause.errno, os.strerror(cause.errno))
+    if isinstance(cause, termios.error):
+        return OSError(*cause.args)
     if error.errno is not None:
         return OSError(error.errno, os.strerror(error.errno))
     return error

@@ -20,7 +20,6 @@ from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.intake import CODES_LOGGED
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
-from dsmr_rest.p1.port import Port, serial_settings
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading
@@ -542,11 +541,3 @@ def test_another_program_that_reads_the_port_is_named(tmp_path: Path) -> None:
             other.kill()
     assert 'may take part of what arrives' in error.detail
     assert f'{script} (pid {other.pid})' in error.detail
-
-
-def test_a_port_is_there_until_it_is_unplugged() -> None:
-    """By that a port that another program reads is told from one that has gone."""
-    with new_meter() as meter, closing(Port(serial_settings() | {'url': meter.port})) as port:
-        assert port.is_there
-        meter.unplug()
-        assert not port.is_there

@@ -1,0 +1,86 @@
+"""What is found out when there is no reading, on real ports with real programs that use them."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dsmr_rest import clock
+from dsmr_rest.p1.inquiry import Inquiry
+from dsmr_rest.p1.line import LONGEST_SILENCE, NOTHING_COUNTED, LineCounters, LineState
+from tests.conftest import MISSING_PORT, new_meter
+
+LINE = '115200 8N1'
+HOLDER = """import sys
+with open(sys.argv[1], 'rb', buffering=0):
+    print(flush=True)
+    sys.stdin.read()
+"""
+"""A program that holds the port open which is its argument."""
+
+
+def inquiry(port: str, *, is_remote: bool = False) -> Inquiry:
+    return Inquiry(port, LONGEST_SILENCE, is_remote=is_remote)
+
+
+@contextmanager
+def held(port: str, folder: Path) -> Iterator[str]:
+    """How a program is named that has the port open meanwhile."""
+    script = folder / 'holder.py'
+    script.write_text(HOLDER)
+    with subprocess.Popen(
+        [sys.executable, str(script), port], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        yield f'{script} (pid {process.pid})'
+
+
+def test_who_keeps_the_port_busy_is_named(tmp_path: Path) -> None:
+    """Of a port that is locked, the error names the program that has it open."""
+    with new_meter() as meter, held(meter.port, tmp_path) as name:
+        busy = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        error = inquiry(meter.port).refused(busy)
+    assert error.fault.code == 'port_busy'
+    assert name in error.detail
+
+
+def test_a_port_that_is_not_there_is_missing() -> None:
+    """The system is asked whether the port exists, so the number of the error alone does not decide."""
+    error = inquiry(MISSING_PORT).refused(OSError(errno.EIO, 'an odd reason'))
+    assert error.fault.code == 'port_missing'
+
+
+def test_other_programs_are_looked_for_only_when_bytes_arrived(tmp_path: Path) -> None:
+    """A program that reads the port is named when something arrived, and a silent line is the meter's own."""
+    with new_meter() as meter, held(meter.port, tmp_path) as name:
+        questions = inquiry(meter.port)
+        some_bytes = LineState(LineCounters(received_bytes=500, incomplete_telegrams=1))
+        garbled = questions.nothing_arrived(some_bytes, NOTHING_COUNTED, 30, LINE, 0)
+        silent = questions.nothing_arrived(LineState(), NOTHING_COUNTED, 30, LINE, 0)
+    assert name in garbled.detail
+    assert silent.fault.code == 'meter_silent'
+    assert name not in silent.detail
+
+
+def test_no_program_of_this_machine_is_blamed_for_a_port_on_another(tmp_path: Path) -> None:
+    """For a port on another machine nobody is looked for here."""
+    with new_meter() as meter, held(meter.port, tmp_path) as name:
+        lost = inquiry(meter.port, is_remote=True).lost(OSError(errno.EIO, 'gone'), is_there=True)
+    assert lost.fault.code == 'port_lost'
+    assert name not in lost.detail
+
+
+def test_a_stall_counts_in_the_wait_in_which_it_ended() -> None:
+    """A stall of this program explains a wait during which it ended, and none that began later."""
+    stalled = LineState(stall_end=clock.now() - 10, stall=20.0)
+    questions = inquiry(MISSING_PORT)
+    during = questions.nothing_arrived(stalled, NOTHING_COUNTED, 30, LINE, 0)
+    after = questions.nothing_arrived(stalled, NOTHING_COUNTED, 5, LINE, 0)
+    overslept = questions.nothing_arrived(LineState(), NOTHING_COUNTED, 5, LINE, 20)
+    assert during.fault.code == 'server_stalled'
+    assert after.fault.code == 'meter_silent'
+    assert overslept.fault.code == 'server_stalled'
