@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dsmr_rest import clock
 from dsmr_rest.p1.inquiry import Inquiry
 from dsmr_rest.p1.line import LONGEST_SILENCE, NOTHING_COUNTED, LineCounters, LineState
+from dsmr_rest.process import clock
 from tests.conftest import MISSING_PORT, new_meter
 
 LINE = '115200 8N1'
