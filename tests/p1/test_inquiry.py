@@ -14,6 +14,7 @@ from dsmr_rest.process import clock
 from tests.conftest import MISSING_PORT, new_meter
 
 LINE = '115200 8N1'
+INCOMPLETE = LineState(LineCounters(received_bytes=500, incomplete_telegrams=1))
 HOLDER = """import sys
 with open(sys.argv[1], 'rb', buffering=0):
     print(flush=True)
@@ -54,24 +55,21 @@ def test_a_port_that_is_not_there_is_missing() -> None:
     assert error.fault.code == 'port_missing'
 
 
-def test_other_programs_are_looked_for_only_when_bytes_arrived(tmp_path: Path) -> None:
-    """A program that reads the port is named when something arrived, and a silent line is the meter's own."""
+def test_another_program_that_reads_the_port_is_named(tmp_path: Path) -> None:
+    """When bytes arrived and no whole telegram, a program that has the port open too is named."""
     with new_meter() as meter, held(meter.port, tmp_path) as name:
-        questions = inquiry(meter.port)
-        some_bytes = LineState(LineCounters(received_bytes=500, incomplete_telegrams=1))
-        garbled = questions.nothing_arrived(some_bytes, NOTHING_COUNTED, 30, LINE, 0)
-        silent = questions.nothing_arrived(LineState(), NOTHING_COUNTED, 30, LINE, 0)
-    assert name in garbled.detail
-    assert silent.fault.code == 'meter_silent'
-    assert name not in silent.detail
+        error = inquiry(meter.port).nothing_arrived(INCOMPLETE, NOTHING_COUNTED, 30, LINE, 0)
+    assert error.fault.code == 'telegram_incomplete'
+    assert name in error.detail
 
 
 def test_no_program_of_this_machine_is_blamed_for_a_port_on_another(tmp_path: Path) -> None:
     """For a port on another machine nobody is looked for here."""
     with new_meter() as meter, held(meter.port, tmp_path) as name:
-        lost = inquiry(meter.port, is_remote=True).lost(OSError(errno.EIO, 'gone'), is_there=True)
-    assert lost.fault.code == 'port_lost'
-    assert name not in lost.detail
+        questions = inquiry(meter.port, is_remote=True)
+        error = questions.nothing_arrived(INCOMPLETE, NOTHING_COUNTED, 30, LINE, 0)
+    assert error.fault.code == 'telegram_incomplete'
+    assert name not in error.detail
 
 
 def test_a_stall_counts_in_the_wait_in_which_it_ended() -> None:
