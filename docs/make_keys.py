@@ -67,7 +67,12 @@ class Key:
     def meaning(self) -> str:
         """The description in openapi.json without the codes with which it begins."""
         codes = ' or '.join(self.codes)
-        description: str = _SCHEMAS['Objects']['properties'][self.name]['description']
+        described = _SCHEMAS['Objects']['properties']
+        if self.name not in described:
+            raise SystemExit(
+                f'openapi.json: components.schemas.Objects lacks {self.name}: write there what it means'
+            )
+        description: str = described[self.name]['description']
         return description.removeprefix(f'{codes}: ')
 
     @property

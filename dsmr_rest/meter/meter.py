@@ -71,7 +71,10 @@ class _Event:
 
 
 class Meter:
-    """The meter as any number of threads see it. `errors` counts the requests that got no reading, by fault code."""
+    """The meter as any number of threads see it. `errors` counts the requests that got no reading, by fault code.
+
+    It is longer than a class should be, because one lock guards all of its state: two classes would share that lock.
+    """
 
     def __init__(self, reader: P1Reader, *, calm: float = CALM) -> None:
         self.reader = reader
