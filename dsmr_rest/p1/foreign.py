@@ -8,19 +8,33 @@ import re
 from collections.abc import Callable
 
 _HDLC_HEAD = re.compile(
-    rb'\x7e([\xa0-\xa7])(.)', re.DOTALL
-)  # frame type 3, and an 11-bit length (ISO/IEC 13239)
+    rb'\x7e([\xa0-\xaf])(.)', re.DOTALL
+)  # frame type 3, a bit for "more segments follow", and an 11-bit length (ISO/IEC 13239)
 _HDLC_FLAG = 0x7E
 _M_BUS_HEAD = re.compile(
     rb'\x68(.)\1\x68', re.DOTALL
 )  # the length twice between two start bytes (EN 13757-2)
 _M_BUS_OVERHEAD = 6  # head of four bytes, checksum, stop byte
 _M_BUS_STOP = 0x16
+_ENVELOPE = re.compile(
+    # Addresses, control, checksum, and the header of logical link control (IEC 62056-46).
+    rb'(\x7e[\xa0-\xaf].{5,12}\xe6[\xe6\xe7]\x00'
+    # Control, address, type of content, and the two service access points (EN 13757-3).
+    rb'|\x68(.)\2\x68.{5})\Z',
+    re.DOTALL,
+)
+ENVELOPE_LIMIT = 18
+"""Bytes that a frame of another protocol has before its content."""
 _SML_ESCAPE = (
     b'\x1b\x1b\x1b\x1b\x01\x01\x01\x01'  # begins a message (SML 1.04, transport protocol version 1)
 )
 # A telegram's header line, and then a frame whose system title has no bytes, so that it cannot be decrypted.
 _FRAME_WITHOUT_TITLE = re.compile(rb'/[A-Za-z]{3}\d[^\r\n]*(\r?\n)+\xdb?\x00\x82')
+_SHORT_CODE = rb'[\dCFLP]{1,3}(\.[\dCFLP]{1,3}){1,2}([*&]\d{1,3})?'
+# A header line, and then two lines at least whose codes have neither medium nor channel (IEC 62056-21).
+_SHORT_CODES = re.compile(
+    rb'/[A-Za-z]{3}\d[^\r\n]*(\r?\n)+(' + _SHORT_CODE + rb'(\([^()\r\n]*\))+\r?\n){2}'
+)
 _TELNET_COMMAND = re.compile(rb'\xff[\xfb-\xfe]')  # WILL, WONT, DO, DONT (RFC 854)
 
 
@@ -49,11 +63,17 @@ def _has_frame_without_title(data: bytes) -> bool:
     return _FRAME_WITHOUT_TITLE.search(data) is not None
 
 
+def _has_short_codes(data: bytes) -> bool:
+    characters = bytes(byte & 0x7F for byte in data)  # meters that speak it have a parity bit
+    return _SHORT_CODES.search(characters) is not None
+
+
 _PROTOCOLS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ('SML, as German meters send it', _has_sml),
     ('HDLC frames of DLMS', _has_hdlc),
     ('M-Bus frames', _has_m_bus),
     ('encrypted frames without a system title', _has_frame_without_title),
+    ('IEC 62056-21 with short codes', _has_short_codes),
 )
 
 
@@ -63,6 +83,14 @@ def other_protocol(data: bytes) -> str:
         if is_in(data):
             return name
     return ''
+
+
+def begins_a_content(before: bytes) -> bool:
+    """Whether these bytes are the head of a frame of another protocol, so that its content is what comes next.
+
+    HDLC and M-Bus carry the same encrypted frames as P1, but in pieces, and with no telegram in them.
+    """
+    return _ENVELOPE.search(before) is not None
 
 
 def has_telnet_commands(data: bytes) -> bool:

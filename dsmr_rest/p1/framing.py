@@ -30,6 +30,8 @@ Bounds
 import re
 from typing import NamedTuple
 
+from dsmr_rest.p1.foreign import ENVELOPE_LIMIT, begins_a_content
+
 TELEGRAM_LIMIT = 16 * 1024
 """Bytes. The longest telegrams known (Belgian, 13 months; Luxembourg) are under 3 kB; a text message adds 2 kB."""
 FRAME_LIMIT = TELEGRAM_LIMIT + 64
@@ -278,16 +280,24 @@ class _FrameFinder:
             del self._buffer[:undisturbed]
         self._searched = max(0, len(self._buffer) - _FRAME_HEAD_SIZE + 1)
         if not self.inside:
-            del self._buffer[: self._searched]
-            self._searched = 0
+            unneeded = max(0, self._searched - ENVELOPE_LIMIT)
+            del self._buffer[:unneeded]
+            self._searched -= unneeded
         return frames
 
     def _next_head(self) -> re.Match[bytes] | None:
-        """The next head of a frame that is not too long."""
+        """The next head of a frame that is not too long, and not the content of a frame of another protocol."""
         head = _FRAME_HEAD.search(self._buffer, self._searched)
-        while head and _frame_size(head) > FRAME_LIMIT:
+        while head and not self._is_usable(head):
             head = _FRAME_HEAD.search(self._buffer, head.start() + 1)
         return head
+
+    def _is_usable(self, head: re.Match[bytes]) -> bool:
+        if _frame_size(head) > FRAME_LIMIT:
+            return False
+        start = head.start()
+        before = self._buffer[max(0, start - ENVELOPE_LIMIT) : start]
+        return not begins_a_content(bytes(before))
 
 
 def _frame_size(head: re.Match[bytes]) -> int:

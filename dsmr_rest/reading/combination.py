@@ -16,6 +16,7 @@ from dsmr_rest.reading.lines import (
     device_channel,
     groups_of,
     has_code,
+    measuring_channel,
     says_what_device_is,
 )
 from dsmr_rest.reading.quantities import OTHER_OBJECTS
@@ -57,17 +58,21 @@ class Combination:
                 self._channels_with_device.add(channel)
 
     def add(self, named: NamedItem) -> None:
-        """Puts an item under its key.
+        """Puts an item under its key, unless an item of a lower channel has it.
 
-        The line of an earlier item with this key is one without a name then, and so is that of an item that is not
-        whole: it is under its OBIS code as well.
+        Channel 0 is that of the meter as a whole, so its total is not replaced by that of a part. The line of an
+        earlier item with this key is one without a name then, and so is that of an item that is not whole: it is under
+        its OBIS code as well.
         """
         channel = named.channel
         if isinstance(named.item, list):  # monthly peaks are always the meter's
             channel = None
         place = (channel, named.key)
         if place in self._line_of_place:
-            self._without_name.add(self._line_of_place[place])
+            earlier = self._line_of_place[place]
+            if self._measuring_channel(earlier) < self._measuring_channel(named.line_index):
+                return
+            self._without_name.add(earlier)
         self._line_of_place[place] = named.line_index
         if named.is_whole:
             self._without_name.discard(named.line_index)
@@ -112,6 +117,9 @@ class Combination:
         if self._devices[channel] or channel in self._channels_with_device:
             return channel
         return None
+
+    def _measuring_channel(self, line_index: int) -> int:
+        return measuring_channel(self._lines[line_index])
 
     def _owner(self, channel: int | None) -> Object:
         if channel is None:

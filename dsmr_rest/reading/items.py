@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
+from itertools import filterfalse
 from typing import Any, NamedTuple, Protocol
 
 from dsmr_parser.parsers import (
@@ -189,7 +190,8 @@ class _FailureLog(NamedTuple):
 class _PeakHistory(NamedTuple):
     """`(count)(code)(code)` and `(month)(time)(value*unit)` for each monthly peak (e-MUCS 1.7).
 
-    A list of {"datetime", "occurred", "value", "unit"}. A meter without peaks may leave the count empty.
+    The value is the group that is no time, wherever it is; of the two times the month is the first. A list of
+    {"datetime", "occurred", "value", "unit"}. A meter without peaks may leave the count empty.
     """
 
     time: Convert
@@ -210,10 +212,12 @@ class _PeakHistory(NamedTuple):
         return peaks
 
     def _peak(self, groups: Groups) -> Object:
-        month, occurred, power = groups
-        value, unit = _value_and_unit(power, _number)
-        if value is None:
-            raise UnreadableLineError('a peak without value')
+        times = list(filter(may_be_time, groups))
+        values = list(filterfalse(may_be_time, groups))
+        if len(values) != 1:
+            raise UnreadableLineError(f'{len(values)} values in a peak')
+        month, occurred = times
+        value, unit = _value_and_unit(values[0], _number)
         return {
             'datetime': self.time(month),
             'occurred': self.time(occurred),

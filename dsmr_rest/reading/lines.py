@@ -1,8 +1,8 @@
 r"""The syntax of a telegram's lines: their OBIS codes and their groups.
 
-A line is a code and its groups, `1-0:1.8.1(000123.456*kWh)`; a group is what one pair of brackets holds (P1 companion
-standard, after IEC 62056-21). Of what codes mean this module only knows which are about M-Bus devices; it does not know
-what a group says. No I/O, no clock.
+A line is a code and its groups, `1-0:1.8.1(000123.456*kWh)`; a group is what one outer pair of brackets holds (P1
+companion standard, after IEC 62056-21). Of what codes mean this module only knows which are about M-Bus devices; it
+does not know what a group says. No I/O, no clock.
 """
 
 import re
@@ -15,7 +15,7 @@ BYTE = r'(?:25[0-5]|2[0-4]\d|[01]?\d?\d)'
 POSITIVE_BYTE = r'(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]\d?)'
 """Pattern of 1 to 255 without leading zeros."""
 
-_GROUP = re.compile(r'\(([^()]*)\)')
+_BRACKET = re.compile('([()])')  # with a group, so that split() keeps the brackets
 _PART = r'(?:\d{1,3}|[CFLP])'
 """Of a code: a byte, or the letter that IEC 62056-61 has for some of them."""
 _REDUCED_CODE = rf'{_PART}(?:[.:]{_PART}){{1,3}}(?:[*&]\d{{1,3}})?'
@@ -27,6 +27,7 @@ _CODE_ALONE = re.compile(
 _CODE_ON_TWO_LINES = re.compile(r'\d+-\d+:24\.3\.0\(')
 _CODE_OF_DEVICE_ITSELF = re.compile(rf'0{{1,3}}-{POSITIVE_BYTE}:(?:24\.[123]|96\.1)\.\d{{1,3}}\(')
 """The type, the reading or the number of an M-Bus device (P1 companion standard)."""
+_MEASURING_CHANNEL = re.compile(rf'\d{{1,3}}-({BYTE}):')
 _DEVICE_CODE = re.compile(rf'0{{1,3}}-({BYTE}):')
 
 
@@ -63,7 +64,7 @@ def code_of(line: str) -> str:
 def has_code(line: str) -> bool:
     """Whether all that a line has before its first group is an OBIS code."""
     before_groups, _, _ = line.partition('(')
-    return bool(_CODE_ALONE.fullmatch(before_groups))
+    return bool(_CODE_ALONE.fullmatch(before_groups.rstrip(' \t')))
 
 
 def device_channel(line: str) -> int | None:
@@ -74,18 +75,42 @@ def device_channel(line: str) -> int | None:
     return int(match[1]) or None
 
 
+def measuring_channel(line: str) -> int:
+    """The channel of a line of whatever medium (value group B); 0 when it states none."""
+    match = _MEASURING_CHANNEL.match(line)
+    if match is None:
+        return 0
+    return int(match[1])
+
+
 def says_what_device_is(line: str) -> bool:
     """Whether a line has the type, the reading or the number of an M-Bus device."""
     return _CODE_OF_DEVICE_ITSELF.match(line) is not None
 
 
 def groups_of(line: str) -> Groups:
-    """What the pairs of brackets of a line hold, without trailing blanks.
+    """What the outer pairs of brackets of a line hold, without trailing blanks.
 
-    Raises UnreadableLineError when the line has none, or brackets within a group, as in a text message with brackets.
+    Pairs within them, as in a text message, are part of the text. Raises UnreadableLineError when the line has no
+    groups, or a bracket without its partner, because then it is not sure where a group begins.
     """
-    after_code = line[line.find('(') :]
-    groups = _GROUP.findall(after_code)
-    if not groups or after_code.count(')') != len(groups):
-        raise UnreadableLineError('no groups, or brackets within a group')
-    return [group.rstrip(' \t') for group in groups]
+    groups = []
+    group = ''
+    depth = 0
+    for part in _BRACKET.split(line):
+        if part == ')':
+            depth -= 1
+            if depth < 0:
+                raise UnreadableLineError('a bracket that closes nothing')
+            if depth == 0:
+                groups.append(group.rstrip(' \t'))
+                group = ''
+        if depth > 0:
+            group += part
+        if part == '(':
+            depth += 1
+    if depth > 0:
+        raise UnreadableLineError('a bracket that is not closed')
+    if not groups:
+        raise UnreadableLineError('no groups')
+    return groups

@@ -44,12 +44,26 @@ def test_each_line_has_one_place() -> None:
 
 def test_the_last_line_of_a_name_has_its_key() -> None:
     """The lines before it are under their codes, and an item of a device does not replace one of the meter."""
-    lines = ['1-0:1.8.1(1)', '1-1:1.8.1(2)', '0-1:1.8.1(3)']
+    lines = ['1-0:1.8.1(1)', '1-0:1.8.1(2)', '0-1:1.8.1(3)']
     named = [NamedItem(0, None, 'energy', ITEM), NamedItem(1, None, 'energy', OTHER)]
     assert combined(lines, *named, NamedItem(2, 1, 'energy', ITEM)).document(0.0) == {
         'energy': OTHER,
         'otherObjects': {'1-0:1.8.1': {'groups': ['1']}},
         'mbusDevices': [{'channelId': 1, 'energy': ITEM}],
+    }
+
+
+@pytest.mark.parametrize('whole_is', [0, 1])
+def test_a_part_does_not_replace_the_whole(whole_is: int) -> None:
+    """Of two channels the lower one has the name, in whichever order they come, and the other is under its code."""
+    lines = ['1-1:1.8.0(2)', '1-1:1.8.0(2)']
+    lines[whole_is] = '1-0:1.8.0(1)'
+    items = [OTHER, OTHER]
+    items[whole_is] = ITEM
+    named = [NamedItem(index, None, 'energy', item) for index, item in enumerate(items)]
+    assert combined(lines, *named).document(0.0) == {
+        'energy': ITEM,
+        'otherObjects': {'1-1:1.8.0': {'groups': ['2']}},
     }
 
 

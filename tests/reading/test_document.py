@@ -62,8 +62,8 @@ WITHOUT_GROUPS = [
     '1-0:1.8.1(000123.456*kWh',
     '1-0:1.8.1 ',
     '1-0:1.8.1(0.1)*kW)/h',
-    '0-0:96.13.0(Tel (06) 1/23)',
-    '0-0:96.13.0(a/b/(c)/d)',
+    '0-0:96.13.0(Tel (06 1/23)',
+    '0-0:96.13.0(a/b/(c/d',
     '0-0:96.13.0(24/7',
     '9-9:99.99.99',
 ]
@@ -132,6 +132,8 @@ UNFIT_OR_UNKNOWN: list[tuple[str, Any]] = [
     ('1-0:99.99.99(12.5*kW)(13.5*kW)', groups('12.5*kW', '13.5*kW')),
     ('1-0:99.99.99(632525252525W)(12.5*kW)', {'datetime': None, 'value': 12.5, 'unit': 'kW'}),
     ('1-0:99:97.0(x)', text('x')),
+    ('1-0:99.9.0(a/b/(c) d)', text('a/b/(c) d')),
+    ('1-0:1.8.1((1)*kWh)', text('(1)', 'kWh')),
     ('0-0:F.F(00)', text('00')),
     ('C.1.0(4531)', text('4531')),
     ('1.8.0*255(000123.456*kWh)', {'value': 123.456, 'unit': 'kWh'}),
@@ -174,6 +176,13 @@ def test_a_code_that_comes_twice_has_a_list() -> None:
             '1-0:99.8.0': {'value': 12.5, 'unit': 'kW'},
         }
     }
+
+
+def test_a_message_with_brackets_is_served() -> None:
+    """It is the text that the meter sends, under its name."""
+    reading = read_lines(BEFORE, '0-0:96.13.0(Tel (06) 1/23)', AFTER)
+    assert strict(reading) == REST | {'textMessage': text('Tel (06) 1/23')}
+    assert reading.not_understood == ()
 
 
 def test_a_known_line_that_comes_twice_is_not_lost() -> None:
@@ -505,6 +514,10 @@ CODES = '(1-0:1.6.0)(1-0:1.6.0)'
             f'(2){CODES}{PEAK}(632525252525W)(231215174500W)(03.695*kW)',
             [MONTH, MONTH | {'datetime': None}],
         ),
+        (
+            f'(2){CODES}(240101000000W)(03.695*kW)(231215174500W)(03.695*kW)(240101000000W)(231215174500W)',
+            [MONTH, MONTH],
+        ),
     ],
 )
 def test_the_belgian_peak_history(peak_groups: str, expected: list[Any]) -> None:
@@ -529,6 +542,8 @@ def test_the_belgian_peak_history(peak_groups: str, expected: list[Any]) -> None
         f'(1){CODES}(240101000000W)(231215174500W)({LONG}*kW)',
         f'(1){CODES}(240101000000W)(2312(15)174500W)(03.695*kW)',
         f'(1){CODES}(noon)(231215174500W)(03.695*kW)',
+        f'(1){CODES}(240101000000W)(01.234*kW)(03.695*kW)',
+        f'(1){CODES}(240101000000W)(231215174500W)(231215174500W)',
         f'(1){CODES}{PEAK * 2}',
         f'(0){CODES}{PEAK}',
         '(',

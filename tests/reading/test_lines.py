@@ -12,6 +12,7 @@ from dsmr_rest.reading.lines import (
     device_channel,
     groups_of,
     has_code,
+    measuring_channel,
     object_lines,
 )
 
@@ -21,17 +22,23 @@ def test_the_groups_of_a_line_are_what_its_brackets_hold() -> None:
     assert groups_of('1-0:1.8.1(1*kWh)( 2 \t)() end') == ['1*kWh', ' 2', '']
 
 
+def test_brackets_in_pairs_belong_to_the_text_of_their_group() -> None:
+    """Only the outer pairs make groups, so that a message with brackets is one text."""
+    assert groups_of('0-0:96.13.0(Tel (06) 1/23 (a(b)))') == ['Tel (06) 1/23 (a(b))']
+    assert groups_of('1-0:1.8.1(1)((2))') == ['1', '(2)']
+
+
 @pytest.mark.parametrize(
     'line',
     [
-        '0-0:96.13.0(Tel (06) 1/23)',
         '1-0:1.8.1(0.1)*kW)',
         '1-0:1.8.1(1))',
+        '1-0:1.8.1(12(41.882*kWh)',
         '1-0:1.8.1(1',
         '1-0:1.8.1',
     ],
 )
-def test_a_line_without_groups_or_with_brackets_in_them_is_unreadable(line: str) -> None:
+def test_a_line_without_groups_or_with_a_bracket_alone_is_unreadable(line: str) -> None:
     """No part of such a line is taken for its value."""
     with pytest.raises(UnreadableLineError):
         groups_of(line)
@@ -64,6 +71,15 @@ def test_a_channel_is_one_byte(code: str, channel: int | None) -> None:
     assert device_channel(f'{code}(003)') == channel
 
 
+@pytest.mark.parametrize(
+    ('line', 'channel'),
+    [('1-0:1.8.0(1)', 0), ('1-12:1.8.0(1)', 12), ('1.8.0(1)', 0), ('1-999:1.8.0(1)', 0)],
+)
+def test_a_line_of_any_medium_may_state_its_channel(line: str, channel: int) -> None:
+    """It is the second number of the code, and 0 where there is none or it is no byte."""
+    assert measuring_channel(line) == channel
+
+
 def test_the_patterns_of_a_byte_match_each_byte_and_no_other_number() -> None:
     """BYTE takes leading zeros, POSITIVE_BYTE neither these nor 0."""
     numbers = range(1200)
@@ -85,6 +101,7 @@ def test_the_patterns_of_a_byte_match_each_byte_and_no_other_number() -> None:
         ('C.1.0(1)', 'C.1.0'),
         ('1.8.0*01(1)', '1.8.0*01'),
         ('1.8.0&01(1)', '1.8.0&01'),
+        ('1-0:1.8.1 \t(1)', '1-0:1.8.1'),
     ],
 )
 def test_a_line_has_the_code_that_was_sent(line: str, code: str) -> None:
