@@ -33,10 +33,14 @@ _FIRST_BLOCK = (2).to_bytes(4, 'big')  # of the text; block 1 is for the tag
 
 
 class Plain(NamedTuple):
-    """The text of a frame; `is_authentic` when its tag holds, so that it is exactly what the meter sent."""
+    """The text of a frame, and whether the frame has a tag.
+
+    `is_authentic` when that tag holds, so that the text is exactly what the meter sent.
+    """
 
     text: bytes
     is_authentic: bool
+    has_tag: bool = True
 
 
 class _Parts(NamedTuple):
@@ -69,7 +73,8 @@ class Decryptor:
             # The library raises many kinds of exception, and damaged frames raise any of them.
             with suppress(Exception):
                 return Plain(self._verified_text(frame), is_authentic=True)
-        return Plain(self._unverified_text(parts), is_authentic=False)
+        text = self._unverified_text(parts)
+        return Plain(text, is_authentic=False, has_tag=bool(parts.tag))
 
     def _verified_text(self, frame: EncryptedFrame) -> bytes:
         """Raises whatever the library raises when the tag does not hold."""

@@ -231,6 +231,11 @@ def _is_text(failure: KeyFailure) -> bool:
     return failure.is_text
 
 
+def _is_text_without_tag(failure: KeyFailure) -> bool:
+    """No authentication key can help."""
+    return failure.is_text and not failure.has_tag
+
+
 _KEYS = (
     'Ask the grid operator for the keys of the meter, 32 hexadecimal digits each, and set [meter] decryption_key. Set'
     ' authentication_key too, unless it is the one that all meters in Luxembourg share.'
@@ -243,6 +248,19 @@ KEY_FAILURES = (
         'the meter at {port} sends encrypted telegrams',
         'ask the grid operator for its key and set [meter] decryption_key',
         _KEYS,
+    ),
+    Row(
+        _is_text_without_tag,
+        Fault.DECRYPTION_FAILED,
+        (
+            'the telegrams of the meter at {port} are decrypted by [meter] decryption_key, which is right, but they'
+            ' have neither authentication nor a checksum that holds'
+        ),
+        '`checksum = ignore` reads them unprotected',
+        (
+            'The keys are right. [meter] checksum = ignore serves what the meter sends, damaged or not. Please report'
+            ' the make and model of the meter, so that its checksum can be supported.'
+        ),
     ),
     Row(
         _is_text,

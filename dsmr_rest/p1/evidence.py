@@ -73,9 +73,11 @@ class Refusal(NamedTuple):
 class KeyFailure(NamedTuple):
     """What is known when the encrypted telegrams of a meter cannot be decrypted.
 
-    `is_text` when the decryption key makes text of them, although no tag or checksum proves it.
+    `is_text` when the decryption key makes text of them, although no tag or checksum proves it, and `has_tag` when
+    their frames have a tag that an authentication key could prove.
     """
 
     port: str
     has_key: bool
     is_text: bool = False
+    has_tag: bool = True

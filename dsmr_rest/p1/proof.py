@@ -21,7 +21,8 @@ With neither, a second telegram must confirm the first
     line, has not sent one with a checksum so far, and the telegram before it had the same OBIS codes. Telegrams of
     DSMR 2.2 and 3 count at once. They state neither a version nor their own time, as all later ones do.
 
-A telegram from an encrypted frame is proved by the frame's authentication tag, or else by its own checksum.
+A telegram from an encrypted frame is proved by the frame's authentication tag, or else by its own checksum. When the
+frame has no tag and the checksum is ignored, nothing need prove it.
 
 This module does not know the port, how telegrams are found, or what their lines mean. No I/O, no clock.
 """
@@ -118,9 +119,11 @@ class Prover:
         return outcome
 
     def prove_decrypted(
-        self, received: ReceivedTelegram, *, is_authentic: bool
+        self, received: ReceivedTelegram, *, is_authentic: bool, has_tag: bool = True
     ) -> Telegram | Rejection:
         """The same for a telegram from an encrypted frame, whose authentication tag holds if it `is_authentic`."""
+        if self._ignores_checksum and not has_tag:
+            return self.prove(received)
         candidates = _candidates(received)
         if received.checksum:
             outcome = self._prove_by_checksum(candidates, received.checksum)

@@ -14,7 +14,7 @@ from dsmr_rest.p1.evidence import KeyFailure
 from dsmr_rest.p1.framing import IDENTIFICATION, EncryptedFrame, Framer
 from dsmr_rest.p1.line import LineCounters
 from dsmr_rest.p1.problem_log import ProblemLog
-from dsmr_rest.p1.proof import Prover
+from dsmr_rest.p1.proof import Prover, Rejection
 from dsmr_rest.reading.telegram import Telegram
 
 log = logging.getLogger(__name__)
@@ -47,31 +47,38 @@ class Unpacker:
         if not self._decryptor.has_key:
             raise cannot_decrypt(KeyFailure(self._port, has_key=False))
         plain = self._decryptor.decrypt(frame)
-        has_telegram = False
-        telegrams = []
-        for inside in Framer().feed(plain.text + b'\n'):
-            if isinstance(inside, EncryptedFrame):
-                continue
-            has_telegram = True
-            outcome = self._prover.prove_decrypted(inside, is_authentic=plain.is_authentic)
-            if isinstance(outcome, Telegram):
-                telegrams.append(outcome)
+        outcomes = self._outcomes(plain)
+        telegrams = tuple(outcome for outcome in outcomes if isinstance(outcome, Telegram))
         if telegrams:
             self._note_success(plain)
-            return Unpacked(tuple(telegrams))
+            return Unpacked(telegrams)
+        if Rejection.UNCONFIRMED in outcomes:
+            return Unpacked(counted=LineCounters(unconfirmed_telegrams=1))
         if not plain.is_authentic:
             return self._failed(plain)
         self._has_decrypted = True
-        if has_telegram:
+        if outcomes:
             return Unpacked(invalid_because='the checksum is wrong or missing')
         return Unpacked(invalid_because='no whole telegram is in the frame')
+
+    def _outcomes(self, plain: Plain) -> list[Telegram | Rejection]:
+        """What the prover says of each telegram in the text."""
+        outcomes = []
+        for inside in Framer().feed(plain.text + b'\n'):
+            if isinstance(inside, EncryptedFrame):
+                continue
+            outcome = self._prover.prove_decrypted(
+                inside, is_authentic=plain.is_authentic, has_tag=plain.has_tag
+            )
+            outcomes.append(outcome)
+        return outcomes
 
     def _note_success(self, plain: Plain) -> None:
         self._has_decrypted = True
         if not plain.is_authentic and self._problems.add('authentication'):
             log.warning(
                 '[meter] decryption_key is right, but the frames of the meter at %s are not authenticated with'
-                ' authentication_key: the checksum within proves the telegrams',
+                ' authentication_key: only a checksum within can prove the telegrams',
                 self._port,
             )
 
@@ -80,6 +87,7 @@ class Unpacker:
         # A single frame may have been damaged on its way.
         if self._has_failed and not self._has_decrypted:
             is_text = IDENTIFICATION.match(plain.text) is not None
-            raise cannot_decrypt(KeyFailure(self._port, has_key=True, is_text=is_text))
+            failure = KeyFailure(self._port, has_key=True, is_text=is_text, has_tag=plain.has_tag)
+            raise cannot_decrypt(failure)
         self._has_failed = True
         return Unpacked(counted=LineCounters(decryption_failures=1))

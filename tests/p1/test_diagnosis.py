@@ -173,16 +173,33 @@ def test_why_an_open_port_is_lost(seen: Loss, said: str, advised: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ('seen', 'said'),
+    ('seen', 'said', 'advised'),
     [
-        (KeyFailure(PORT, has_key=False), 'set [meter] decryption_key'),
-        (KeyFailure(PORT, has_key=True, is_text=True), 'decryption_key, which is right'),
-        (KeyFailure(PORT, has_key=True), 'check both'),
+        (
+            KeyFailure(PORT, has_key=False),
+            'set [meter] decryption_key',
+            '32 hexadecimal digits',
+        ),
+        (
+            KeyFailure(PORT, has_key=True, is_text=True),
+            'decryption_key, which is right',
+            '32 hexadecimal digits',
+        ),
+        (
+            KeyFailure(PORT, has_key=True, is_text=True, has_tag=False),
+            'decryption_key, which is right',
+            'checksum = ignore',
+        ),
+        (
+            KeyFailure(PORT, has_key=True),
+            'check both',
+            '32 hexadecimal digits',
+        ),
     ],
 )
-def test_why_telegrams_cannot_be_decrypted(seen: KeyFailure, said: str) -> None:
-    """It is said which key is missing, right or wrong."""
-    check(cannot_decrypt(seen), 'decryption_failed', said, '32 hexadecimal digits')
+def test_why_telegrams_cannot_be_decrypted(seen: KeyFailure, said: str, advised: str) -> None:
+    """It is said which key is missing, right or wrong, and that no key helps where there is no authentication."""
+    check(cannot_decrypt(seen), 'decryption_failed', said, advised)
 
 
 BYTES = LineCounters(received_bytes=500)

@@ -87,3 +87,30 @@ def test_a_wrong_authentication_key_is_logged_once(caplog: pytest.LogCaptureFixt
         assert telegram.verified_by is Proof.CHECKSUM
     (record,) = caplog.records
     assert 'are not authenticated with authentication_key' in record.getMessage()
+
+
+def without_tag(plain: bytes, counter: int) -> EncryptedFrame:
+    """An encrypted frame of security control 0x20, whose content ends with the text."""
+    tagged = cipher_frame(plain, counter=counter, control=0x20)
+    content = tagged[13:-12]
+    return frame(tagged[:11] + len(content).to_bytes(2, 'big') + content)
+
+
+NO_CHECKSUM = from_lines('1-3:0.2.8(50)', '1-0:1.8.0(000123.456*kWh)', checksum=False)
+WRONG_CHECKSUM = PLAIN.replace(b'123.456', b'123.457')
+
+
+@pytest.mark.parametrize('wrong', [NO_CHECKSUM, WRONG_CHECKSUM])
+def test_without_tag_and_checksum_the_way_out_is_to_ignore_it(wrong: bytes) -> None:
+    """No authentication key can help; the error says what does, and that then serves the telegram, unproved."""
+    careful = unpacker()
+    careful.unpack(without_tag(wrong, 1))
+    with pytest.raises(MeterError, match='checksum = ignore'):
+        careful.unpack(without_tag(wrong, 2))
+    careless = Unpacker(
+        MeterSettings(port=PORT, decryption_key=KEY.hex(), checksum='ignore'),
+        Prover(ignores_checksum=True),
+        ProblemLog(),
+    )
+    (telegram,) = careless.unpack(without_tag(wrong, 3)).telegrams
+    assert telegram.verified_by is Proof.NOTHING
