@@ -118,9 +118,12 @@ class Meter:
 
     @property
     def longest_silence(self) -> float:
-        """Seconds without a telegram after which the meter is lost, whatever the patience of those who wait."""
+        """Seconds without a telegram after which the meter is lost for those who follow it.
+
+        Never shorter than an unknown meter's, so that one damaged telegram of a fast meter loses nothing.
+        """
         with self._changed:
-            return self._longest_silence()
+            return max(self.reader.longest_silence, self._longest_silence())
 
     def read(
         self,
@@ -206,7 +209,7 @@ class Meter:
         return error
 
     def _longest_silence(self) -> float:
-        """The lock is held."""
+        """Seconds of silence that this meter may keep. The lock is held."""
         if self._interval is None:
             return self.reader.longest_silence
         return LATE * self._interval

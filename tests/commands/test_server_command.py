@@ -1,5 +1,6 @@
 """dsmr_rest_server.py as a user, a shell or systemd starts and stops it."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -9,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -248,35 +249,40 @@ def test_keep_open_opens_the_port_at_the_start(
     assert server.openings == 1
 
 
-def can_listen(port: int) -> bool:
-    """Whether this user may listen on a TCP port, and no other program does."""
-    with suppress(OSError), socket.create_server(('', port)):
-        return True
-    return False
+@pytest.fixture
+def port_80() -> Iterator[int]:
+    """The port of HTTP, which only one test at a time can have; it comes before the server that listens there."""
+    with Path(tempfile.gettempdir(), f'dsmr-test-port-80-{os.getuid()}').open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            socket.create_server(('', 80)).close()
+        except PermissionError:
+            pytest.skip('port 80 needs more rights: run the tests as root')
+        except OSError:
+            pytest.skip('port 80 is taken: stop the web server of this machine')
+        yield 80
 
 
-@pytest.mark.skipif(not can_listen(80), reason='port 80 is taken, or needs more rights')
 def test_an_announced_meter_is_read_at_the_start(
-    start_server: StartServer, meter: SimulatedMeter, tmp_path: Path
+    port_80: int, start_server: StartServer, meter: SimulatedMeter, tmp_path: Path
 ) -> None:
     """A server that is announced as a meter reads it without any request, and then starts the announcement."""
     # So that the log shows when it starts.
     (tmp_path / 'zeroconf.py').write_text('raise ImportError')
     server = start_server(
         meter.port,
-        server={'host': '', 'port': 80, 'homewizard_api': 'yes'},
+        server={'host': '', 'port': port_80, 'homewizard_api': 'yes'},
         environment={'PYTHONPATH': str(tmp_path)},
     )
     wait_for(lambda: 'not announced on the network' in server.log)
     assert server.openings == 1
 
 
-@pytest.mark.skipif(not can_listen(80), reason='port 80 is taken, or needs more rights')
 def test_an_announcement_without_a_reading_does_not_delay_the_end(
-    start_server: StartServer,
+    port_80: int, start_server: StartServer
 ) -> None:
     """While an announcement waits for the first reading, SIGTERM ends the server long before its timeout."""
-    settings = {'host': '', 'port': 80, 'homewizard_api': 'yes'}
+    settings = {'host': '', 'port': port_80, 'homewizard_api': 'yes'}
     server = start_server(MISSING_PORT, server=settings)
     assert server.stop(SECONDS_TO_STOP) == 0
 
