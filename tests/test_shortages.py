@@ -244,6 +244,7 @@ def test_sighup_ends_it_as_sigterm_does(tmp_path: Path) -> None:
 
 
 HANG_FOR_EVER = 'lambda *_: threading.Event().wait()'
+HANG_AFTER_A_THREAD = 'start_a_thread_and_hang'
 HOLD_THE_INTERPRETER = 'lambda *_: hold()'
 
 
@@ -253,6 +254,7 @@ HOLD_THE_INTERPRETER = 'lambda *_: hold()'
         ('meter.meter.Meter.stop', HANG_FOR_EVER, 0),
         ('http.listener.Listener.stop_accepting', HANG_FOR_EVER, 0),
         ('discovery.Announcement.close', HANG_FOR_EVER, 0),
+        ('meter.meter.Meter.stop', HANG_AFTER_A_THREAD, 0),
         ('meter.meter.Meter.stop', HOLD_THE_INTERPRETER, 1),
     ],
 )
@@ -268,6 +270,10 @@ def hold():  # in a thread in which signals are blocked
     thread.start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     thread.join()
+def start_a_thread_and_hang(*_):  # as a request does that is under way
+    threads.start(threading.Thread(target=str))
+    threading.Event().wait()
+from dsmr_rest.process import threads
 from dsmr_rest.{module} import {name}
 {name}.{method} = {hangs}
 """

@@ -1,6 +1,7 @@
 """The events of /stream, on real pseudo-terminals: readings, problems, and signs of life."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ import pytest
 
 from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.api.service import Service
-from dsmr_rest.api.stream import ReadingStream
+from dsmr_rest.api.stream import STREAM_RETRY, ReadingStream
 from dsmr_rest.config import MeterSettings, ServerSettings
 from dsmr_rest.http.message import Request
 from dsmr_rest.meter.meter import Meter
@@ -33,12 +34,22 @@ REQUEST = Request('GET', '/stream', 'localhost', {}, keep_alive=True, is_last=Fa
 
 
 class Stream:
-    """A stream on a meter, without HTTP. `beat`, and how long an unknown meter may be silent, are in seconds."""
+    """A stream on a meter, without HTTP. `beat`, and how long an unknown meter may be silent, are in seconds.
+
+    `meter` are further settings of the meter.
+    """
 
     def __init__(
-        self, port: str, *, beat: float = 60.0, timeout: float = 30.0, silence: float = 2.0
+        self,
+        port: str,
+        *,
+        beat: float = 60.0,
+        timeout: float = 30.0,
+        silence: float = 2.0,
+        **meter: float,
     ) -> None:
-        self.meter = Meter(P1Reader(MeterSettings(port=port, timeout=timeout), silence))
+        settings = MeterSettings(port=port, timeout=timeout, **meter)  # type: ignore[arg-type]
+        self.meter = Meter(P1Reader(settings, silence))
         service = Service(ServerSettings(), self.meter, FollowerPlaces(1))
         self.events = iter(ReadingStream(service, REQUEST, beat))
         self._pool = ThreadPoolExecutor(1)
@@ -126,6 +137,36 @@ def test_the_port_stays_open_for_a_client_that_is_busy(follow: Follow, meter: Fa
         assert is_reading(stream.next())
         some_telegrams(meter)
     assert stream.openings == 1
+
+
+def test_the_port_stays_open_for_as_long_as_the_setting_says(
+    follow: Follow, meter: FaultyMeter
+) -> None:
+    """With [meter] keep_open set, a client may be busy for that long without the port being closed."""
+    stream = follow(meter.port, keep_open=600)
+    assert is_reading(stream.next())
+    busy_until = time.monotonic() + 2 * STREAM_RETRY
+    wait_for(lambda: time.monotonic() > busy_until)
+    some_telegrams(meter)
+    assert is_reading(stream.next())
+    assert stream.openings == 1
+
+
+def test_a_reading_is_no_event_twice(follow: Follow) -> None:
+    """Not even with [meter] max_age set, which lets requests have a reading twice."""
+    with new_meter(interval=0.5, source=numbered()) as meter:
+        stream = follow(meter.port, max_age=3600)
+        numbers = [number(stream.next()) for _ in range(4)]
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_client_that_was_busy_for_longer_than_a_beat_gets_readings(
+    follow: Follow, meter: FaultyMeter
+) -> None:
+    """However late it asks for its next event, the meter is waited for."""
+    stream = follow(meter.port, beat=0.0)
+    events = (stream.next() for _ in range(int(PATIENCE)))
+    assert any(map(is_reading, events))
 
 
 def test_a_busy_client_gets_the_newest_reading_at_once(follow: Follow, meter: FaultyMeter) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.meter.log import CALM, LONGEST_PAUSE, MeterLog
-from dsmr_rest.p1.line import LineCounters
+from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
 from dsmr_rest.process import clock
 from tests.telegrams import of_version, read
 
@@ -82,8 +82,12 @@ def test_a_lost_port_is_one_line_and_its_return_another(
     arrive(meter_log, at)
     arrive(meter_log, at)
     assert lines(meter_log, caplog) == [f'meter back after 50 s: {READING.identification}']
+    at.time += 1000
     meter_log.port_failed(LOST)
     assert lines(meter_log, caplog) == ['meter lost: port_lost: the port is gone']
+    at.time += 20
+    arrive(meter_log, at)
+    assert lines(meter_log, caplog) == [f'meter back after 20 s: {READING.identification}']
 
 
 def test_a_patient_wait_means_that_the_meter_is_lost(
@@ -195,6 +199,17 @@ def test_what_arrives_and_is_no_telegram_speaks_for_itself(
     began = at.time
     at.time += PATIENCE
     meter_log.wait_failed(GARBLED, began, 15.0)
+    assert lines(meter_log, caplog) == ['meter lost: line_garbled: no telegram arrived']
+
+
+def test_no_patience_is_longer_than_a_meter_may_be_silent(
+    at: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where requests may wait for long, a meter is lost all the same once one has waited for LONGEST_SILENCE."""
+    meter_log = MeterLog(10 * LONGEST_SILENCE)
+    began = at.time
+    at.time += LONGEST_SILENCE
+    meter_log.wait_failed(GARBLED, began, SILENCE)
     assert lines(meter_log, caplog) == ['meter lost: line_garbled: no telegram arrived']
 
 

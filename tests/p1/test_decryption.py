@@ -10,8 +10,13 @@ import pytest
 
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
+from dsmr_rest.p1.decryption import Decryptor, Plain
+from dsmr_rest.p1.framing import EncryptedFrame
 from dsmr_rest.p1.line import LineCounters
+from dsmr_rest.p1.problem_log import ProblemLog
+from dsmr_rest.p1.proof import Prover
 from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.p1.unpacking import Unpacker
 from dsmr_rest.reading.document import Reading
 from dsmr_rest.reading.telegram import Proof
 from dsmr_rest.simulated.meter import SimulatedMeter
@@ -352,3 +357,26 @@ def test_one_damaged_frame_is_no_wrong_key() -> None:
         source = reader(simulated.port)
         found = read_until(source, bool)
     assert telegrams_of(found) == {counting(2)}
+
+
+def test_keys_are_right_once_a_frame_was_authentic() -> None:
+    """However little use its text was: frames that are damaged afterwards cost themselves, and no key is blamed."""
+    settings = MeterSettings(port='/dev/none', decryption_key=KEY.hex())
+    unpacker = Unpacker(settings, Prover(), ProblemLog())
+    useless = unpacker.unpack(EncryptedFrame(cipher_frame(b'no telegram')))
+    assert useless.invalid_because == 'no whole telegram is in the frame'
+    for _ in range(3):
+        unpacked = unpacker.unpack(EncryptedFrame(damaged(FIRST, 60)))
+        assert unpacked.counted == LineCounters(decryption_failures=1)
+
+
+def test_a_frame_that_is_authenticated_and_not_encrypted_is_text_already() -> None:
+    """When its tag does not hold, its text is what stands in it, for the checksum within to prove."""
+    plain = counting(1)
+    sealed = cipher_frame(plain, control=0x10)
+    begin_of_text = len(sealed) - len(plain) - 12
+    in_clear = sealed[:begin_of_text] + plain + sealed[-12:]
+    decryptor = Decryptor(MeterSettings(port='/dev/none', decryption_key=KEY.hex()))
+    with_short_length = in_clear[:10] + b'\x81' + in_clear[12:]
+    for frame in (in_clear, with_short_length):
+        assert decryptor.decrypt(EncryptedFrame(frame)) == Plain(plain, is_authentic=False)

@@ -125,6 +125,16 @@ def test_whether_the_meter_encrypts_is_known_by_its_last_telegram() -> None:
     assert not made.state.is_encrypted
 
 
+def test_telegrams_with_a_checksum_of_another_kind_are_known() -> None:
+    """What is seen says how many telegrams in a row have a form, and a checksum that has never held."""
+    made = intake()
+    made.feed(WRONG, 1.0)
+    made.feed(WRONG, 2.0)
+    assert made.state.foreign_checksums == 2
+    made.feed(FIRST, 3.0)
+    assert made.state.foreign_checksums == 0
+
+
 def test_a_state_that_was_taken_does_not_change() -> None:
     """Whoever looks at it may do so while further bytes are read."""
     made = intake()

@@ -259,6 +259,32 @@ def test_a_meter_that_has_sent_a_checksum_must_send_one(sent_before: bytes) -> N
     assert outcomes(sent_before, bare, bare)[1:] == [Rejection.MISSING_CHECKSUM] * 2
 
 
+def test_a_checksum_without_its_first_zero_is_one_too() -> None:
+    """A meter whose checksum held must send one from then on, also if it leaves zeros out."""
+    telegrams = (
+        from_lines(TIME, f'1-0:1.8.1({number:06}.000*kWh)', header='/TST5\\2SHORT')
+        for number in range(100_000)
+    )
+    whole = next(telegram for telegram in telegrams if telegram[-6:-5] == b'0')
+    short = whole[:-6] + whole[-5:]
+    bare = whole[:-6] + b'\r\n'
+    assert outcomes(short, bare, bare) == [
+        (short, Proof.CHECKSUM),
+        Rejection.MISSING_CHECKSUM,
+        Rejection.MISSING_CHECKSUM,
+    ]
+
+
+def test_a_few_digits_behind_the_end_do_not_show_that_a_meter_sends_a_checksum() -> None:
+    """They may be noise, so a meter without a checksum is served again once they are over."""
+    noisy = BARE.replace(b'!', b'!1A')
+    assert outcomes(noisy, BARE, BARE_LATER) == [
+        Rejection.WRONG_CHECKSUM,
+        Rejection.UNCONFIRMED,
+        (BARE_LATER, Proof.NOTHING),
+    ]
+
+
 def test_a_digit_that_became_a_line_end_is_no_missing_checksum() -> None:
     """An end line that does not end as the others do is not that of a meter without a checksum."""
     at = PLAIN.rindex(b'!') + 1
@@ -272,9 +298,11 @@ def test_no_more_meters_are_remembered_than_needed() -> None:
     assert outcomes(BARE, prover=prover) == [Rejection.UNCONFIRMED]
     for number in range(METERS_REMEMBERED - 1):
         outcomes(from_lines(TIME, header=f'/TST5{number}', checksum=False), prover=prover)
-    assert outcomes(BARE, prover=prover) == [(BARE, Proof.NOTHING)]
-    for number in range(METERS_REMEMBERED):
-        outcomes(from_lines(TIME, header=f'/TST5{number}', checksum=False), prover=prover)
+    for maker in ('AAA', 'BBB'):
+        assert outcomes(BARE, prover=prover) == [(BARE, Proof.NOTHING)]
+        for number in range(METERS_REMEMBERED - 1):
+            outcomes(from_lines(TIME, header=f'/{maker}5{number}', checksum=False), prover=prover)
+    outcomes(from_lines(TIME, header='/CCC5', checksum=False), prover=prover)
     assert outcomes(BARE, prover=prover) == [Rejection.UNCONFIRMED]
 
 

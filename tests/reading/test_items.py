@@ -27,7 +27,7 @@ UNKNOWN_KINDS = {
 
 
 @pytest.mark.parametrize('kind', UNKNOWN_KINDS)
-@pytest.mark.parametrize('groups', [['1'], ['1', '2', '3']])
+@pytest.mark.parametrize('groups', [['1'], ['240115103000W', '1'], ['1', '2', '3']])
 def test_a_kind_of_line_from_a_newer_library_is_unreadable(kind: str, groups: list[str]) -> None:
     """What this version does not know costs the line, when it is read and not before."""
     parser = PARSERS.line_parser(UNKNOWN_KINDS[kind])
