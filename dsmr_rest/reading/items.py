@@ -28,7 +28,7 @@ from dsmr_parser.parsers import (
 )
 from dsmr_parser.value_types import timestamp as utc_timestamp
 
-from dsmr_rest.reading.lines import Groups, UnreadableLineError
+from dsmr_rest.reading.lines import Groups, UnreadableLineError, has_code
 from dsmr_rest.reading.times import MeterTime, has_form_of_timestamp, is_date, may_be_time
 
 Object = dict[str, Any]
@@ -200,7 +200,9 @@ class _PeakHistory(NamedTuple):
         count = 0
         if groups[0]:
             count = _whole_number(groups[0])
-        peak_groups = groups[3:]
+        codes, peak_groups = groups[1:3], groups[3:]
+        if not all(code == '' or has_code(code) for code in codes):
+            raise UnreadableLineError('no codes before the peaks')
         surplus = any(peak_groups[max(count, 0) * 3 :])
         if surplus or not 0 <= count <= len(peak_groups) // 3:
             raise UnreadableLineError(f'{len(peak_groups)} groups for {count} peaks')

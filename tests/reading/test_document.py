@@ -545,6 +545,8 @@ def test_the_belgian_peak_history(peak_groups: str, expected: list[Any]) -> None
         f'(1){CODES}(240101000000W)(01.234*kW)(03.695*kW)',
         f'(1){CODES}(240101000000W)(231215174500W)(231215174500W)',
         f'(1){CODES}{PEAK * 2}',
+        '()(04.329*kW)',
+        f'(1)(04.329*kW)(1-0:1.6.0){PEAK}',
         f'(0){CODES}{PEAK}',
         '(',
         '',
