@@ -32,7 +32,7 @@ WEB_SERVICE = '_http._tcp.local.'
 LABEL_LIMIT = 63
 """Bytes in one label of a domain name (RFC 1035 2.3.4)."""
 
-_EVERY_ADDRESS = ('', '0.0.0.0', '::')  # noqa: S104 # nosec B104: compared, not listened on
+_EVERY_ADDRESS = ('', '0.0.0.0', '::')  # noqa: S104 compared, not listened on # nosec B104
 
 
 class Announcement:
