@@ -150,12 +150,12 @@ def updated(description: Mapping[str, Any]) -> dict[str, Any]:
     made['paths'] = paths()
     set_codes(made['components'])
     set_device_kinds(made['components']['schemas'])
-    refuse_unknown_references(made['paths'], made['components'])
+    refuse_unknown_references(made, made['components'])
     return made
 
 
 def refuse_unknown_references(part: Any, components: Mapping[str, Any]) -> None:
-    """Ends the program when a route names a response or a parameter that nobody has written yet."""
+    """Ends the program when a route or a schema refers to a component that nobody has written yet."""
     if isinstance(part, list):
         for item in part:
             refuse_unknown_references(item, components)
@@ -165,7 +165,7 @@ def refuse_unknown_references(part: Any, components: Mapping[str, Any]) -> None:
         *_, kind, name = part['$ref'].split('/')
         if name not in components[kind]:
             raise SystemExit(
-                f'{FILE}: components.{kind} lacks {name}, which a route names: write it there'
+                f'{FILE}: components.{kind} lacks {name}, to which something refers: write it there'
             )
     for item in part.values():
         refuse_unknown_references(item, components)

@@ -59,7 +59,7 @@ class _Definition(NamedTuple):
         return self.label == 'tariff'
 
 
-_DEFINITIONS = (
+DEFINITIONS = (
     _Definition(
         'dsmr_electricity_used_kwh',
         'Energy taken from the grid; tariff "all" where the meter counts no tariffs.',
@@ -224,7 +224,7 @@ def _info(reading: Reading, *, identifiers: bool) -> Metric:
 def _meter(reading: Reading) -> Iterator[Metric]:
     document = reading.document
     shown = set(quantities.GAS_COPIES)  # keys, so that no number is shown twice
-    for definition in _DEFINITIONS:
+    for definition in DEFINITIONS:
         yield _measured(definition, document, shown)
     yield _time_of_peak(document)
     yield _objects(reading, shown)

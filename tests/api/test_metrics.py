@@ -23,7 +23,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from dsmr_rest.api import homewizard
-from dsmr_rest.api.metrics import exposition
+from dsmr_rest.api.metrics import DEFINITIONS, exposition
 from dsmr_rest.choices import SPECIFICATION_NAMES
 from dsmr_rest.p1.line import LineCounters
 from dsmr_rest.reading.document import Reading
@@ -244,6 +244,12 @@ def test_the_metrics_are_these() -> None:
         families = openmetrics_families(exposed)  # type: ignore[no-untyped-call]  # it has no types
         found.update({family.name: family.type for family in families})
     assert found == OF_THE_METER | OF_THE_SERVER
+
+
+def test_each_definition_is_one_of_these() -> None:
+    """A metric that no simulated meter shows is in the list all the same."""
+    defined = {definition.name: definition.type for definition in DEFINITIONS}
+    assert defined.items() <= OF_THE_METER.items()
 
 
 @pytest.mark.parametrize('name', SPECIFICATION_NAMES)

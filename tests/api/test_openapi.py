@@ -113,7 +113,7 @@ def test_the_file_is_current() -> None:
 
 
 def test_a_response_that_nobody_has_described_is_named() -> None:
-    """Where a route names a response that openapi.json lacks, make_openapi writes nothing and says what is missing."""
+    """Where a route refers to a response that openapi.json lacks, make_openapi says what is missing."""
     paths = {'/ping': {'get': {'responses': {'200': {'$ref': '#/components/responses/Pong'}}}}}
     with pytest.raises(SystemExit, match='lacks Pong'):
         make_openapi.refuse_unknown_references(paths, {'responses': {}})
