@@ -20,7 +20,7 @@ from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.meter.meter import Meter
 from dsmr_rest.p1.reader import P1Reader
-from dsmr_rest.telegram_server import TelegramServer
+from dsmr_rest.telegram_server import RETRY_PAUSE, TelegramServer
 from tests.conftest import (
     MISSING_PORT,
     Server,
@@ -293,6 +293,21 @@ def test_clients_of_a_lost_port_cannot_ask_without_a_pause(start: StartTelegrams
             began = time.monotonic()
             assert client.until_disconnected() == b''
             assert time.monotonic() - began >= 1
+
+
+def test_a_lost_port_is_not_tried_without_a_pause() -> None:
+    """While a client waits for a port that is lost, it is tried once a second."""
+    meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT)))
+    server = TelegramServer('127.0.0.1', 0, meter, FollowerPlaces(1))
+    server.start()
+    began = time.monotonic()
+    try:
+        with socket.create_connection(('127.0.0.1', server.port)):
+            wait_for(lambda: meter.errors.counts().get('port_missing', 0) >= 3)
+            assert time.monotonic() - began >= 2 * RETRY_PAUSE
+    finally:
+        server.stop_accepting()
+        meter.stop()
 
 
 def test_clients_and_streams_share_their_places(start: StartTelegrams, meter: FaultyMeter) -> None:

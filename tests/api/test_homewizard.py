@@ -413,6 +413,12 @@ def test_the_current_of_some_phases_is_not_that_of_all(second: str, amperes: flo
     assert (fields['active_current_l1_a'], fields.get('active_current_a')) == (1.0, amperes)
 
 
+def test_the_sum_of_currents_has_no_direction() -> None:
+    """Some meters send the current of a phase that delivers with a sign: it does not diminish the others."""
+    fields = data('1-0:31.7.0(-001*A)', '1-0:51.7.0(002*A)')
+    assert fields['active_current_a'] == 3.0
+
+
 def test_a_meter_that_sends_no_current_has_no_sum_of_currents() -> None:
     """A sum of nothing would be a current of zero, which no line of the telegram says."""
     fields = data('1-0:1.7.0(00.500*kW)', '1-0:32.7.0(230.0*V)')

@@ -268,3 +268,14 @@ def test_streams_leave_room_for_requests(start_server: StartServer, meter: Fault
         assert 1 <= statuses.count(b'200') <= 4
         assert statuses.count(b'503') == 30 - statuses.count(b'200')
         assert server.get('/').status == 200
+
+
+def test_one_connection_is_left_for_requests(start_server: StartServer, meter: FaultyMeter) -> None:
+    """However many streams there may be, they never have all connections."""
+    server = start_server(meter.port, server={'max_streams': 3, 'max_connections': 3})
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect(PATIENCE)) for _ in range(3)]
+        for client in clients:
+            client.sendall(f'GET /stream HTTP/1.1\r\n{HOST}\r\n'.encode())
+        statuses = sorted(client.recv(12)[-3:] for client in clients)
+    assert statuses == [b'200', b'200', b'503']

@@ -120,6 +120,22 @@ def test_a_client_without_a_thread_gives_its_place_back(monkeypatch: pytest.Monk
         server.close()
 
 
+def test_a_client_that_lingers_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that keeps its connection after its last response has a place that another client can take over."""
+    monkeypatch.setattr('dsmr_rest.http.server.LINGER_TIME', 2 * PATIENCE)
+    monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', 0.0)
+    settings = ServerSettings(host='127.0.0.1', port=0, max_connections=1)
+    server = HttpServer(settings, OneWaits())
+    server.start()
+    try:
+        with connected(server) as client:
+            client.sendall(b'no request\r\n\r\n')
+            assert client.recv(12) == b'HTTP/1.1 400'
+            wait_for(lambda: body_of_refusal(server) == b'{}\n', PATIENCE)
+    finally:
+        server.close()
+
+
 def unread(connection: socket.socket) -> int:
     """How many bytes have arrived that nobody has received."""
     count = fcntl.ioctl(connection, termios.FIONREAD, struct.pack('i', 0))

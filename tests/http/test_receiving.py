@@ -1,9 +1,10 @@
 """Requests as they arrive on a real socket: whole, in pieces, several at once, too slow, or never."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -80,3 +81,35 @@ def test_a_pipelined_request_has_the_deadline_of_a_request() -> None:
         client.sendall(FIRST + END + SECOND)
         assert receiver.header_section() is not None
         assert_refused_before_an_idle_client(receiver)
+
+
+def test_the_first_byte_does_not_make_the_time_longer() -> None:
+    """An idle client that begins a request at last gets no more time for it than was left."""
+    with receiving(idle_time=SHORT) as (client, receiver):
+        client.sendall(FIRST)
+        assert_refused_before_an_idle_client(receiver)
+
+
+def test_a_request_in_small_pieces_has_no_more_time() -> None:
+    """The deadline is that of the whole request, however regularly its bytes arrive."""
+    with receiving(request_time=4 * SHORT) as (client, receiver):
+        is_over = threading.Event()
+
+        def send_slowly() -> None:
+            with suppress(OSError):
+                client.sendall(FIRST)
+                while not is_over.wait(SHORT):
+                    client.sendall(b'.')
+
+        sending = threading.Thread(target=send_slowly)
+        sending.start()
+        # A receiver that waits for ever gets nothing more.
+        rescue = threading.Timer(PATIENCE, is_over.set)
+        rescue.start()
+        try:
+            assert_refused_before_an_idle_client(receiver)
+        finally:
+            rescue.cancel()
+            rescue.join()
+            is_over.set()
+            sending.join()

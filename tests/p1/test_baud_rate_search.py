@@ -90,6 +90,11 @@ SEARCHES: dict[str, list[tuple[Event, float, int]]] = {
         (telegram, 0, 115200),
         (silence, SHORT, 115200),
     ],
+    'silence with a telegram found between': [
+        (silence, SHORT, 115200),
+        (found, 0, 115200),
+        (silence, SHORT, 115200),
+    ],
     'silence again and again': [
         (silence, LONG, 9600),
         (silence, LONG, 115200),

@@ -390,3 +390,24 @@ def test_a_single_foreign_checksum_is_damage() -> None:
     """One telegram with a wrong checksum says nothing about which checksum the meter computes."""
     error = no_reading(evidence(LineCounters(checksum_failures=1), foreign_checksums=1))
     assert 'check the cable' in error.detail
+
+
+@pytest.mark.parametrize(
+    'seen',
+    [
+        evidence(last_bytes=FRAMES['M-Bus'][0]),
+        evidence(is_inside_telegram=True),
+        evidence(stalled=15.0, interval=10.0),
+    ],
+    ids=['another protocol before', 'a telegram begun before', 'a stall, and time enough after it'],
+)
+def test_what_was_before_a_silent_wait_does_not_explain_it(seen: Evidence) -> None:
+    """When no byte came while this server listened for as long as a meter may be silent, the meter is silent."""
+    assert no_reading(seen).fault.code == 'meter_silent'
+
+
+def test_only_a_program_at_the_other_end_talks_telnet() -> None:
+    """On a local port the same bytes are noise."""
+    counted = LineCounters(received_bytes=len(TELNET))
+    assert 'telnet' in no_reading(evidence(counted, port=REMOTE, last_bytes=TELNET)).detail
+    assert 'telnet' not in no_reading(evidence(counted, last_bytes=TELNET)).detail

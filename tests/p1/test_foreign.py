@@ -49,6 +49,14 @@ def test_a_perfect_frame_is_recognized_wherever_it_is(kind: str, noise: bytes) -
     assert other_protocol(noise + frame + noise) == name
 
 
+@pytest.mark.parametrize('frame', [hdlc(120), hdlc(0x234), m_bus(250)])
+def test_a_frame_must_end_where_its_head_says(frame: bytes) -> None:
+    """Noise may begin as a frame does; its length does not fit."""
+    assert other_protocol(frame)
+    assert other_protocol(frame[:-1] + b'\x00' * 10) == ''
+    assert other_protocol(frame[:-1]) == ''
+
+
 @pytest.mark.parametrize('cut', [1, 7, 4096])
 @pytest.mark.parametrize(
     'head',
