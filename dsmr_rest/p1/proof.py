@@ -9,7 +9,8 @@ A checksum that is there must hold
 
 Line ends that were changed on the way
     A terminal that is not raw, or a program that passes the telegrams on, may drop the CR of a line end, double it, or
-    make it another LF. If the checksum holds over the lines with their CR LF, nothing else has changed.
+    make it another LF, and may leave out the blank line after the header. If the checksum holds over the lines with
+    their CR LF, nothing else has changed.
 
 Without a checksum, the parity bits must be right
     DSMR 2.2 and 3 have no checksum; their 7E1 lines have a parity bit in each byte, and a port that is read at 8N1
@@ -266,6 +267,9 @@ def _with_other_line_ends(text: bytes) -> Iterator[bytes]:
     restored = re.sub(rb'\r*\n', b'\r\n', text)
     if restored != text:
         yield restored
+    header, line_end, rest = restored.partition(b'\r\n')
+    if not rest.startswith(line_end):  # the blank line after the header (P1 companion standard)
+        yield header + 2 * line_end + rest
     if b'\r' not in text:  # a terminal that makes each CR an LF
         yield text.replace(b'\n\n', b'\r\n')
 

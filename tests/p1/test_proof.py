@@ -165,8 +165,10 @@ def test_a_checksum_that_never_holds_is_counted_as_foreign() -> None:
         PLAIN.replace(b'\r\n', b'\n'),
         PLAIN.replace(b'\r\n', b'\r\r\n'),
         PLAIN.replace(b'\r\n', b'\n\n'),
+        PLAIN.replace(b'\r\n\r\n', b'\r\n'),
+        PLAIN.replace(b'\r\n\r\n', b'\n').replace(b'\r\n', b'\n'),
     ],
-    ids=['LF alone', 'CR CR LF', 'LF LF'],
+    ids=['LF alone', 'CR CR LF', 'LF LF', 'no blank line', 'LF alone, no blank line'],
 )
 def test_changed_line_ends_alone_damage_nothing(changed: bytes) -> None:
     """The telegram is proved by its checksum, comes out as received, and says that its line ends were changed."""
