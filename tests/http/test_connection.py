@@ -1,5 +1,6 @@
 """Connections over TCP and TLS: deadlines, and how they end."""
 
+import select
 import socket
 import ssl
 import threading
@@ -17,6 +18,7 @@ from dsmr_rest.http.connection import (
     ConnectionWithoutKernelTimeouts,
     connection_of,
     disconnect,
+    send_without_tls,
 )
 from tests.conftest import receive_all, reset, wait_for
 
@@ -233,6 +235,40 @@ def test_lingering_ends_with_its_time(pair: Pair) -> None:
         stack.callback(over.set)
         with suppress(TimeoutError):
             in_time(pair.connection.linger, 2 * SHORT)
+
+
+def test_plain_text_to_tls_is_waited_for_no_longer_than_said(
+    certificate: Mapping[str, Path],
+) -> None:
+    """A client that goes on sending after what it was told without TLS gains nothing."""
+    over = threading.Event()
+    with closing(before_handshake(certificate)) as pair, ExitStack() as stack:
+
+        def go_on_sending() -> None:
+            with suppress(OSError):
+                while not over.wait(SHORT / 10):
+                    pair.client.send(b'more')
+
+        in_background(stack, go_on_sending)
+        stack.callback(over.set)
+        with pytest.raises(TimeoutError):
+            in_time(send_without_tls, pair.server_side, b'use TLS', 2 * SHORT)
+        assert pair.client.recv(7) == b'use TLS'
+
+
+@pytest.mark.parametrize('kind', [Connection, ConnectionWithoutKernelTimeouts])
+def test_discarding_does_not_wait(kind: type[Connection]) -> None:
+    """What has arrived is gone, and nothing is waited for, also after a receive() that did wait."""
+    with closing(tcp_pair()) as pair:
+        connection = kind(pair.server_side)
+        pair.client.sendall(b'first')
+        assert connection.receive(ENDLESS) == b'first'
+        in_time(connection.discard_received)
+        pair.client.sendall(b'second')
+        wait_for(lambda: select.select([pair.server_side], [], [], 0)[0])
+        in_time(connection.discard_received)
+        pair.client.sendall(b'third')
+        assert connection.receive(LONG) == b'third'
 
 
 def test_another_thread_can_disconnect(pair: Pair) -> None:

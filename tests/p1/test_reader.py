@@ -20,10 +20,11 @@ from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.intake import CODES_LOGGED
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
+from dsmr_rest.p1.port import TICK
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading
-from dsmr_rest.simulated.meter import SimulatedMeter
+from dsmr_rest.simulated.meter import PseudoTerminal, SimulatedMeter
 from dsmr_rest.simulated.telegrams import with_checksum
 from tests.conftest import hush, new_meter, wait_for
 from tests.faulty_meter import FaultyMeter
@@ -510,6 +511,16 @@ def test_a_network_port_that_falls_silent_is_connected_to_again() -> None:
         source = reader(port, longest_silence=0.5)
         assert read_until(source, bool)
     assert source.counters.port_openings == 2
+
+
+def test_a_local_port_that_is_silent_stays_open() -> None:
+    """It cannot lose a peer as the network does, so nothing would be gained by opening it again."""
+    terminal = PseudoTerminal()
+    source = reader(terminal.name, '115200 8N1', longest_silence=2 * TICK)
+    with closing(source.read()) as looks:
+        assert [next(looks) for _ in range(6)] == [None] * 6
+    terminal.close()
+    assert source.counters.port_openings == 1
 
 
 THIEF = """import os, sys

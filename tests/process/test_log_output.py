@@ -152,6 +152,21 @@ def test_the_end_does_not_wait_for_who_takes_nothing() -> None:
         assert has_ended
 
 
+def test_the_end_waits_for_the_last_lines() -> None:
+    """As long as it may, finish() waits for who takes the lines late; then all have been written."""
+    pipe = FullPipe()
+    with log_to(pipe.writing, pipe.drain) as output:
+        output.handle(record('the last line'))
+        ending = threading.Thread(target=output.finish, args=(PATIENCE,))
+        ending.start()
+        ending.join(0.3)
+        waited = ending.is_alive()
+    ending.join()
+    pipe.close()
+    assert waited
+    assert pipe.received.endswith(b'the last line\n')
+
+
 def test_a_pipe_that_does_not_block_is_waited_for_asleep() -> None:
     """Where another program has made the terminal non-blocking, a line waits without using the processor."""
     pipe = FullPipe()
