@@ -66,7 +66,7 @@ class TelegramHandler(BaseRequestHandler):
     """Handles one client, until it disconnects, the port of the meter is lost, or the meter is stopped."""
 
     server: TelegramServer
-    request: socket.socket
+    request: socket.socket  # what socketserver calls the connection
 
     def setup(self) -> None:
         self._connection = connection_of(self.request)
@@ -107,10 +107,10 @@ class TelegramHandler(BaseRequestHandler):
     def _next_reading(self, latest: Reading | None) -> Reading:
         meter = self.server.meter
         return meter.read(
-            max_age=0, after=latest, keep_open=self.server.keep_open, is_wanted=self._is_connected
+            max_age=0, after=latest, keep_open=self.server.keep_open, is_wanted=self._probe_client
         )
 
-    def _is_connected(self) -> bool:
+    def _probe_client(self) -> bool:
         """Whether the client is still there, as far as that is known. Discards what it has sent. Does not wait.
 
         A client that has closed its sending side, as `nc </dev/null` does, still wants its telegrams; but it may have

@@ -1,6 +1,6 @@
 """HTTP/1.1 over TCP and TLS: connections, their limits and deadlines, and the end.
 
-What a response says is up to the application (api.py): this module does not know meters, paths or credentials.
+What a response says is up to the Application: this module does not know meters, paths or credentials.
 
 Every connection has its own thread, which reads one request at a time, the whole of it before a deadline, and sends
 each response in one piece. How a request is received is up to receiving.py, and how a socket keeps to a deadline to
@@ -284,11 +284,11 @@ class HttpServer(Listener, ThreadingHTTPServer):
 class RequestHandler(BaseRequestHandler):
     """Handles one connection: its requests one after another, each read whole before a deadline.
 
-    Only the bytes are handled here. The application (api.py) calls the route, which asks the Meter for a reading.
+    Only the bytes are handled here. What is asked for, and what the response says, only the Application knows.
     """
 
     server: HttpServer
-    request: socket.socket
+    request: socket.socket  # what socketserver calls the connection
     idle_time = IDLE_TIME
     request_time = REQUEST_TIME
     may_keep_alive = True
@@ -342,7 +342,7 @@ class RequestHandler(BaseRequestHandler):
             if header_section is None:
                 return False
             self.server.places.mark_busy(self.request)
-            request = parse_request(header_section, self._is_client_there)
+            request = parse_request(header_section, self._probe_client)
             self._is_waiting = True
             response = self._respond(request)
         except HttpError as error:
@@ -367,7 +367,7 @@ class RequestHandler(BaseRequestHandler):
     def _response_of_application(self, request: Request) -> Response:
         return self.server.application.respond(request)
 
-    def _is_client_there(self) -> bool:
+    def _probe_client(self) -> bool:
         """Whether the client of the request is still waiting, as far as that is known. Does not wait.
 
         A client that has closed its sending side may be waiting for its response (`nc -N`), or have closed both sides
