@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from dsmr_rest.config import MeterSettings, ServerSettings
 from dsmr_rest.http.message import Request
 from dsmr_rest.meter.meter import Meter
 from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.simulated.meter import PseudoTerminal
 from tests.conftest import (
     HOST,
     MISSING_PORT,
@@ -25,7 +26,7 @@ from tests.conftest import (
     wait_for,
 )
 from tests.faulty_meter import FaultyMeter
-from tests.telegrams import numbered
+from tests.telegrams import numbered, of_version
 
 PATIENCE = 60.0
 """Seconds that an event may take."""
@@ -245,6 +246,25 @@ def test_a_slow_meter_is_no_problem_for_a_stream(follow: Follow, meter: FaultyMe
     assert [stream.next() for _ in range(3)] == [NO_READING] * 3
     meter.silent = False
     assert is_reading(stream.next())
+
+
+def test_the_silence_of_a_meter_begins_with_its_last_reading(follow: Follow) -> None:
+    """However long a stream has been open, a meter may be silent after each reading."""
+    silence = 6.0
+    with closing(PseudoTerminal()) as terminal:
+        stream = follow(terminal.name, beat=0.5, silence=silence, keep_open=600)
+        for _ in range(3):
+            stream.next()
+        began = time.monotonic()
+        terminal.write(of_version('5.0'))
+        while not is_reading(stream.next()):
+            pass
+        event = stream.next()
+        while event == NO_READING:
+            event = stream.next()
+        assert code(event) == 'meter_silent'
+        assert time.monotonic() - began >= silence
+        stream.close()
 
 
 def test_a_stream_ends_when_the_meter_is_stopped(follow: Follow, meter: FaultyMeter) -> None:
