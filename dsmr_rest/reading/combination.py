@@ -16,7 +16,7 @@ from dsmr_rest.reading.lines import (
     device_channel,
     groups_of,
     has_code,
-    measuring_channel,
+    numbers_of_code,
     says_what_device_is,
 )
 from dsmr_rest.reading.quantities import OTHER_OBJECTS
@@ -58,11 +58,11 @@ class Combination:
                 self._channels_with_device.add(channel)
 
     def add(self, named: NamedItem) -> None:
-        """Puts an item under its key, unless an item of a lower channel has it.
+        """Puts an item under its key, unless an item with a lower code has it.
 
-        Channel 0 is that of the meter as a whole, so its total is not replaced by that of a part. The line of an
-        earlier item with this key is one without a name then, and so is that of an item that is not whole: it is under
-        its OBIS code as well.
+        What is lower is more general: channel 0 is the meter as a whole, and 24.2.1 the reading of a device, beside
+        which 24.2.3 is another of its values. The line of an earlier item with this key is one without a name then,
+        and so is that of an item that is not whole: it is under its OBIS code as well.
         """
         channel = named.channel
         if isinstance(named.item, list):  # monthly peaks are always the meter's
@@ -70,7 +70,7 @@ class Combination:
         place = (channel, named.key)
         if place in self._line_of_place:
             earlier = self._line_of_place[place]
-            if self._measuring_channel(earlier) < self._measuring_channel(named.line_index):
+            if self._numbers_of_code(earlier) < self._numbers_of_code(named.line_index):
                 return
             self._without_name.add(earlier)
         self._line_of_place[place] = named.line_index
@@ -118,8 +118,8 @@ class Combination:
             return channel
         return None
 
-    def _measuring_channel(self, line_index: int) -> int:
-        return measuring_channel(self._lines[line_index])
+    def _numbers_of_code(self, line_index: int) -> tuple[int, ...]:
+        return numbers_of_code(self._lines[line_index])
 
     def _owner(self, channel: int | None) -> Object:
         if channel is None:

@@ -27,7 +27,7 @@ _CODE_ALONE = re.compile(
 _CODE_ON_TWO_LINES = re.compile(r'\d+-\d+:24\.3\.0\(')
 _CODE_OF_DEVICE_ITSELF = re.compile(rf'0{{1,3}}-{POSITIVE_BYTE}:(?:24\.[123]|96\.1)\.\d{{1,3}}\(')
 """The type, the reading or the number of an M-Bus device (P1 companion standard)."""
-_MEASURING_CHANNEL = re.compile(rf'\d{{1,3}}-({BYTE}):')
+_NUMBER = re.compile(r'\d+')
 _DEVICE_CODE = re.compile(rf'0{{1,3}}-({BYTE}):')
 
 
@@ -75,12 +75,10 @@ def device_channel(line: str) -> int | None:
     return int(match[1]) or None
 
 
-def measuring_channel(line: str) -> int:
-    """The channel of a line of whatever medium (value group B); 0 when it states none."""
-    match = _MEASURING_CHANNEL.match(line)
-    if match is None:
-        return 0
-    return int(match[1])
+def numbers_of_code(line: str) -> tuple[int, ...]:
+    """The numbers of the code of a line, such as (1, 0, 1, 8, 0) for 1-0:1.8.0."""
+    numbers = _NUMBER.findall(code_of(line))
+    return tuple(map(int, numbers))
 
 
 def says_what_device_is(line: str) -> bool:

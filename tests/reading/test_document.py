@@ -193,6 +193,18 @@ def test_a_known_line_that_comes_twice_is_not_lost() -> None:
     }
 
 
+def test_the_reading_of_a_device_is_not_replaced_by_another_of_its_values() -> None:
+    """24.2.1 is the reading, whatever else a heat meter sends; without it, 24.2.3 is, as in Belgium."""
+    energy = '0-1:24.2.1(240115103000W)(5.5*GJ)'
+    volume = '0-1:24.2.3(240115103000W)(70.0*m3)'
+    for lines in ((energy, volume), (volume, energy)):
+        (device,) = read_lines(BEFORE, '0-1:24.1.0(004)', *lines).document['mbusDevices']
+        assert device['mbusMeterReading']['unit'] == 'GJ'
+        assert device['otherObjects']['0-1:24.2.3']['unit'] == 'm3'
+    (device,) = read_lines(BEFORE, '0-1:24.1.0(004)', volume).document['mbusDevices']
+    assert device['mbusMeterReading']['unit'] == 'm3'
+
+
 def test_a_device_has_its_own_other_objects() -> None:
     """The line of a device that no table knows is with the device; without a device it is with the meter's."""
     lines = ('0-2:99.1.0(12.5*kW)', '0-1:24.1.0(003)', '0-1:24.9.0(ON)')

@@ -12,7 +12,7 @@ from dsmr_rest.reading.lines import (
     device_channel,
     groups_of,
     has_code,
-    measuring_channel,
+    numbers_of_code,
     object_lines,
 )
 
@@ -72,12 +72,17 @@ def test_a_channel_is_one_byte(code: str, channel: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ('line', 'channel'),
-    [('1-0:1.8.0(1)', 0), ('1-12:1.8.0(1)', 12), ('1.8.0(1)', 0), ('1-999:1.8.0(1)', 0)],
+    ('line', 'numbers'),
+    [
+        ('1-0:1.8.0(23.4*kWh)', (1, 0, 1, 8, 0)),
+        ('01-012:1.8.0*255(1)', (1, 12, 1, 8, 0, 255)),
+        ('1.8.0(1)', (1, 8, 0)),
+        ('no code(1)', ()),
+    ],
 )
-def test_a_line_of_any_medium_may_state_its_channel(line: str, channel: int) -> None:
-    """It is the second number of the code, and 0 where there is none or it is no byte."""
-    assert measuring_channel(line) == channel
+def test_the_numbers_of_a_code_put_lines_in_order(line: str, numbers: tuple[int, ...]) -> None:
+    """Only what is before the brackets counts, and leading zeros do not."""
+    assert numbers_of_code(line) == numbers
 
 
 def test_the_patterns_of_a_byte_match_each_byte_and_no_other_number() -> None:
