@@ -286,6 +286,18 @@ def test_a_reading_from_memory_keeps_the_port_open(
     assert openings(shared) == 1
 
 
+def test_the_time_between_two_openings_is_not_the_meter_s_interval(
+    start_meter: StartMeter, meter: FaultyMeter
+) -> None:
+    """How often somebody asks says nothing about how often the meter sends."""
+    shared = start_meter(meter.port, keep_open=0)
+    for openings in (1, 2):
+        shared.read()
+        wait_for(lambda: is_free(meter.port))
+        assert shared.counters.port_openings == openings
+    assert shared.interval is None
+
+
 def test_open_opens_the_port_before_any_request(
     start_meter: StartMeter, meter: SimulatedMeter
 ) -> None:
