@@ -242,11 +242,12 @@ def test_plain_text_to_tls_is_waited_for_no_longer_than_said(
 ) -> None:
     """A client that goes on sending after what it was told without TLS gains nothing."""
     over = threading.Event()
+    began = time.monotonic()
     with closing(before_handshake(certificate)) as pair, ExitStack() as stack:
 
         def go_on_sending() -> None:
             with suppress(OSError):
-                while not over.wait(SHORT / 10):
+                while not over.wait(SHORT / 10) and time.monotonic() < began + 2 * LONG:
                     pair.client.send(b'more')
 
         in_background(stack, go_on_sending)

@@ -15,7 +15,7 @@ import pytest
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter.log import CALM
-from dsmr_rest.meter.meter import POLL_PAUSE, Meter, client_check_pause
+from dsmr_rest.meter.meter import LATE, POLL_PAUSE, Meter, client_check_pause
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading, make_reading
@@ -284,6 +284,21 @@ def test_a_reading_from_memory_keeps_the_port_open(
     wait_for(lambda: meter.sent > sent + 4)
     assert not is_free(meter.port)
     assert openings(shared) == 1
+
+
+def test_a_meter_may_be_silent_until_its_next_telegram_is_late(
+    start_meter: StartMeter, meter: FaultyMeter
+) -> None:
+    """Before its interval is known, a meter may be silent for as long as any meter; then, for longer than that."""
+    shared = start_meter(meter.port, keep_open=3600)
+    assert shared.longest_silence == shared.reader.longest_silence
+    shared.read()
+    wait_for(lambda: shared.interval)
+    meter.hush()
+    reader = shared.reader
+    wait_for(lambda: shared.latest and shared.latest.arrived == reader.state.last_byte)
+    assert shared.interval is not None
+    assert shared.longest_silence == LATE * shared.interval
 
 
 def test_the_time_between_two_openings_is_not_the_meter_s_interval(
