@@ -286,19 +286,22 @@ def test_a_reading_from_memory_keeps_the_port_open(
     assert openings(shared) == 1
 
 
+@pytest.mark.parametrize('longest', [0.01, 11.0])
 def test_a_meter_may_be_silent_until_its_next_telegram_is_late(
-    start_meter: StartMeter, meter: FaultyMeter
+    longest: float, meter: FaultyMeter
 ) -> None:
-    """Before its interval is known, a meter may be silent for as long as any meter; then, for longer than that."""
-    shared = start_meter(meter.port, keep_open=3600)
-    assert shared.longest_silence == shared.reader.longest_silence
+    """It may be silent for as long as any meter, or, if it sends less often, for LATE of its own intervals."""
+    settings = MeterSettings(port=meter.port, line='115200 8N1', keep_open=3600)
+    reader = P1Reader(settings, longest)
+    shared = Meter(reader)
+    assert shared.longest_silence == longest
     shared.read()
     wait_for(lambda: shared.interval)
     meter.hush()
-    reader = shared.reader
     wait_for(lambda: shared.latest and shared.latest.arrived == reader.state.last_byte)
     assert shared.interval is not None
-    assert shared.longest_silence == LATE * shared.interval
+    assert shared.longest_silence == max(longest, LATE * shared.interval)
+    shared.stop()
 
 
 def test_the_time_between_two_openings_is_not_the_meter_s_interval(
