@@ -27,6 +27,7 @@ _CODE_ALONE = re.compile(
 _CODE_ON_TWO_LINES = re.compile(r'\d+-\d+:24\.3\.0\(')
 _CODE_OF_DEVICE_ITSELF = re.compile(rf'0{{1,3}}-{POSITIVE_BYTE}:(?:24\.[123]|96\.1)\.\d{{1,3}}\(')
 """The type, the reading or the number of an M-Bus device (P1 companion standard)."""
+_CUT_MESSAGE = re.compile(r'\d+-\d+:96\.13\.\d+\([^()]*\(([^()]*)\)')
 _NUMBER = re.compile(r'\d+')
 _DEVICE_CODE = re.compile(rf'0{{1,3}}-({BYTE}):')
 
@@ -90,8 +91,12 @@ def groups_of(line: str) -> Groups:
     """What the outer pairs of brackets of a line hold, without trailing blanks.
 
     Pairs within them, as in a text message, are part of the text. Raises UnreadableLineError when the line has no
-    groups, or a bracket without its partner, because then it is not sure where a group begins.
+    groups, or a bracket without its partner, because then it is not sure where a group begins: of a number, digits
+    would be lost. A text message that was cut short is its last pair, as dsmr_parser has it.
     """
+    cut_message = _CUT_MESSAGE.fullmatch(line)
+    if cut_message is not None:
+        return [cut_message[1].rstrip(' \t')]
     groups = []
     group = ''
     depth = 0

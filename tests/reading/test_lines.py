@@ -28,6 +28,13 @@ def test_brackets_in_pairs_belong_to_the_text_of_their_group() -> None:
     assert groups_of('1-0:1.8.1(1)((2))') == ['1', '(2)']
 
 
+def test_a_message_that_ran_into_the_next_line_is_its_last_pair() -> None:
+    """Of any other line that has lost its end, nothing is taken for its value."""
+    assert groups_of('0-0:96.13.0(30311-0:32.7.0(220.1*V)') == ['220.1*V']
+    with pytest.raises(UnreadableLineError):
+        groups_of('1-0:1.8.1(0001-0:1.8.2(5.0*kWh)')
+
+
 @pytest.mark.parametrize(
     'line',
     [
