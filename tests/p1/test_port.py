@@ -101,9 +101,17 @@ def test_a_socket_is_read_like_a_terminal() -> None:
             assert not port.is_there
 
 
+def test_an_address_that_makes_no_sense_is_an_error_of_opening() -> None:
+    """What pyserial finds wrong itself, without an error of the system, is an OSError without a number."""
+    assert error_of_opening('socket://127.0.0.1:9?nonsense=1') is None
+
+
 def test_a_port_is_there_until_it_is_unplugged() -> None:
     """By that a port that another program reads is told from one that has gone."""
     with new_meter() as meter, opened(meter.port) as port:
         assert port.is_there
         meter.unplug()
         assert not port.is_there
+        meter.plug_in()
+        assert Path(meter.port).exists()
+        assert not port.is_there, 'the open port is the one before'
