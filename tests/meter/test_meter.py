@@ -286,6 +286,19 @@ def test_a_reading_from_memory_keeps_the_port_open(
     assert openings(shared) == 1
 
 
+def test_a_poll_after_a_fault_gets_no_reading_from_before_it(
+    start_meter: StartMeter, meter: FaultyMeter
+) -> None:
+    """However young the last reading is, a client that polls learns that the port is lost."""
+    shared = start_meter(meter.port)
+    shared.read()
+    meter.unplug()
+    for get_reading in (shared.read, shared.poll, shared.poll):
+        with pytest.raises(MeterError) as caught:
+            get_reading(time.monotonic() + 60)
+        assert caught.value.fault.is_of_port
+
+
 @pytest.mark.parametrize('longest', [0.01, 11.0])
 def test_a_meter_may_be_silent_until_its_next_telegram_is_late(
     longest: float, meter: FaultyMeter
