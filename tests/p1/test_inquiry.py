@@ -63,6 +63,17 @@ def test_another_program_that_reads_the_port_is_named(tmp_path: Path) -> None:
     assert name in error.detail
 
 
+def test_who_takes_what_arrives_is_named(tmp_path: Path) -> None:
+    """Of a port that is still there and yet was lost, the error names the program that has it open, each time."""
+    gone = OSError(errno.EIO, os.strerror(errno.EIO))
+    with new_meter() as meter, held(meter.port, tmp_path) as name:
+        questions = inquiry(meter.port)
+        errors = [questions.lost(gone, is_there=True) for _ in range(2)]
+    for error in errors:
+        assert error.fault.code == 'port_lost'
+        assert name in error.detail
+
+
 def test_no_program_of_this_machine_is_blamed_for_a_port_on_another(tmp_path: Path) -> None:
     """For a port on another machine nobody is looked for here."""
     with new_meter() as meter, held(meter.port, tmp_path) as name:
