@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
 
@@ -17,6 +18,7 @@ from dsmr_rest.http.message import Request, Response
 from dsmr_rest.http.server import HttpServer
 from dsmr_rest.process import threads
 from dsmr_rest.process.threads import NoThreadError
+from dsmr_rest.process.trouble import Trouble
 from tests.conftest import LAST_REQUEST, receive_all, split_responses, wait_for
 
 PATIENCE = 60.0
@@ -118,6 +120,46 @@ def test_a_client_without_a_thread_gives_its_place_back(monkeypatch: pytest.Monk
         assert body_of_refusal(server) == b'{}\n'
     finally:
         server.close()
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise NoThreadError('on purpose')
+
+
+@pytest.mark.parametrize(
+    ('what', 'value', 'lines'),
+    [
+        ('dsmr_rest.process.threads.start', no_thread, ('no thread can be', 'threads can be')),
+        (
+            'dsmr_rest.http.listener.RESERVED_FILES',
+            10**9,
+            ('no file descriptor is left', 'there are file descriptors'),
+        ),
+    ],
+)
+def test_a_shortage_is_in_the_log_until_it_is_over(
+    what: str,
+    value: object,
+    lines: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log has a line when clients begin to be refused, and one when the next is served."""
+    monkeypatch.setattr('dsmr_rest.http.listener.Trouble', partial(Trouble, calm=0.0))
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), OneWaits())
+    server.start()
+    try:
+        with monkeypatch.context() as failing:
+            failing.setattr(what, value)
+            for _ in range(2):
+                assert b'server_exhausted' in body_of_refusal(server)
+        assert body_of_refusal(server) == b'{}\n'
+        wait_for(lambda: len(caplog.messages) > 1, PATIENCE)
+    finally:
+        server.close()
+    begins, ends = caplog.messages
+    assert begins.startswith(lines[0])
+    assert ends.startswith(lines[1])
 
 
 def test_a_client_that_lingers_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
