@@ -286,6 +286,18 @@ def test_a_reading_from_memory_keeps_the_port_open(
     assert openings(shared) == 1
 
 
+def test_a_wait_that_is_over_does_not_keep_the_port_open(
+    start_meter: StartMeter, meter: FaultyMeter
+) -> None:
+    """Who got no reading before the deadline waits no more, and needs no port."""
+    meter.hush()
+    shared = start_meter(meter.port)
+    with pytest.raises(MeterError):
+        shared.read(time.monotonic() + 0.5)
+    assert shared.waiters == 0
+    wait_for(lambda: is_free(meter.port))
+
+
 def test_a_poll_after_a_fault_gets_no_reading_from_before_it(
     start_meter: StartMeter, meter: FaultyMeter
 ) -> None:
