@@ -199,18 +199,24 @@ def test_a_problem_is_reported_once_until_there_is_a_reading(
             assert is_reading(after_silence.result())
 
 
-def test_another_problem_is_another_event(follow: Follow, meter: FaultyMeter) -> None:
-    """First the port is lost, and then it is missing."""
-    stream = follow(meter.port)
-    assert is_reading(stream.next())
-    with ThreadPoolExecutor(1) as pool:
-        after_reading = pool.submit(stream.next)
-        wait_for(lambda: stream.meter.waiters)
-        meter.unplug()
-        event = after_reading.result()
+def next_problem(stream: Stream) -> bytes:
+    """The next event that is no reading."""
+    event = stream.next()
     while is_reading(event):
         event = stream.next()
-    assert code(event) == 'port_lost'
+    return event
+
+
+def test_another_problem_is_another_event(follow: Follow, meter: FaultyMeter) -> None:
+    """First the port is lost, and then it is missing."""
+    stream = follow(meter.port, silence=1000.0)
+    assert is_reading(stream.next())
+    hush(meter)
+    with ThreadPoolExecutor(1) as pool:
+        problem = pool.submit(next_problem, stream)
+        wait_for(lambda: stream.meter.waiters)
+        meter.unplug()
+        assert code(problem.result()) == 'port_lost'
     assert code(stream.next()) == 'port_missing'
 
 
