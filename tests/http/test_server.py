@@ -274,3 +274,25 @@ def test_a_server_that_did_not_start_can_be_closed() -> None:
     server.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(('127.0.0.1', port), 5)
+
+
+def test_a_client_that_stops_sending_gets_whole_responses(served: Server) -> None:
+    """To each of its requests, although the beginning of a response was sent to see whether it is there."""
+    with served.connect() as client:
+        client.sendall(f'GET / HTTP/1.1\r\n{HOST}\r\n'.encode() * 2)
+        client.shutdown(socket.SHUT_WR)
+        responses = split_responses(receive_all(client))
+    assert [response.status for response in responses] == [200, 200]
+
+
+def test_a_client_that_stops_sending_gets_a_stream_of_events(served: Server) -> None:
+    """Between two events nothing is sent to see whether it is there."""
+    with served.connect() as client:
+        client.sendall(f'GET /stream HTTP/1.1\r\n{HOST}\r\n'.encode())
+        client.shutdown(socket.SHUT_WR)
+        received = b''
+        while received.count(b'data: ') < 4:
+            data = client.recv(65536)
+            assert data
+            received += data
+    assert received.count(b'HTTP/1.1') == 1

@@ -147,6 +147,23 @@ def test_a_peer_that_sends_without_end_fills_no_memory(server: socket.socket) ->
     assert received == sent
 
 
+def test_a_peer_that_sends_is_not_left(server: socket.socket) -> None:
+    """A remote port is connected to again after a long silence, and not when it has been open for as long."""
+    longest = 1.0
+    port = f'socket://127.0.0.1:{server.getsockname()[1]}'
+    source = P1Reader(MeterSettings(port=port), longest)
+    with closing(source.read()) as readings:
+        assert next(readings) is None
+        with server.accept()[0] as peer:
+            began = time.monotonic()
+            number = 0
+            while time.monotonic() - began < 2 * longest:
+                number += 1
+                peer.sendall(numbered(number))
+                assert next_number(readings) == number
+    assert source.counters.port_openings == 1
+
+
 def test_a_flooded_reader_hands_out_whole_telegrams(server: socket.socket) -> None:
     """A peer that is always ahead gets read nevertheless, a bounded piece at a time."""
     flood = b''.join(map(numbered, range(2000)))
