@@ -361,6 +361,7 @@ def test_no_thread_to_read_the_meter(start_server: StartServer, meter: FaultyMet
                 wait_for(lambda: b'server_exhausted' in client.recv(65536))
         client.sendall(f'GET / HTTP/1.0\r\n{HOST}\r\n'.encode())
         assert receive_all(client).startswith(b'HTTP/1.1 200 ')
+    wait_for(lambda: 'meter back' in server.log)
     lost, back = server.log.splitlines()
     assert 'meter lost: server_exhausted: ' in lost
     assert 'meter back' in back

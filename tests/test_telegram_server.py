@@ -285,16 +285,6 @@ def test_the_port_is_kept_open_as_the_setting_says(setting: float, seconds: floa
     assert server.keep_open == seconds
 
 
-def test_clients_of_a_lost_port_cannot_ask_without_a_pause(start: StartTelegrams) -> None:
-    """A client that connects again and again while the port is missing has to wait for a second each time."""
-    server = start(MISSING_PORT)
-    for _ in range(2):
-        with Client(server.telegram_port) as client:
-            began = time.monotonic()
-            assert client.until_disconnected() == b''
-            assert time.monotonic() - began >= 1
-
-
 def test_a_lost_port_is_not_tried_without_a_pause() -> None:
     """While a client waits for a port that is lost, it is tried once a second."""
     meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT)))

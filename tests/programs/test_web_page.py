@@ -33,6 +33,8 @@ PATIENCE = 120.0
 class QuietHandler(SimpleHTTPRequestHandler):
     """Serves the files of a folder, without a line on stderr for each."""
 
+    timeout = 1.0  # Chromium opens connections that it may never use
+
     def log_message(self, *_: Any) -> None:
         pass
 
