@@ -540,6 +540,12 @@ def test_a_short_soak() -> None:
     assert_passes('benchmarks.soak', '--telegrams', '4000', '--requests', '1000', '--load', '1')
 
 
+def test_a_short_rough_life() -> None:
+    """While the cable is pulled and plugged in again every client gets telegrams that were sent, and none is old."""
+    cycles = ('--cycles', '2', '--plugged', '3', '--unplugged', '1')
+    assert_passes('benchmarks.rough_life', *cycles)
+
+
 def assert_passes(module: str, *options: str) -> None:
     """Runs a benchmark with a verdict."""
     run = subprocess.run(
