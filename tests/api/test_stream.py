@@ -261,12 +261,12 @@ def test_the_silence_of_a_meter_begins_with_its_last_reading(follow: Follow) -> 
         stream = follow(terminal.name, beat=0.5, silence=silence, keep_open=600)
         for _ in range(3):
             stream.next()
-        began = time.monotonic()
-        terminal.write(of_version('5.0'))
-        while not is_reading(stream.next()):
-            pass
-        event = stream.next()
-        while event == NO_READING:
+        event = NO_READING
+        while not is_reading(event):  # a busy machine may discard what it was too late for
+            began = time.monotonic()
+            terminal.write(of_version('5.0'))
+            event = stream.next()
+        while not event.startswith(b'event: problem'):
             event = stream.next()
         assert code(event) == 'meter_silent'
         assert time.monotonic() - began >= silence
