@@ -37,6 +37,7 @@ from tests.conftest import (
     write_config,
 )
 from tests.faulty_meter import PATIENCE, FaultyMeter
+from tests.moved_clock import moved_clock
 from tests.system_packages import program
 from tests.telegrams import from_lines
 
@@ -303,36 +304,10 @@ def test_no_file_can_grow(start_server: StartServer) -> None:
         assert server.log == ''  # otherwise it would have six lines
 
 
-# libfaketime 0.9.10 breaks the sleeps of Python 3.11 (its issue 426); this moves the wall clock and nothing else.
-CLOCK = """
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-
-int clock_gettime(clockid_t clock, struct timespec *now)
-{
-    int result = syscall(SYS_clock_gettime, clock, now);
-    FILE *file = clock == CLOCK_REALTIME ? fopen(getenv("CLOCK_JUMP"), "r") : NULL;
-    long seconds = 0;
-    if (file) {
-        if (fscanf(file, "%ld", &seconds) == 1)
-            now->tv_sec += seconds;
-        fclose(file);
-    }
-    return result;
-}
-"""
-
-
 @pytest.fixture
 def jumping_clock(tmp_path: Path) -> dict[str, str]:
-    """The environment of a process whose system clock is ahead by the number of seconds in the file CLOCK_JUMP."""
-    library = tmp_path / 'clock.so'
-    compiler = [program('cc', 'gcc'), '-shared', '-fPIC', '-x', 'c', '-', '-o', str(library)]
-    subprocess.run(compiler, input=CLOCK, text=True, check=True)
-    return {'LD_PRELOAD': str(library), 'CLOCK_JUMP': str(tmp_path / 'jump')}
+    """The environment of a process whose system clock is ahead by the number of seconds in the file MOVED_CLOCK."""
+    return moved_clock(tmp_path, 'CLOCK_REALTIME')
 
 
 @pytest.mark.parametrize('jump', [YEAR, -YEAR])
@@ -352,7 +327,7 @@ def test_the_system_clock_jumps(
     meter.hush()
     began = time.monotonic()
     waiting = wait_together(server, pool, 3)
-    Path(jumping_clock['CLOCK_JUMP']).write_text(str(jump))
+    Path(jumping_clock['MOVED_CLOCK']).write_text(str(jump))
     assert outcomes(waiting) == {(504, 'meter_silent')}
     assert TIMEOUT <= time.monotonic() - began < TIMEOUT + PATIENCE
     kept = server.get(headers={'Cache-Control': 'max-age=3600'})

@@ -20,7 +20,6 @@ class PortFacts(NamedTuple):
     is_there: bool = False
     what_else: str = ''
     user: str = 'this user'
-    is_root: bool = False
     group: str = ''
     group_may_open: bool = True
     user_is_in_group: bool = False
@@ -33,8 +32,8 @@ class Evidence(NamedTuple):
     """What is known when a wait for a reading ends without one.
 
     `seen` is the state of the line now, and `counted` what was counted during the wait, of `waited` seconds. In
-    `stalled` seconds of these this program did not run. `since_last_byte` is in seconds, None when none ever arrived.
-    `line` are the line settings in use, and `users` are the other programs that have the port open.
+    `stalled` seconds of these this program did not run. `line` are the line settings in use, and `users` are the other
+    programs that have the port open.
     """
 
     port: str
@@ -43,7 +42,6 @@ class Evidence(NamedTuple):
     counted: LineCounters
     seen: LineState
     line: str
-    since_last_byte: float | None = None
     stalled: float = 0.0
     users: Sequence[str] = ()
     longest_silence: float = LONGEST_SILENCE
