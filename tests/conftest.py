@@ -163,6 +163,18 @@ def receive_all(connection: socket.socket) -> bytes:
     return received
 
 
+def receive_refusal(connection: socket.socket) -> bytes:
+    """Everything that is sent to a client that is refused at once.
+
+    The server does not wait for the request of such a client: one that arrives later ends the connection with a reset.
+    """
+    received = b''
+    with suppress(ConnectionResetError):
+        while chunk := connection.recv(65536):
+            received += chunk
+    return received
+
+
 def reset(connection: socket.socket) -> None:
     """Disconnects without the usual end: the peer gets a reset (RST)."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))

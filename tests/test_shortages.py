@@ -25,6 +25,7 @@ from tests.conftest import (
     accepts_connections,
     free_port,
     receive_all,
+    receive_refusal,
     running,
     split_responses,
     threads,
@@ -484,7 +485,7 @@ def get(port: int, path: str, headers: Mapping[str, str] | None = None) -> bytes
     fields = ''.join(f'{name}: {value}\r\n' for name, value in (headers or {}).items())
     with socket.create_connection(('127.0.0.1', port), PATIENCE) as client:
         client.sendall(f'GET {path} HTTP/1.0\r\n{fields}\r\n'.encode())
-        return receive_all(client)
+        return receive_refusal(client)
 
 
 # Memory

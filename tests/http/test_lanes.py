@@ -7,7 +7,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -19,7 +19,7 @@ from dsmr_rest.http.server import HttpServer
 from dsmr_rest.process import threads
 from dsmr_rest.process.threads import NoThreadError
 from dsmr_rest.process.trouble import Trouble
-from tests.conftest import LAST_REQUEST, receive_all, split_responses, wait_for
+from tests.conftest import LAST_REQUEST, receive_all, receive_refusal, split_responses, wait_for
 
 PATIENCE = 60.0
 
@@ -74,7 +74,7 @@ def body_of_refusal(server: HttpServer) -> bytes:
     """What a client gets for which there is no place: 'at once' by a thread of its own."""
     with connected(server) as client:
         client.sendall(LAST_REQUEST.encode())
-        (response,) = split_responses(receive_all(client))
+        (response,) = split_responses(receive_refusal(client))
     return response.body
 
 
@@ -97,9 +97,9 @@ def test_a_refusal_without_a_thread_gives_its_place_back(
     with full(monkeypatch) as server:
         with monkeypatch.context() as failing:
             failing.setattr(threads, 'start', fail)
-            with connected(server) as client, suppress(ConnectionResetError):
+            with connected(server) as client:
                 client.sendall(LAST_REQUEST.encode())
-                assert b'at once' not in receive_all(client)
+                assert b'at once' not in receive_refusal(client)
         wait_for(lambda: body_of_refusal(server) == b'at once\n', PATIENCE)
 
 
