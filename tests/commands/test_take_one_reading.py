@@ -95,9 +95,12 @@ def when_sent(meter: FaultyMeter, telegrams: int, attempt: Callable[[float], Out
 
 
 def run_when_sent(
-    meter: FaultyMeter, folder: Path, *options: str, telegrams: int = 2, **settings: object
+    meter: FaultyMeter, folder: Path, *options: str, telegrams: int = 4, **settings: object
 ) -> Result:
-    """The script to its end, in a run to which the meter sent so many telegrams, or what there was of them."""
+    """The script to its end, in a run to which the meter sent so many telegrams, or what there was of them.
+
+    The first of them may arrive while the port is being opened, and be discarded, and the last while the run ends.
+    """
 
     def attempt(timeout: float) -> Result:
         return finished(command(folder, *options, port=meter.port, timeout=timeout, **settings))
