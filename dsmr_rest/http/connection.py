@@ -24,8 +24,8 @@ from functools import cache
 
 RECEIVE_SIZE = 8192
 """Bytes received at a time: a request seldom has more than 1 kB."""
-TRIAL_TIME = 0.01
-"""Seconds that the kernel's timeouts are tried with."""
+TRIAL_TIME = 0.001
+"""Seconds that the kernel's timeouts are tried with. The start waits for them, so they are few."""
 RESCUE_TIME = 1.0
 """Seconds after which the trial has failed."""
 MILLISECONDS = 1_000
