@@ -1,5 +1,6 @@
 """What the tests share: real meters on pseudo-terminals, real servers in their own processes, and leftover checks."""
 
+import compileall
 import http.client
 import itertools
 import json
@@ -28,19 +29,35 @@ from tests.faulty_meter import PATIENCE, FaultyMeter, is_locked
 ROOT = Path(__file__).parent.parent
 SERVER_COMMAND = [sys.executable, str(ROOT / 'dsmr_rest_server.py')]
 MISSING_PORT = '/dev/serial/none'
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.1
+"""Seconds between two looks at what a test waits for."""
 THREADS_AT_REST = 3
 """Threads of a server without requests: one waits for a signal, one accepts clients, and one writes the log."""
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Returns the result of `condition` as soon as it is true. Fewer `seconds` are a claim about the time it takes."""
-    deadline = time.monotonic() + seconds
+    """Returns the result of `condition` as soon as it is true. Fewer `seconds` are a claim about the time it takes.
+
+    The longer it takes, the less often it is looked at: a look can cost a request, and other tests need the processor.
+    """
+    begin = time.monotonic()
     while True:
         result = condition()
         if result:
             return result
-        assert time.monotonic() < deadline, f'{condition} did not become true within {seconds} s'
-        time.sleep(0.01)
+        passed = time.monotonic() - begin
+        assert passed < seconds, f'{condition} did not become true within {seconds} s'
+        pause = min(max(SHORTEST_PAUSE, passed / 20), LONGEST_PAUSE)
+        time.sleep(pause)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compiles the server once: with PYTHONDONTWRITEBYTECODE each of hundreds of processes would do it anew.
+
+    Where the folder cannot be written to, the tests merely take longer.
+    """
+    if not hasattr(session.config, 'workerinput'):  # which pytest-xdist gives to its workers
+        compileall.compile_dir(ROOT / 'dsmr_rest', quiet=2)
 
 
 @pytest.hookimpl(optionalhook=True)

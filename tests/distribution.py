@@ -5,7 +5,16 @@ pytest-xdist has groups for that (--dist loadgroup), which have no effect with p
 
 from xdist.scheduler import LoadScopeScheduling
 
+ONE_BROWSER = 'all with one browser, which takes a while to start'
+ONE_SERVER = 'nearly all with one server'
 TOGETHER = {
+    'tests/programs/test_dashboard.py': ONE_BROWSER,
+    'tests/programs/test_dashboard_layout.py': ONE_BROWSER,
+    'tests/programs/test_web_page.py': ONE_BROWSER,
+    'tests/api/test_dispatch.py': ONE_SERVER,
+    'tests/api/test_openapi.py': ONE_SERVER,
+    'tests/api/test_pointer.py': ONE_SERVER,
+    'tests/http/test_server.py': ONE_SERVER,
     'tests/programs/test_systemd.py': 'all on one machine, which takes a while to start',
     'tests/test_discovery.py': 'they hear each other',
     'tests/test_readme.py': 'all with one demo',

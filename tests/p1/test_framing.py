@@ -232,7 +232,7 @@ MEGABYTE = 1_000_000
 MOST_HELD = 4 * TELEGRAM_LIMIT
 """Bytes of memory: a telegram, a line and a frame that have not ended, with what Python allocates ahead."""
 CHANCE = random.Random(3)
-LETTERS = bytes(CHANCE.choices(range(32, 127), k=MEGABYTE))
+LETTERS = bytes(CHANCE.choices(range(32, 127), k=MEGABYTE // 100)) * 100
 GARBAGE = {
     'random': CHANCE.randbytes(MEGABYTE),
     'printable lines': b'\r\n'.join(LETTERS[at : at + 70] for at in range(0, MEGABYTE, 70)),
