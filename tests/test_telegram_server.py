@@ -18,8 +18,10 @@ import pytest
 
 from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.config import MeterSettings
+from dsmr_rest.faults import Fault, MeterError
 from dsmr_rest.meter.meter import Meter
 from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.reading.document import Reading
 from dsmr_rest.telegram_server import RETRY_PAUSE, TelegramServer
 from tests.conftest import (
     MISSING_PORT,
@@ -28,10 +30,11 @@ from tests.conftest import (
     free_port,
     is_free,
     new_meter,
+    receive_all,
     wait_for,
 )
 from tests.faulty_meter import PATIENCE, FaultyMeter
-from tests.telegrams import KEY, PUBLIC_KEY, cipher_frame, numbered, of_version
+from tests.telegrams import KEY, PUBLIC_KEY, cipher_frame, numbered, of_version, read
 
 INTERVAL = 0.2
 """Seconds between the telegrams of a meter that is not asked for each."""
@@ -265,6 +268,43 @@ def test_a_client_that_stops_sending_gets_its_telegrams(start: StartTelegrams) -
             client.rest()
             assert clients_of(server) == 1
         wait_for(lambda: clients_of(server) == 0, SEND_TIME)
+
+
+class AskingMeter(Meter):
+    """A meter that asks again and again whether its client is there; it sends two telegrams, and stops."""
+
+    def __init__(self) -> None:
+        super().__init__(P1Reader(MeterSettings(port=MISSING_PORT)))
+        self.go_on = threading.Event()
+        self._readings = iter([read(of_version('5.0')), read(of_version('4.2'))])
+
+    def read(self, *_: Any, is_wanted: Callable[[], bool] | None = None, **__: Any) -> Reading:
+        assert is_wanted is not None
+        while not self.go_on.wait(0.01):
+            assert is_wanted()
+        for _number in range(3):
+            assert is_wanted()
+        reading = next(self._readings, None)
+        if reading is None:
+            raise MeterError(Fault.STOPPING, 'no more telegrams')
+        return reading
+
+
+def test_a_client_that_stops_sending_is_sent_the_beginning_of_a_telegram_once() -> None:
+    """However often it is asked whether it is there, the telegrams that it gets are whole."""
+    meter = AskingMeter()
+    server = TelegramServer('127.0.0.1', 0, meter, FollowerPlaces(1))
+    server.start()
+    try:
+        with socket.create_connection(('127.0.0.1', server.port), PATIENCE) as client:
+            client.shutdown(socket.SHUT_WR)
+            received = client.recv(1)
+            meter.go_on.set()
+            received += receive_all(client)
+    finally:
+        meter.go_on.set()
+        server.stop_accepting()
+    assert received == of_version('5.0') + of_version('4.2')
 
 
 def test_a_reading_from_memory_is_not_sent_again(start: StartTelegrams) -> None:

@@ -95,7 +95,7 @@ class MeterLog:
         patience = min(self._timeout, LONGEST_SILENCE)
         if error.fault in _ONLY_TIME_TELLS:
             patience = max(patience, silence)
-        return min(patience, LONGEST_PAUSE)
+        return patience
 
     def _note_failure(self, since: float) -> None:
         if self._failing_since is None:

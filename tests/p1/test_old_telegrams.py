@@ -21,8 +21,8 @@ from tests.telegrams import from_lines
 
 STOP = STALL_TIME + LONGEST_ROUND + 0.5
 """Seconds without a look at the port that are a stall."""
-ROUNDS = 200
-"""Looks at the port in which a telegram that was sent must have been found."""
+ROUNDS = 40
+"""Looks at the port in which a telegram that was sent must have been found: one waits for at most a TICK."""
 
 Readings = Generator[Reading | None, None, None]
 

@@ -21,7 +21,7 @@ from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.intake import CODES_LOGGED
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
 from dsmr_rest.p1.port import TICK
-from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.p1.reader import END_IN_SIGHT, LINE_CHUNK, P1Reader
 from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading
 from dsmr_rest.simulated.meter import PseudoTerminal, SimulatedMeter
@@ -521,6 +521,50 @@ def test_a_local_port_that_is_silent_stays_open() -> None:
         assert [next(looks) for _ in range(6)] == [None] * 6
     terminal.close()
     assert source.counters.port_openings == 1
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses of the reader in seconds, for which nobody waits."""
+    made: list[float] = []
+
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+        sleep = staticmethod(made.append)
+
+    monkeypatch.setattr('dsmr_rest.p1.reader.time', Clock)
+    return made
+
+
+def test_bytes_gather_while_the_greater_part_of_a_telegram_arrives(pauses: list[float]) -> None:
+    """For as long as a line takes for them, but never so long that a caller cannot stop; and only within a telegram."""
+    telegram = of_version('5.0')
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        source = reader(f'socket://127.0.0.1:{server.getsockname()[1]}', '9600 7E1')
+        with closing(source.read()) as looks:
+            next(looks)
+            peer, _ = server.accept()
+
+            def pauses_after(data: bytes) -> list[float]:
+                pauses.clear()
+                expected = source.counters.received_bytes + len(data)
+                peer.sendall(data)
+                while source.counters.received_bytes < expected:
+                    next(looks)
+                next(looks)
+                return list(pauses)
+
+            with peer:
+                assert pauses_after(telegram) == []
+                assert pauses_after(telegram[:100]) == [TICK]
+                assert pauses_after(telegram[100:-10]) == []
+                assert pauses_after(telegram[-10:]) == []
+                assert pauses_after(telegram[:LINE_CHUNK]) == [], 'too fast for a line'
+                near_end = len(telegram) - END_IN_SIGHT - 48
+                assert pauses_after(telegram[LINE_CHUNK:near_end]) == [pytest.approx(0.05)]
+                assert pauses_after(telegram[near_end:-10]) == []
+                assert pauses_after(telegram[-10:]) == []
+    assert source.counters.telegrams == 3
 
 
 THIEF = """import os, sys
