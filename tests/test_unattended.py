@@ -240,8 +240,8 @@ def test_a_peer_that_disappears_silently(
     with socket.create_server(('127.0.0.1', 0)) as listener:
         server = start_server(f'socket://127.0.0.1:{listener.getsockname()[1]}')
         waiting = pool.submit(server.get, '/telegram')
-        silent, _ = listener.accept()
         listener.settimeout(PATIENCE)
+        silent, _ = listener.accept()
         speaking, _ = listener.accept()
         with silent, speaking:
             while not wait(

@@ -17,6 +17,7 @@ from dsmr_rest.p1.port import READ_LIMIT, Port, serial_settings
 from dsmr_rest.p1.reader import LONGEST_ROUND, STALL_TIME, P1Reader
 from dsmr_rest.reading.document import Reading
 from dsmr_rest.simulated.meter import PseudoTerminal
+from tests.reading_loop import PATIENCE
 from tests.telegrams import from_lines
 
 STOP = STALL_TIME + LONGEST_ROUND + 0.5
@@ -44,6 +45,7 @@ def next_number(readings: Readings) -> int:
 def server() -> Iterator[socket.socket]:
     """What stands for the program that serves a meter's port over TCP."""
     with socket.create_server(('127.0.0.1', 0)) as listening:
+        listening.settimeout(PATIENCE)
         yield listening
 
 
@@ -89,6 +91,7 @@ def test_a_remote_port_is_connected_to_again_after_a_stall(
             peer.sendall(numbered(2))
             time.sleep(STOP)
             assert next(readings) is None
+            assert source.counters.port_openings == 2
             peer.sendall(numbered(3))
         with server.accept()[0] as peer:
             peer.sendall(numbered(4))
