@@ -50,7 +50,7 @@ class Port:
             self._port: Any = serial.serial_for_url(**settings)
         except ValueError as error:  # pyserial cannot make sense of the URL
             raise OSError(errno.EINVAL, str(error)) from error
-        except termios.error as error:  # not a terminal: an OSError in all but its type
+        except termios.error as error:  # lost meanwhile: an OSError in all but its type
             raise OSError(*error.args) from error
         except serial.SerialException as error:
             raise _cause_of(error) from error
@@ -82,7 +82,10 @@ class Port:
 
     def discard(self) -> None:
         """Drops what has arrived. Raises OSError."""
-        self._port.reset_input_buffer()
+        try:
+            self._port.reset_input_buffer()
+        except termios.error as error:  # as above
+            raise OSError(*error.args) from error
 
     def set_baud_rate(self, baud_rate: int) -> None:
         """Raises OSError."""
@@ -109,6 +112,4 @@ def _cause_of(error: serial.SerialException) -> OSError:
         return OSError(cause.errno, os.strerror(cause.errno))
     if isinstance(cause, termios.error):
         return OSError(*cause.args)
-    if error.errno is not None:
-        return OSError(error.errno, os.strerror(error.errno))
     return error

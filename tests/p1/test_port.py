@@ -59,6 +59,27 @@ def test_what_has_arrived_can_be_discarded() -> None:
         assert wait_for(port.read) == b'new'
 
 
+def test_a_lost_port_is_an_error_of_the_system() -> None:
+    """Whatever is done with a port that has been hung up, the caller gets an OSError."""
+    with terminal() as (_, name):
+        port = Port(serial_settings() | {'url': name, 'baudrate': 9600})
+    with closing(port):
+        for use in (port.read, port.discard, lambda: port.set_baud_rate(115200)):
+            with pytest.raises(OSError):  # noqa: PT011 its type is what is tested
+                use()
+
+
+def test_a_port_that_is_lost_while_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that fails after it was opened has the error of the system, as one that cannot be opened has."""
+
+    def fail(*_: object) -> None:
+        raise termios.error(errno.EIO, os.strerror(errno.EIO))
+
+    with terminal() as (_, name), monkeypatch.context() as failing:
+        failing.setattr(termios, 'tcflush', fail)
+        assert error_of_opening(name) == errno.EIO
+
+
 def test_the_baud_rate_is_that_of_the_terminal() -> None:
     """The port is opened at its baud rate, and changed to another without being opened again."""
     with terminal() as (master, name), opened(name, 9600) as port:
