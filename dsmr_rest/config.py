@@ -304,22 +304,12 @@ def _parse(path: Path) -> configparser.ConfigParser:
         raise ConfigError(
             f'{path}: line {error.lineno} is before the first section: [meter] or [server] must be above it'
         ) from error
-    except (
-        configparser.ParsingError
-    ) as error:  # the line itself is not shown, because it may contain a secret
-        number = _line_number(error)
+    except configparser.ParsingError as error:
+        number, _ = error.errors[0]  # the line itself is not shown, because it may contain a secret
         raise ConfigError(
             f'{path}: line {number} must be a [section], a setting (key = value) or a comment'
         ) from error
     return parser
-
-
-def _line_number(error: configparser.ParsingError) -> int:
-    """The first line that cannot be parsed. The subclasses of ParsingError have no list of `errors`, but a `lineno`."""
-    if hasattr(error, 'lineno'):
-        return int(error.lineno)
-    number, _ = error.errors[0]
-    return number
 
 
 def _refuse_unknown_sections(path: Path, parser: configparser.ConfigParser) -> None:

@@ -136,8 +136,9 @@ class Announcement:
             return
         self._withdraw()
         try:
-            registration = _Registration(self._service_at(addresses), addresses)
-            registration.begin(may_rename=not self.describes_meter)
+            registration = _Registration(
+                self._service_at(addresses), addresses, may_rename=not self.describes_meter
+            )
         except (OSError, RuntimeError, ValueError, Error) as error:
             self._note_failure(str(error))
             return
@@ -196,24 +197,22 @@ def _warn_about_port(port: int) -> None:
 
 
 class _Registration:
-    """One service, announced on given addresses from begin() to withdraw()."""
+    """One service, announced on given addresses from when it is made to withdraw().
 
-    def __init__(self, service: 'ServiceInfo', addresses: list[str]) -> None:
-        self.service = service
-        self.addresses = addresses
-        self._zeroconf: Zeroconf | None = None
-        self._future: Future[None] | None = None
+    Does not wait for the network. Raises OSError and zeroconf's errors.
+    """
 
-    def begin(self, *, may_rename: bool) -> None:
-        """Announces the service, without waiting for the network. Raises OSError and zeroconf's errors."""
+    def __init__(self, service: 'ServiceInfo', addresses: list[str], *, may_rename: bool) -> None:
         import asyncio  # noqa: PLC0415 slow to import
 
         from zeroconf import IPVersion, Zeroconf  # noqa: PLC0415 an optional extra, and slow to import
 
-        self._zeroconf = Zeroconf(self.addresses, ip_version=IPVersion.V4Only)
+        self.service = service
+        self.addresses = addresses
+        self._zeroconf = Zeroconf(addresses, ip_version=IPVersion.V4Only)
         # To ask the network whether the name is free takes a second, for which the caller must not wait: the blocking
         # register_service() is replaced by its coroutine, which runs in zeroconf's thread.
-        coroutine = _register(self._zeroconf, self.service, may_rename=may_rename)
+        coroutine = _register(self._zeroconf, service, may_rename=may_rename)
         # Set by the constructor, which started it.
         loop = cast('asyncio.AbstractEventLoop', self._zeroconf.loop)
         self._future = asyncio.run_coroutine_threadsafe(coroutine, loop)
@@ -221,10 +220,8 @@ class _Registration:
 
     def withdraw(self) -> None:
         """Says goodbye, as far as the addresses are still there."""
-        from zeroconf import Error  # noqa: PLC0415 as in begin()
+        from zeroconf import Error  # noqa: PLC0415 as above
 
-        if self._zeroconf is None or self._future is None:
-            return
         self._future.cancel()
         try:
             self._zeroconf.close()
@@ -232,7 +229,7 @@ class _Registration:
             log.warning('the announcement was not withdrawn: %s', error)
 
     def _log_failure(self, registration: 'Future[None]') -> None:
-        from zeroconf import NonUniqueNameException  # noqa: PLC0415 as in begin()
+        from zeroconf import NonUniqueNameException  # noqa: PLC0415 as above
 
         if registration.cancelled():
             return

@@ -571,9 +571,7 @@ def no_reading(evidence: Evidence) -> MeterError:
 
 
 def _diagnosis(rows: Sequence[Row], evidence: Any, words: Mapping[str, str]) -> MeterError:
-    for row in rows:
-        if row.applies(evidence):
-            break
+    row = next(row for row in rows if row.applies(evidence))
     finding = row.finding.format_map(words)
     remedy = row.remedy.format_map(words)
     advice = row.advice.format_map(words)

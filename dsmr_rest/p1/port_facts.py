@@ -180,12 +180,11 @@ def _script(folder: Path, arguments: list[str]) -> str:
 
     Python's option -m names a module instead. `folder` is the current one of the process.
     """
-    for option, argument in pairwise(['', *arguments]):
-        if option == '-m':
-            return f'-m {argument}'
-        is_option = argument.startswith('-')
-        if not is_option and (folder / argument).is_file():
-            return argument
-        if not is_option:
-            return ''
+    pairs = pairwise(['', *arguments])
+    no_options = (pair for pair in pairs if not pair[1].startswith('-'))
+    before, argument = next(no_options, ('', ''))
+    if before == '-m':
+        return f'-m {argument}'
+    if (folder / argument).is_file():
+        return argument
     return ''

@@ -7,7 +7,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from dsmr_rest.process import threads
 
@@ -49,17 +49,16 @@ class AddressWatch:
             return
         self._changes.end()
         self._thread.join(END_TIME)
-        if not self._thread.is_alive():
-            self._changes.close()
 
     def _watch(self, changes: '_AddressChanges') -> None:
         """The thread."""
-        while changes.wait():
-            self._on_change()
+        with closing(changes):
+            while changes.wait():
+                self._on_change()
 
 
 class _AddressChanges:
-    """Waits for changes, in one thread; close() may be called from another. Raises OSError without netlink."""
+    """Waits for changes, in one thread; end() may be called from another. Raises OSError without netlink."""
 
     def __init__(self) -> None:
         # getattr: mypy knows the constants on Linux only
