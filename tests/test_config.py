@@ -1,6 +1,8 @@
 """config.ini: what is accepted, what is refused, and that a secret is never shown."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from dsmr_rest.config import Config, ConfigError, load
 
 KEY = '0123456789abcdef0123456789ABCDEF'
 FILE = Path('config.ini')
+NOBODY = 65534
 
 
 @pytest.fixture(autouse=True)
@@ -357,6 +360,31 @@ def test_the_same_port_twice_is_refused(text: str) -> None:
     """telegram_port must differ from port, also from its default; as 0, any free port, both may be set."""
     assert ': must be another number than port' in refusal(f'[server]\n{text}\n')
     assert loaded('[server]\nport = 0\ntelegram_port = 0\n').server.telegram_port == 0
+
+
+@contextmanager
+def who_may_not_read() -> Iterator[None]:
+    """A block in which the process is an ordinary user: root may read everything."""
+    real = os.getuid()
+    effective = os.geteuid()
+    if effective != 0:
+        yield
+        return
+    os.setreuid(NOBODY, effective)
+    try:
+        yield
+    finally:
+        os.setreuid(real, effective)
+
+
+def test_a_file_that_this_user_may_not_read_is_refused() -> None:
+    """A certificate without the permission to read it is named with its setting, before the server needs it."""
+    for name in 'certificate', 'key':
+        Path(name).touch(mode=0)
+    text = '[server]\ncertificate = certificate\nprivate_key = key\n'
+    with who_may_not_read():
+        complaint = refusal(text)
+    assert '[server] certificate = certificate: must be a file that this user can read' in complaint
 
 
 def test_more_clients_than_there_are_files_for_are_refused() -> None:

@@ -5,14 +5,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 import ifaddr
 import pytest
-from zeroconf import ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
+from zeroconf import (
+    NotRunningException,
+    ServiceBrowser,
+    ServiceInfo,
+    ServiceListener,
+    Zeroconf,
+)
 
+from dsmr_rest import discovery
 from dsmr_rest.api import homewizard
 from dsmr_rest.config import ServerSettings
 from dsmr_rest.discovery import HOMEWIZARD_SERVICE, WEB_SERVICE, Announcement
@@ -238,6 +245,121 @@ def test_a_computer_without_a_network_is_one_log_line(
     assert [record.message for record in caplog.records] == [
         'not announced on the network: there is no network'
     ]
+
+
+NO_NETWORK = 'there is no network, on purpose'
+
+
+class Network:
+    """The addresses of a computer, and what happens while they are looked up."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self.on_request: Callable[[], None] = lambda: None
+
+    def announced_addresses(self, _: Sequence[str]) -> list[str]:
+        self.on_request()
+        if not self.addresses:
+            raise ValueError(NO_NETWORK)
+        return self.addresses
+
+
+class Changes:
+    """Stands for the watch of this computer's addresses: a change is a call of `on_change`."""
+
+    on_change: Callable[[], None]
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        Changes.on_change = on_change
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Network:
+    """The addresses of this computer, which the test may change; at first there are none."""
+    made = Network()
+    monkeypatch.setattr(discovery, 'AddressWatch', Changes)
+    monkeypatch.setattr(discovery, '_announced_addresses', made.announced_addresses)
+    return made
+
+
+def test_an_unchanged_failure_is_one_log_line(
+    network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often the addresses change, that there is still no network is said once."""
+    with closing(Announcement(ServerSettings(), 8080)) as announcement:
+        announcement.start(None)
+        Changes.on_change()
+    assert caplog.messages == [f'not announced on the network: {NO_NETWORK}']
+    assert network.addresses == []
+
+
+def test_unchanged_addresses_are_not_announced_again(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change after which the addresses are the same as before withdraws nothing."""
+    network.addresses = LOOPBACK
+    with closing(Announcement(ServerSettings(), 8080)) as announcement:
+        announcement.start(None)
+        with monkeypatch.context() as watched:
+            closed: list[Zeroconf] = []
+            watched.setattr(Zeroconf, 'close', closed.append)
+            Changes.on_change()
+        assert closed == []
+        assert announcement.addresses == LOOPBACK
+
+
+def test_an_announcement_that_comes_too_late_is_withdrawn(network: Network) -> None:
+    """A server that ends while its addresses are looked up leaves no announcement, thread or socket."""
+    network.addresses = LOOPBACK
+    announcement = Announcement(ServerSettings(), 8080)
+    network.on_request = announcement.close
+    announcement.start(None)
+    assert announcement.name == ''
+
+
+def test_addresses_that_cannot_be_followed_cost_no_announcement(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a system that does not report changes, the server is announced on the addresses that it has at the start."""
+    monkeypatch.delattr(socket, 'AF_NETLINK')
+    monkeypatch.setattr(discovery, '_announced_addresses', lambda _: LOOPBACK)
+    caplog.set_level(logging.INFO)
+    with closing(Announcement(ServerSettings(), 8080)) as announcement:
+        announcement.start(None)
+        assert announcement.addresses == LOOPBACK
+    (said,) = caplog.messages
+    assert said == 'changes of the addresses are not followed: this system has no netlink'
+
+
+def test_an_error_of_the_network_is_one_log_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An announcement that cannot even begin costs one log line."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError('on purpose')
+
+    monkeypatch.setattr(Zeroconf, '__init__', fail)
+    announced(8080).close()
+    assert caplog.messages == ['not announced on the network: on purpose']
+
+
+def test_an_error_of_the_library_is_one_log_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An announcement that fails after it has begun is named by the error in the log."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise NotRunningException('on purpose')
+
+    monkeypatch.setattr(Zeroconf, 'async_register_service', fail)
+    with closing(announced(8080)):
+        wait_for(lambda: caplog.messages)
+    assert caplog.messages == ['not announced on the network: NotRunningException: on purpose']
 
 
 def test_the_library_is_imported_only_for_an_announcement() -> None:

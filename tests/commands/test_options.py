@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsmr_rest import __version__
+from dsmr_rest.commands import options
 from dsmr_rest.commands.options import (
     DEMO_VERSION,
     common_arguments,
@@ -54,23 +55,34 @@ def test_a_named_file_is_the_settings_file(tmp_path: Path) -> None:
     """--config names the file, whose settings are read."""
     file = tmp_path / 'my.ini'
     file.write_text('[meter]\nport = /dev/ttyUSB7\n')
-    options = common_arguments('x').parse_args(['--config', str(file)])
-    assert settings_file(options) == file
-    assert configuration(options).meter.port == '/dev/ttyUSB7'
+    arguments = common_arguments('x').parse_args(['--config', str(file)])
+    assert settings_file(arguments) == file
+    assert configuration(arguments).meter.port == '/dev/ttyUSB7'
 
 
 def test_a_named_file_must_be_there(tmp_path: Path) -> None:
     """A file that is named and missing is an error, not a reason for defaults."""
-    options = common_arguments('x').parse_args(['--config', str(tmp_path / 'missing.ini')])
+    arguments = common_arguments('x').parse_args(['--config', str(tmp_path / 'missing.ini')])
     with pytest.raises(ConfigError, match=r'missing\.ini'):
-        configuration(options)
+        configuration(arguments)
 
 
 def test_the_file_beside_the_script_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --config the file is config.ini beside the script that was started."""
     monkeypatch.setattr(sys, 'argv', [str(ROOT / 'dsmr_rest_server.py')])
-    options = common_arguments('x').parse_args([])
-    assert settings_file(options) == ROOT / 'config.ini'
+    arguments = common_arguments('x').parse_args([])
+    assert settings_file(arguments) == ROOT / 'config.ini'
+
+
+def test_the_help_says_when_the_file_beside_the_script_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has the path of the file that would be read, and what holds as long as there is none."""
+    monkeypatch.setattr(options, 'SCRIPTS', tmp_path)
+    monkeypatch.setattr(sys, 'argv', [str(tmp_path / 'dsmr_rest_server.py')])
+    shown = common_arguments('x').format_help()
+    assert f'{tmp_path}/config.ini\nwhich does not exist now' in shown
+    assert settings_file(common_arguments('x').parse_args([])) is None
 
 
 def test_an_installed_command_has_the_defaults(
@@ -79,9 +91,9 @@ def test_an_installed_command_has_the_defaults(
     """A command that was started from elsewhere has no file, and every setting has its default."""
     monkeypatch.setattr(sys, 'argv', [str(tmp_path / 'dsmr-rest-server')])
     (tmp_path / 'config.ini').write_text('[meter]\nport = /dev/other\n')
-    options = common_arguments('x').parse_args([])
-    assert settings_file(options) is None
-    assert configuration(options) == Config()
+    arguments = common_arguments('x').parse_args([])
+    assert settings_file(arguments) is None
+    assert configuration(arguments) == Config()
 
 
 def test_the_simulated_meter_replaces_the_port() -> None:

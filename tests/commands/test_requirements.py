@@ -11,14 +11,21 @@ from tests.conftest import ROOT
 from tests.faulty_meter import PATIENCE
 from tests.pages import PAGES, README
 
-WITHOUT_PACKAGES = [sys.executable, '-S']  # site-packages is not searched
+SEARCH_NO_PACKAGES = """
+import runpy, sys
+sys.path = [folder for folder in sys.path if not folder.endswith('-packages')]
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+"""Runs a script as if no package were installed. Python's -S would do, but that switches coverage off as well."""
 
 
 @pytest.mark.parametrize('command', ['dsmr_rest_server', 'take_one_reading'])
 def test_a_missing_package_is_one_line(command: str) -> None:
     """Without the requirements the status is 2, and one line names the package and the README's set-up command."""
     ended = subprocess.run(
-        [*WITHOUT_PACKAGES, str(ROOT / f'{command}.py'), '--demo'],
+        [sys.executable, '-c', SEARCH_NO_PACKAGES, f'{command}.py', '--demo'],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

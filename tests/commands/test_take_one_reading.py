@@ -17,14 +17,26 @@ from typing import TypeVar
 import pytest
 import serial
 
+import take_one_reading
 from dsmr_rest import __version__
-from dsmr_rest.faults import METER_FAULTS
-from dsmr_rest.p1.port_facts import persistent_name, serial_ports
+from dsmr_rest.config import MeterSettings
+from dsmr_rest.faults import METER_FAULTS, Fault, MeterError
+from dsmr_rest.p1.port_facts import Users, persistent_name, serial_ports
+from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.simulated.telegrams import VERSIONS, with_checksum
-from take_one_reading import mask
+from take_one_reading import config_lines, describe, explain, mask
 from tests.conftest import ROOT, hush, new_meter, wait_for
 from tests.faulty_meter import FaultyMeter
-from tests.telegrams import TIME, TITLE, at_8n1, cipher_frame, from_lines, of_version
+from tests.telegrams import (
+    TIME,
+    TITLE,
+    at_8n1,
+    cipher_frame,
+    from_lines,
+    of_version,
+    read,
+    read_lines,
+)
 
 SCRIPT = ROOT / 'take_one_reading.py'
 ENVIRONMENT = os.environ | {'PYTHONWARNINGS': 'error'}
@@ -635,6 +647,93 @@ def test_a_wrong_specification_is_named(meter: FaultyMeter, tmp_path: Path) -> N
         assert 'set [meter] specification = auto' in result.stderr
     meter.corrupt_every = 1
     assert 'specification = auto' not in run_when_sent(meter, tmp_path).stderr
+
+
+# What the report says on another machine than this.
+
+READING = read(of_version('5.0'))
+
+
+@pytest.fixture
+def reader() -> P1Reader:
+    """A reader of a port that is never opened."""
+    return P1Reader(MeterSettings(port='/dev/ttyUSB0'))
+
+
+def shown(name: str, lines: list[str]) -> str:
+    """What a report has beside a name."""
+    (line,) = [line for line in lines if line.startswith(name)]
+    return line.removeprefix(name).strip()
+
+
+def test_changed_line_ends_are_reported() -> None:
+    """That the telegram was changed on its way is said; nothing is said of one that was not."""
+    changed = read(of_version('5.0').replace(b'\r\n', b'\n'))
+    assert shown('line ends', describe(changed, '115200 8N1')).startswith('changed on the way')
+    assert not any(line.startswith('line ends') for line in describe(READING, '115200 8N1'))
+
+
+def test_objects_without_a_name_are_counted_too() -> None:
+    """The number of objects is that of the lines that the meter sent, whether or not they have a name."""
+    reading = read_lines('1-0:1.7.0(00.355*kW)', '1-0:99.99.1(1*kW)', '1-0:99.99.2(2*kW)')
+    assert shown('objects', describe(reading, '115200 8N1')) == '3'
+
+
+@pytest.mark.parametrize(
+    ('name', 'is_explained'),
+    [('/dev/serial/by-path/usb-0', True), ('/dev/serial/by-id/usb-FTDI-1', False)],
+)
+def test_a_name_that_belongs_to_the_socket_is_explained(
+    name: str, reader: P1Reader, monkeypatch: pytest.MonkeyPatch, *, is_explained: bool
+) -> None:
+    """Where the lines for config.ini name a USB socket instead of a cable, a comment in them says why."""
+    monkeypatch.setattr(take_one_reading, 'persistent_name', lambda _: name)
+    lines = config_lines(READING, reader)
+    assert f'port = {name}' in lines
+    assert any(line.startswith('# ') for line in lines) == is_explained
+
+
+@pytest.mark.parametrize(
+    ('some_are_hidden', 'user', 'said'),
+    [
+        (False, 1000, ''),
+        (True, 0, 'not even by root'),
+        (True, 1000, 'with sudo'),
+    ],
+)
+def test_hidden_programs_are_mentioned(
+    user: int,
+    said: str,
+    reader: P1Reader,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    some_are_hidden: bool,
+) -> None:
+    """Whoever may not see all programs is told so, with what helps this user."""
+    users = Users(['minicom (pid 812)'], some_are_hidden=some_are_hidden)
+    monkeypatch.setattr(take_one_reading, 'programs_using', lambda _: users)
+    monkeypatch.setattr(os, 'geteuid', lambda: user)
+    first, *hidden, _ = explain(MeterError(Fault.PORT_BUSY, ''), reader)
+    assert first == '/dev/ttyUSB0 is open in minicom (pid 812)'
+    assert [said in line for line in hidden] == [True] * some_are_hidden
+
+
+@pytest.mark.parametrize(
+    ('ports', 'said'),
+    [
+        ([], 'none: Linux does not detect a cable'),
+        (['/dev/ttyUSB1 = /dev/serial/by-id/usb-1', '/dev/ttyS0'], '--port /dev/ttyUSB1'),
+    ],
+)
+def test_ports_to_try_are_listed(
+    ports: list[str], said: str, reader: P1Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the port of the settings, the report lists those that there are, or says that there is none."""
+    monkeypatch.setattr(take_one_reading, 'serial_ports', lambda: ports)
+    title, *listed, last, _ = explain(MeterError(Fault.PORT_MISSING, ''), reader)
+    assert title == 'Serial ports of this machine:'
+    assert listed == ports
+    assert last.endswith(said)
 
 
 MASKED = {

@@ -3,6 +3,7 @@
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from dsmr_rest.http.connection import (
     connection_of,
     disconnect,
     send_without_tls,
+    set_kernel_timeout,
 )
 from tests.conftest import receive_all, reset, wait_for
 
@@ -133,6 +136,25 @@ def test_a_client_that_does_not_shake_hands_is_not_waited_for(
     """The handshake of TLS ends when its time is over."""
     with closing(before_handshake(certificate)) as pair, pytest.raises(TimeoutError):
         in_time(pair.connection.shake_hands, SHORT)
+
+
+class NarrowSocket(socket.socket):
+    """A socket of a system whose struct timeval has two integers of 4 bytes, and the last one that was set."""
+
+    timeval = bytes(8)
+
+    def getsockopt(self, *_: object) -> bytes:  # type: ignore[override]
+        return self.timeval
+
+    def setsockopt(self, *arguments: Any) -> None:
+        _, _, self.timeval = arguments
+
+
+def test_a_kernel_of_32_bits_gets_its_own_form_of_a_timeout() -> None:
+    """The seconds and microseconds are in the integers that the kernel itself uses."""
+    with NarrowSocket() as narrow:
+        set_kernel_timeout(narrow, 2.5)
+        assert struct.unpack('=ll', narrow.timeval) == (2, 500_000)
 
 
 def test_too_little_time_for_the_kernel_is_not_endless_time(pair: Pair) -> None:

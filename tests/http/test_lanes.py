@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -160,6 +161,30 @@ def test_a_shortage_is_in_the_log_until_it_is_over(
     begins, ends = caplog.messages
     assert begins.startswith(lines[0])
     assert ends.startswith(lines[1])
+
+
+def test_a_shortage_is_not_told_to_clients_of_tls(
+    certificate: Mapping[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who would have to shake hands first is disconnected: the accepting thread waits for nobody."""
+    settings = ServerSettings(
+        host='127.0.0.1',
+        port=0,
+        certificate=str(certificate['certificate']),
+        private_key=str(certificate['private_key']),
+    )
+    server = HttpServer(settings, OneWaits())
+    server.start()
+    try:
+        monkeypatch.setattr(threads, 'start', no_thread)
+        with connected(server) as client:
+            assert receive_all(client) == b''
+    finally:
+        server.close()
+    (line,) = caplog.messages
+    assert line.startswith('no thread can be started')
 
 
 def test_a_client_that_lingers_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
-from dsmr_rest.meter.log import CALM
+from dsmr_rest.meter.log import CALM, MeterLog
 from dsmr_rest.meter.meter import LATE, POLL_PAUSE, Meter, client_check_pause
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.process import clock
@@ -520,6 +520,35 @@ def test_an_unexpected_error_is_a_fault_and_is_logged_once(
     wait_for(lambda: not has_thread())
     assert caplog.text.count('Traceback') == 1
     assert caplog.messages.count('reading failed') == 1
+
+
+def test_a_reading_thread_that_dies_is_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When memory is so short that not even the fault can be handed out, the next request starts a new thread."""
+    is_failing = True
+    new = arrived_at(clock.now() + 3600)
+    deaths: list[threading.ExceptHookArgs] = []
+
+    def script() -> Iterator[Reading | None]:
+        if is_failing:
+            raise MeterError(Fault.PORT_LOST, 'on purpose')
+        yield new
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(threading, 'excepthook', deaths.append)
+    shared = Meter(ScriptedReader(script))
+    with monkeypatch.context() as failing:
+        failing.setattr(MeterLog, 'port_failed', fail)
+        with pytest.raises(MeterError):
+            shared.read(time.monotonic() + 0.1)
+        wait_for(lambda: deaths)
+    is_failing = False
+    assert shared.read() is new
+    shared.stop()
+    assert [death.exc_type for death in deaths] == [MemoryError]
 
 
 GARBAGE = b'lorem ipsum 0123 ' * 60

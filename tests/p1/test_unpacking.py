@@ -6,6 +6,7 @@ import pytest
 
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
+from dsmr_rest.p1.checksum import crc16_x25
 from dsmr_rest.p1.framing import EncryptedFrame, Framer
 from dsmr_rest.p1.line import LineCounters
 from dsmr_rest.p1.problem_log import ProblemLog
@@ -24,6 +25,12 @@ def unpacker(key: bytes = KEY, authentication_key: bytes = PUBLIC_KEY) -> Unpack
         port=PORT, decryption_key=key.hex(), authentication_key=authentication_key.hex()
     )
     return Unpacker(settings, Prover(), ProblemLog())
+
+
+def with_x25(telegram: bytes) -> bytes:
+    """A telegram with the other checksum."""
+    text = telegram[: telegram.rindex(b'!') + 1]
+    return b'%b%04X\r\n' % (text, crc16_x25(text))
 
 
 def frame(data: bytes) -> EncryptedFrame:
@@ -87,6 +94,22 @@ def test_a_wrong_authentication_key_is_logged_once(caplog: pytest.LogCaptureFixt
         assert telegram.verified_by is Proof.CHECKSUM
     (record,) = caplog.records
     assert 'are not authenticated with authentication_key' in record.getMessage()
+
+
+def test_another_checksum_is_believed_the_second_time() -> None:
+    """Where the tag proves nothing, one telegram with the other kind of checksum may be a damaged one."""
+    other = unpacker(authentication_key=OTHER_KEY)
+    plain = with_x25(PLAIN)
+    first = other.unpack(frame(cipher_frame(plain)))
+    assert first == Unpacked(counted=LineCounters(unconfirmed_telegrams=1))
+    (telegram,) = other.unpack(frame(cipher_frame(plain, counter=2))).telegrams
+    assert telegram.verified_by is Proof.CHECKSUM
+
+
+def test_a_frame_in_a_frame_is_no_telegram() -> None:
+    """What is encrypted twice is not read: no meter sends that."""
+    twice = unpacker().unpack(frame(cipher_frame(cipher_frame(PLAIN))))
+    assert twice.invalid_because == 'no whole telegram is in the frame'
 
 
 def without_tag(plain: bytes, counter: int) -> EncryptedFrame:

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from dsmr_rest.process.address_changes import AddressWatch
+from dsmr_rest.process.threads import NoThreadError
 from tests.conftest import ROOT
 from tests.system_packages import program
 
@@ -60,6 +62,19 @@ def test_nothing_is_reported_where_nothing_changes() -> None:
     watch.start()
     watch.close()
     assert called == []
+
+
+def test_without_a_thread_nothing_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no thread can be started, the caller is told, and a fixture checks that no socket stays open."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, 'start', fail)
+    watch = AddressWatch(lambda: None)
+    with pytest.raises(NoThreadError):
+        watch.start()
+    watch.close()
 
 
 def test_a_watch_that_was_never_started_may_be_closed() -> None:

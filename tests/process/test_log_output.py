@@ -3,12 +3,16 @@
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
-from dsmr_rest.process.log_output import LINES_LIMIT, LogOutput
+import pytest
+
+from dsmr_rest.process.log_output import LINES_LIMIT, LogOutput, log_to_stderr
 
 PATIENCE = 60.0
 MISSING = 'lines of the log are missing here'
@@ -180,3 +184,49 @@ def test_a_pipe_that_does_not_block_is_waited_for_asleep() -> None:
         assert time.clock_gettime(clock) - before < 0.1
     pipe.close()
     assert pipe.received.endswith(b'waits\n')
+
+
+# What a process sends there.
+
+
+@contextmanager
+def without_stderr() -> Iterator[Callable[[float], None]]:
+    """A block in which this process logs as one that was started with stderr closed; the function that ends that."""
+    with pytest.MonkeyPatch.context() as process:
+        # What is changed for the whole process, so that it is as before afterwards.
+        process.setattr(logging, 'raiseExceptions', logging.raiseExceptions)
+        process.setattr(threading, 'excepthook', threading.excepthook)
+        process.setattr(logging.getLogger(), 'handlers', [])
+        with process.context() as closed:
+            closed.setattr(sys, 'stderr', None)
+            finish = log_to_stderr(verbose=True)
+        yield finish
+
+
+def test_without_stderr_the_log_goes_nowhere() -> None:
+    """Where stderr is closed, its descriptor may be some other file's by now, to which no line is written."""
+    with without_stderr() as finish:
+        (handler,) = logging.getLogger().handlers
+        finish(PATIENCE)
+    assert isinstance(handler, logging.NullHandler)
+
+
+EXAMPLE = threading.Thread(name='example')
+
+
+@pytest.mark.parametrize(
+    ('death', 'line'),
+    [
+        ((OSError, OSError('why'), None, EXAMPLE), 'the thread example failed: OSError: why'),
+        ((MemoryError, MemoryError(), None, EXAMPLE), 'the thread example failed: MemoryError'),
+        ((MemoryError, None, None, None), 'a thread failed: MemoryError'),
+    ],
+)
+def test_a_death_of_which_little_is_known_is_one_line(
+    death: Any, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a thread that dies when memory is short, Python may not even know which it was."""
+    with without_stderr():
+        logging.getLogger().addHandler(caplog.handler)
+        threading.excepthook(threading.ExceptHookArgs(death))
+    assert caplog.messages == [line]
