@@ -91,6 +91,13 @@ def test_the_interval_is_that_of_one_opening() -> None:
     assert made.state.interval == 10.0
 
 
+def test_a_stall_is_known_afterwards() -> None:
+    """How long it was, and when it was over: a wait during which it ended is explained by it."""
+    made = intake()
+    made.note_stall(30.0, 31.0)
+    assert (made.state.stall, made.state.stall_end) == (30.0, 31.0)
+
+
 def test_what_was_received_first_and_last_is_kept_within_bounds() -> None:
     """The first bytes are of this opening, the last ones since the last telegram."""
     made = intake()

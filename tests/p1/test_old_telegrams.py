@@ -136,6 +136,28 @@ def test_a_short_pause_is_no_stall() -> None:
     assert source.state.stall_end is None
 
 
+def test_a_local_port_that_was_silent_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a network delivers old telegrams after a delay: of a cable the first one after a silence is new."""
+    monkeypatch.setattr('dsmr_rest.p1.backlog.LEAST_DELAY', 0.0)
+    terminal = PseudoTerminal()
+    source = P1Reader(MeterSettings(port=terminal.name, line='115200 8N1'))
+    with closing(source.read()) as readings:
+        assert next(readings) is None
+        for number in (1, 2):
+            terminal.write(numbered(number))
+            assert next_number(readings) == number
+        for _ in range(3):
+            assert next(readings) is None
+        terminal.write(numbered(3))
+        reading = None
+        for _ in range(ROUNDS):
+            if source.counters.telegrams == 3:
+                break
+            reading = next(readings)
+        assert reading is not None, 'it is held back'
+    terminal.close()
+
+
 def test_a_peer_that_sends_without_end_fills_no_memory(server: socket.socket) -> None:
     """One look takes at most a bounded number of bytes, and the rest is there for the next."""
     sent = os.urandom(READ_LIMIT) + os.urandom(READ_LIMIT // 2)

@@ -1,5 +1,6 @@
 """P1Reader on real ptys and sockets: how it opens a port, baud rates, faults, and what it reports of each."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.intake import CODES_LOGGED
 from dsmr_rest.p1.line import LONGEST_SILENCE, LineCounters
-from dsmr_rest.p1.port import TICK
+from dsmr_rest.p1.port import TICK, Port
 from dsmr_rest.p1.reader import END_IN_SIGHT, LINE_CHUNK, P1Reader
 from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading
@@ -147,6 +148,21 @@ def test_a_port_that_is_unplugged() -> None:
         assert (caught.value.fault.code, source.counters.port_losses) == ('port_lost', 1)
         assert caught.value.detail.startswith(meter.port)
         assert caught.value.detail.endswith(': check the cable')
+
+
+def test_a_port_that_is_lost_although_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the cable is to be checked then, but which other program takes what arrives."""
+
+    class Robbed(Port):
+        def read(self) -> bytes:
+            raise OSError(errno.EIO, 'nothing came of what was announced')
+
+    monkeypatch.setattr('dsmr_rest.p1.reader.Port', Robbed)
+    terminal = PseudoTerminal()
+    with pytest.raises(MeterError, match='is there, but another program reads it too') as caught:
+        read_until(reader(terminal.name), bool)
+    terminal.close()
+    assert caught.value.fault.code == 'port_lost'
 
 
 @pytest.mark.parametrize(
@@ -408,6 +424,21 @@ def test_a_meter_whose_baud_rate_changes_is_found_again(
     assert found[-1].specification == SPECIFICATIONS[after]
     assert source.baud_rates_tried == [after[1]]
     assert source.counters.port_openings == 1
+
+
+def test_what_arrived_at_one_baud_rate_says_nothing_about_the_other() -> None:
+    """After a change the line may be silent for as long as a meter may, before the first baud rate is tried again."""
+    terminal = PseudoTerminal()
+    source = reader(terminal.name)
+    with closing(source.read()) as looks:
+        next(looks)
+        terminal.write(b'\xff\x00\xaa' * 6)  # a few more would be enough for a second change
+        while source.line != '9600 7E1':
+            next(looks)
+        for _ in range(3):
+            assert next(looks) is None
+            assert source.line == '9600 7E1'
+    terminal.close()
 
 
 def test_noise_before_each_telegram_does_not_change_a_baud_rate_that_works() -> None:
