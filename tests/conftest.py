@@ -47,7 +47,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
             return result
         passed = time.monotonic() - begin
         assert passed < seconds, f'{condition} did not become true within {seconds} s'
-        pause = min(max(SHORTEST_PAUSE, passed / 20), LONGEST_PAUSE)
+        pause = min(max(SHORTEST_PAUSE, passed / 10), LONGEST_PAUSE)
         time.sleep(pause)
 
 

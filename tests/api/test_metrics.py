@@ -574,30 +574,36 @@ def identifiers_of(version: str) -> set[str]:
     return values | {bytes.fromhex(value).decode() for value in values} | {'DEMO'}
 
 
-@pytest.mark.parametrize('version', VERSIONS)
-def test_no_identifier_is_shown_unless_asked_for(start_server: StartServer, version: str) -> None:
+def metrics_of_each_version(start_server: StartServer, **settings: object) -> Iterator[str]:
+    """What a server with these settings shows of each simulated meter, in the order of VERSIONS."""
+    telegrams = {version: of_version(version) for version in VERSIONS}
+    sent = telegrams[next(iter(VERSIONS))]
+    with new_meter(interval=0.2, source=lambda: sent) as meter:
+        server = start_server(meter.port, server=settings)
+        for version in VERSIONS:
+            sent = telegrams[version]
+            # One of the version before may still have been on its way.
+            wait_for(lambda sent=sent: server.get('/telegram').body == sent)  # type: ignore[misc]
+            shown = server.get('/metrics').body.decode()
+            assert samples(shown)['dsmr_up'] == 1.0
+            yield shown
+
+
+def test_no_identifier_is_shown_unless_asked_for(start_server: StartServer) -> None:
     """Identifiers are nowhere in the text by default, and all of them are with metrics_identifiers = yes."""
-    with new_meter(version, interval=0.2) as meter:
-        by_default = start_server(meter.port).get('/metrics').body.decode()
-        assert samples(by_default)['dsmr_up'] == 1.0
-        assert not [
-            identifier for identifier in identifiers_of(version) if identifier in by_default
-        ]
-    with new_meter(version, interval=0.2) as meter:
-        asked_for = (
-            start_server(meter.port, server={'metrics_identifiers': 'yes'})
-            .get('/metrics')
-            .body.decode()
-        )
+    for version, shown in zip(VERSIONS, metrics_of_each_version(start_server), strict=True):
+        assert not [identifier for identifier in identifiers_of(version) if identifier in shown]
+    asked_for = metrics_of_each_version(start_server, metrics_identifiers='yes')
+    for version, shown in zip(VERSIONS, asked_for, strict=True):
         in_hex = {
             identifier
             for identifier in identifiers_of(version)
             if re.fullmatch('[0-9A-F]{26,}', identifier)
         }
-        assert not [identifier for identifier in in_hex if identifier not in asked_for]
-        assert 'identification="SIM5' in asked_for
-        devices = asked_for.count('dsmr_mbus_info{')
-        assert asked_for.count('dsmr_mbus_info{channel="1",identifier="') == min(devices, 1)
+        assert not [identifier for identifier in in_hex if identifier not in shown]
+        assert 'identification="SIM5' in shown
+        devices = shown.count('dsmr_mbus_info{')
+        assert shown.count('dsmr_mbus_info{channel="1",identifier="') == min(devices, 1)
 
 
 def test_a_dead_meter_does_not_fail_the_scrape(start_server: StartServer, tmp_path: Path) -> None:

@@ -148,21 +148,19 @@ def test_an_unknown_path_is_404_without_the_meter(start_server: StartServer) -> 
     )
 
 
-@pytest.mark.parametrize(
-    ('path', 'value'),
-    [
-        ('/otherObjects/1-0:15.7.0', {'value': 3.262, 'unit': 'kW'}),
-        ('/otherObjects/1-0:15.7.0/value', 3.262),
-        ('/otherObjects/1-0%3A15.7.0/unit', 'kW'),
-        ('/otherObjects/1-0:1.8.1*01/value', 1.5),
-        ('/otherObjects/0-0:96.50.68/1/value', 'OFF'),
-        ('/otherObjects/1-1:31.4.0/groups/1', '-040*A'),
-        ('/mbusDevices/0/otherObjects/0-1:24.9.0/value', 'ON'),
-    ],
-)
-def test_a_pointer_leads_into_other_objects(
-    start_server: StartServer, path: str, value: object
-) -> None:
+OTHER_OBJECTS = {
+    '/otherObjects/1-0:15.7.0': {'value': 3.262, 'unit': 'kW'},
+    '/otherObjects/1-0:15.7.0/value': 3.262,
+    '/otherObjects/1-0%3A15.7.0/unit': 'kW',
+    '/otherObjects/1-0:1.8.1*01/value': 1.5,
+    '/otherObjects/0-0:96.50.68/1/value': 'OFF',
+    '/otherObjects/1-1:31.4.0/groups/1': '-040*A',
+    '/mbusDevices/0/otherObjects/0-1:24.9.0/value': 'ON',
+}
+"""What is at each path into the telegram of the test below."""
+
+
+def test_a_pointer_leads_into_other_objects(start_server: StartServer) -> None:
     """Lines without a name have paths as all others have; OBIS codes need no escapes."""
     lines = (
         '1-3:0.2.8(50)',
@@ -176,10 +174,11 @@ def test_a_pointer_leads_into_other_objects(
     )
     telegram = from_lines(*lines)
     with new_meter(interval=0.2, source=lambda: telegram) as meter:
-        response = start_server(meter.port).get(path)
-        assert (response.status, response.json) == (200, value)
-        unknown = start_server(meter.port).get('/otherObjects/1-0:99.99.99')
-        assert unknown.status == 404
+        server = start_server(meter.port)
+        for path, value in OTHER_OBJECTS.items():
+            response = server.get(path)
+            assert (response.status, response.json) == (200, value), path
+        assert server.get('/otherObjects/1-0:99.99.99').status == 404
 
 
 def test_a_time_zone_is_that_of_the_meter(start_server: StartServer) -> None:

@@ -4,7 +4,7 @@ import itertools
 import re
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -461,21 +461,30 @@ READERS = {
 }
 
 
+@pytest.fixture(scope='module')
+def dutch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose meter repeats DUTCH."""
+    with new_meter(interval=0.2, source=sending(*DUTCH)) as meter:
+        server = Server(tmp_path_factory.mktemp('dutch'), meter={'port': meter.port}, server={})
+        try:
+            yield server
+        finally:
+            status = server.stop()
+    assert (status, server.log) == (0, '')
+
+
 @pytest.mark.parametrize('name', READERS)
-def test_the_page_is_in_the_readers_language(
-    name: str, start_server: StartServer, open_page: OpenPage
-) -> None:
+def test_the_page_is_in_the_readers_language(name: str, dutch: Server, open_page: OpenPage) -> None:
     """Texts are in the first language that the page has; numbers and dates are written as in the reader's first."""
     reader = READERS[name]
-    with new_meter(interval=0.2, source=sending(*DUTCH)) as meter:
-        page = open_page(start_server(meter.port), reader.languages)
-        wait_for(lambda: 'm³' in page.text('devices'))
-        assert page.language == reader.language
-        assert page.text('headline') == reader.headline
-        assert reader.totals in page.text('totals')
-        assert reader.gas in page.text('devices')
-        page.await_text('age', reader.age)
-        assert page.complaints == []
+    page = open_page(dutch, reader.languages)
+    wait_for(lambda: 'm³' in page.text('devices'))
+    assert page.language == reader.language
+    assert page.text('headline') == reader.headline
+    assert reader.totals in page.text('totals')
+    assert reader.gas in page.text('devices')
+    page.await_text('age', reader.age)
+    assert page.complaints == []
 
 
 TARIFFS = {

@@ -137,29 +137,34 @@ def test_letters_of_twice_the_size_fit(
                 assert [text for text, count in lines if count != 1] == []
 
 
+ROWS_ARE_FULL = """
+const cards = [...document.querySelectorAll('main > *')].filter(card => card.checkVisibility());
+const boxes = cards.map(card => card.getBoundingClientRect());
+const main = document.querySelector('main').getBoundingClientRect();
+const room = main.width - 2 * parseFloat(getComputedStyle(document.querySelector('main')).paddingLeft);
+const rows = Map.groupBy(boxes, box => Math.round(box.top));
+return [...rows.values()].every(row => {
+    const filled = row.at(-1).right - row[0].left;
+    return Math.abs(filled - room) < 2;
+});
+"""
+"""Whether the cards of each row reach from the left to the right."""
+
+
 @pytest.mark.parametrize('version', [*METERS, '2.2'])
-@pytest.mark.parametrize('width', [760, DESKTOP, 1600])
 def test_cards_are_as_high_as_what_is_in_them(
-    version: str, width: int, start_server: StartServer, open_page: OpenPage
+    version: str, start_server: StartServer, open_page: OpenPage
 ) -> None:
     """On a wide screen no card is blank in its lower part, and a card that is alone in its row has all of it."""
     with new_meter(version, interval=0.2) as meter:
-        page = open_page(start_server(meter.port), width=width)
-        wait_for(lambda: page.points > 1)
-        blanks = page.run(BLANKS)
-        assert blanks
-        assert [card for card in blanks if card[1] > MOST_BLANK] == []
-        assert page.run("""
-            const cards = [...document.querySelectorAll('main > *')].filter(card => card.checkVisibility());
-            const boxes = cards.map(card => card.getBoundingClientRect());
-            const main = document.querySelector('main').getBoundingClientRect();
-            const room = main.width - 2 * parseFloat(getComputedStyle(document.querySelector('main')).paddingLeft);
-            const rows = Map.groupBy(boxes, box => Math.round(box.top));
-            return [...rows.values()].every(row => {
-                const filled = row.at(-1).right - row[0].left;
-                return Math.abs(filled - room) < 2;
-            });
-        """)
+        server = start_server(meter.port)
+        for width in (760, DESKTOP, 1600):
+            page = open_page(server, width=width)
+            await_readings(page)
+            blanks = page.run(BLANKS)
+            assert blanks
+            assert [card for card in blanks if card[1] > MOST_BLANK] == []
+            assert page.run(ROWS_ARE_FULL), width
 
 
 def test_times_of_peaks_are_when_they_occurred(
