@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,6 @@ from tests.conftest import (
     receive_all,
     receive_refusal,
     running,
-    split_responses,
     threads,
     wait_for,
     write_config,
@@ -107,52 +105,6 @@ def test_a_log_that_nobody_reads_delays_nobody(meter: FaultyMeter, tmp_path: Pat
         assert ended(process) == 0
 
 
-def test_what_does_not_fit_into_the_log_is_counted(tmp_path: Path) -> None:
-    """When the log is read again, it has the lines that could wait, and how many could not."""
-    port = free_port()
-    requests = 1500
-    config = write_config(tmp_path, {'port': MISSING_PORT}, {'port': port})
-    with (
-        full_pipe() as (reading, writing),
-        running(*SERVER_COMMAND, '--verbose', '--config', config, stderr=writing) as process,
-    ):
-        wait_for(lambda: accepts_connections(port), PATIENCE)
-        with socket.create_connection(('127.0.0.1', port), PATIENCE) as client:
-            request = f'GET {UNKNOWN} HTTP/1.1\r\n{HOST}\r\n'.encode()
-            last = f'GET {UNKNOWN} HTTP/1.0\r\n\r\n'.encode()
-            sending = threading.Thread(
-                target=client.sendall, args=(request * (requests - 1) + last,)
-            )
-            sending.start()
-            assert len(split_responses(receive_all(client))) == requests
-            sending.join()
-        log = Log(reading)
-        missing = wait_for(log.missing, PATIENCE)
-        assert log.text.count(f'GET {UNKNOWN}: 404') + missing == requests
-        process.terminate()
-        assert ended(process) == 0
-
-
-class Log:
-    """What a process has written to a pipe so far."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
-        self.text = ''
-
-    def missing(self) -> int:
-        """How many lines it says are missing; 0 before it says so."""
-        try:
-            self.text += os.read(self._descriptor, 65536).decode()
-        except BlockingIOError:
-            time.sleep(0.01)
-        before, found, _ = self.text.partition(' lines of the log are missing')
-        if not found:
-            return 0
-        return int(before.split()[-1])
-
-
 def test_the_last_lines_of_the_log_are_written(tmp_path: Path) -> None:
     """What is logged right before the end is in the log."""
     config = write_config(tmp_path, {'port': MISSING_PORT}, {})
@@ -169,27 +121,6 @@ Meter.stop = lambda meter: logging.getLogger('test').warning('the last line')
         process.terminate()
         _, log = process.communicate(timeout=PATIENCE)
     assert log.endswith(' the last line\n')
-
-
-def test_a_thread_that_dies_is_one_line_of_the_log() -> None:
-    """Whatever a thread dies of, the log has one line in its own form, without a traceback."""
-    script = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-import threading
-from dsmr_rest.process.log_output import log_to_stderr
-finish = log_to_stderr(verbose=False)
-thread = threading.Thread(target=lambda: int('two\\nlines'), name='example')
-thread.start()
-thread.join()
-finish(10)
-"""
-    done = subprocess.run(
-        [sys.executable, '-c', script], capture_output=True, text=True, check=True
-    )
-    (line,) = done.stderr.splitlines()
-    assert 'the thread example failed: ValueError: invalid literal for int()' in line
-    assert line.endswith('(<string>, line 7)')
 
 
 # The end

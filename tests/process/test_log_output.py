@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from dsmr_rest.process.log_output import LINES_LIMIT, LogOutput, log_to_stderr
+from tests.conftest import ROOT, wait_for
 
 PATIENCE = 60.0
 MISSING = 'lines of the log are missing here'
@@ -140,6 +143,23 @@ class FullPipe:
         os.close(self.writing)
 
 
+def test_what_does_not_fit_is_counted() -> None:
+    """When a pipe is read again, the log has the lines that could wait, and how many could not."""
+    logged = LINES_LIMIT + 500
+    pipe = FullPipe()
+
+    def lines_and_count() -> re.Match[bytes] | None:
+        pipe.drain()
+        return re.search(rb'((?:waits\n)+)(\d+) ' + MISSING.encode(), pipe.received)
+
+    with log_to(pipe.writing, pipe.drain) as output:
+        for _ in range(logged):
+            output.handle(record('waits'))
+        found = wait_for(lines_and_count)
+    pipe.close()
+    assert found[1].count(b'waits') + int(found[2]) == logged
+
+
 def test_the_end_does_not_wait_for_who_takes_nothing() -> None:
     """However many lines wait for a pipe that nobody reads, finish() returns."""
     for lines in (1, LINES_LIMIT + 10):
@@ -209,6 +229,27 @@ def test_without_stderr_the_log_goes_nowhere() -> None:
         (handler,) = logging.getLogger().handlers
         finish(PATIENCE)
     assert isinstance(handler, logging.NullHandler)
+
+
+def test_a_thread_that_dies_is_one_line_of_the_log() -> None:
+    """Whatever a thread dies of, the log has one line in its own form, without a traceback."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import threading
+from dsmr_rest.process.log_output import log_to_stderr
+finish = log_to_stderr(verbose=False)
+thread = threading.Thread(target=lambda: int('two\\nlines'), name='example')
+thread.start()
+thread.join()
+finish(10)
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, check=True
+    )
+    (line,) = done.stderr.splitlines()
+    assert 'the thread example failed: ValueError: invalid literal for int()' in line
+    assert line.endswith('(<string>, line 7)')
 
 
 EXAMPLE = threading.Thread(name='example')
