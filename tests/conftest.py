@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from dsmr_rest.simulated.meter import PseudoTerminal
 from dsmr_rest.simulated.telegrams import telegram
 from tests.distribution import ByWhatTheyShare
 from tests.faulty_meter import PATIENCE, FaultyMeter, is_locked
@@ -86,6 +87,13 @@ def meter() -> Iterator[FaultyMeter]:
     """A DSMR 5.0 meter that sends five telegrams per second."""
     with new_meter(interval=0.2) as simulated:
         yield simulated
+
+
+@pytest.fixture
+def terminal() -> Iterator[PseudoTerminal]:
+    """A line without a meter."""
+    with closing(PseudoTerminal()) as line:
+        yield line
 
 
 def hush(meter: FaultyMeter) -> None:

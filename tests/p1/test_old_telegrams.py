@@ -103,9 +103,10 @@ def test_a_remote_port_is_connected_to_again_after_a_stall(
 
 
 @pytest.mark.parametrize('size', [48, 8000])
-def test_what_waits_at_a_local_port_during_a_stall_is_discarded(size: int) -> None:
+def test_what_waits_at_a_local_port_during_a_stall_is_discarded(
+    terminal: PseudoTerminal, size: int
+) -> None:
     """However much the kernel holds, the next telegram that is handed out is one that is sent afterwards."""
-    terminal = PseudoTerminal()
     source = P1Reader(MeterSettings(port=terminal.name, line='115200 8N1'))
     with closing(source.read()) as readings:
         assert next(readings) is None
@@ -118,28 +119,26 @@ def test_what_waits_at_a_local_port_during_a_stall_is_discarded(size: int) -> No
         assert next(readings) is None
         terminal.write(b'\r\n' + numbered(500))
         assert next_number(readings) == 500
-    terminal.close()
     assert source.counters.port_openings == 1
     assert source.counters.telegrams == 2, 'what was held is not even counted'
 
 
-def test_a_short_pause_is_no_stall() -> None:
+def test_a_short_pause_is_no_stall(terminal: PseudoTerminal) -> None:
     """What arrives during one is handed out: only the last of it, because it arrived in one piece."""
-    terminal = PseudoTerminal()
     source = P1Reader(MeterSettings(port=terminal.name, line='115200 8N1'))
     with closing(source.read()) as readings:
         assert next(readings) is None
         terminal.write(numbered(1) + numbered(2))
         time.sleep(STALL_TIME / 2)
         assert next_number(readings) == 2
-    terminal.close()
     assert source.state.stall_end is None
 
 
-def test_a_local_port_that_was_silent_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_port_that_was_silent_holds_nothing_back(
+    terminal: PseudoTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only a network delivers old telegrams after a delay: of a cable the first one after a silence is new."""
     monkeypatch.setattr('dsmr_rest.p1.backlog.LEAST_DELAY', 0.0)
-    terminal = PseudoTerminal()
     source = P1Reader(MeterSettings(port=terminal.name, line='115200 8N1'))
     with closing(source.read()) as readings:
         assert next(readings) is None
@@ -155,7 +154,6 @@ def test_a_local_port_that_was_silent_holds_nothing_back(monkeypatch: pytest.Mon
                 break
             reading = next(readings)
         assert reading is not None, 'it is held back'
-    terminal.close()
 
 
 def test_a_peer_that_sends_without_end_fills_no_memory(server: socket.socket) -> None:
@@ -209,11 +207,10 @@ def test_a_flooded_reader_hands_out_whole_telegrams(server: socket.socket) -> No
 
 @pytest.mark.parametrize('line', ['auto', '115200 8N1', '115200 7E1', '9600 7E1'])
 def test_a_port_is_opened_at_eight_bits_without_parity(
-    line: str, monkeypatch: pytest.MonkeyPatch
+    terminal: PseudoTerminal, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the line, so that its parity bits are kept; the port is locked, and a read does not wait for ever."""
     opened: list[dict[str, object]] = []
-    terminal = PseudoTerminal()
 
     class Noted(Port):
         def __init__(self, settings: dict[str, object]) -> None:
@@ -223,7 +220,6 @@ def test_a_port_is_opened_at_eight_bits_without_parity(
     monkeypatch.setattr('dsmr_rest.p1.reader.Port', Noted)
     with closing(P1Reader(MeterSettings(port=terminal.name, line=line)).read()) as readings:
         next(readings)
-    terminal.close()
     (settings,) = opened
     baud_rate = 9600 if line == '9600 7E1' else 115200
     assert settings == {

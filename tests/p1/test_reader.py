@@ -150,7 +150,9 @@ def test_a_port_that_is_unplugged() -> None:
         assert caught.value.detail.endswith(': check the cable')
 
 
-def test_a_port_that_is_lost_although_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_lost_although_it_is_there(
+    terminal: PseudoTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not the cable is to be checked then, but which other program takes what arrives."""
 
     class Robbed(Port):
@@ -158,10 +160,8 @@ def test_a_port_that_is_lost_although_it_is_there(monkeypatch: pytest.MonkeyPatc
             raise OSError(errno.EIO, 'nothing came of what was announced')
 
     monkeypatch.setattr('dsmr_rest.p1.reader.Port', Robbed)
-    terminal = PseudoTerminal()
     with pytest.raises(MeterError, match='is there, but another program reads it too') as caught:
         read_until(reader(terminal.name), bool)
-    terminal.close()
     assert caught.value.fault.code == 'port_lost'
 
 
@@ -426,9 +426,10 @@ def test_a_meter_whose_baud_rate_changes_is_found_again(
     assert source.counters.port_openings == 1
 
 
-def test_what_arrived_at_one_baud_rate_says_nothing_about_the_other() -> None:
+def test_what_arrived_at_one_baud_rate_says_nothing_about_the_other(
+    terminal: PseudoTerminal,
+) -> None:
     """After a change the line may be silent for as long as a meter may, before the first baud rate is tried again."""
-    terminal = PseudoTerminal()
     source = reader(terminal.name)
     with closing(source.read()) as looks:
         next(looks)
@@ -438,7 +439,6 @@ def test_what_arrived_at_one_baud_rate_says_nothing_about_the_other() -> None:
         for _ in range(3):
             assert next(looks) is None
             assert source.line == '9600 7E1'
-    terminal.close()
 
 
 def test_noise_before_each_telegram_does_not_change_a_baud_rate_that_works() -> None:
@@ -544,13 +544,11 @@ def test_a_network_port_that_falls_silent_is_connected_to_again() -> None:
     assert source.counters.port_openings == 2
 
 
-def test_a_local_port_that_is_silent_stays_open() -> None:
+def test_a_local_port_that_is_silent_stays_open(terminal: PseudoTerminal) -> None:
     """It cannot lose a peer as the network does, so nothing would be gained by opening it again."""
-    terminal = PseudoTerminal()
     source = reader(terminal.name, '115200 8N1', longest_silence=2 * TICK)
     with closing(source.read()) as looks:
         assert [next(looks) for _ in range(6)] == [None] * 6
-    terminal.close()
     assert source.counters.port_openings == 1
 
 
