@@ -60,6 +60,9 @@ OPTIONS = (
     '--disable-component-update',
     '--disable-sync',
     '--disable-dev-shm-usage',
+    # Otherwise each page has a process of its own, which takes longer to start than the page to load.
+    '--disable-site-isolation-trials',
+    '--disable-features=IsolateOrigins,site-per-process',
 )
 
 

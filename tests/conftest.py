@@ -24,7 +24,7 @@ import pytest
 
 from dsmr_rest.simulated.meter import PseudoTerminal
 from dsmr_rest.simulated.telegrams import telegram
-from tests.distribution import ByWhatTheyShare
+from tests.distribution import LONGEST, ByWhatTheyShare
 from tests.faulty_meter import PATIENCE, FaultyMeter, is_locked
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +59,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """
     if not hasattr(session.config, 'workerinput'):  # which pytest-xdist gives to its workers
         compileall.compile_dir(ROOT / 'dsmr_rest', quiet=2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.relative_to(ROOT).as_posix() not in LONGEST)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -20,6 +20,16 @@ TOGETHER = {
     'tests/test_readme.py': 'all with one demo',
 }
 """Files whose tests run one after the other, with the reason."""
+LONGEST = {
+    'tests/api/test_stream.py',
+    'tests/http/test_limits.py',
+    'tests/http/test_odd_kernels.py',
+    'tests/programs/test_integrations.py',
+    'tests/reading/test_hostile_telegrams.py',
+    'tests/test_telegram_server.py',
+    'tests/test_unattended.py',
+}
+"""Files with tests that take ten seconds and more: they begin first, so that no worker has one when all others end."""
 INSTALLED_CLIENT = 'test_the_real_client_'
 """The tests with this beginning of a name use a package that is installed for them."""
 

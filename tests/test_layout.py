@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.distribution import LONGEST, TOGETHER
 
 PRODUCT = ROOT / 'dsmr_rest'
 MODULES = [path for path in sorted(PRODUCT.rglob('*.py')) if not path.stem.startswith('__')]
@@ -31,6 +32,12 @@ def test_the_folder_of_the_product_shows_the_architecture() -> None:
     """It has few entries."""
     entries = [path for path in PRODUCT.iterdir() if path.name != '__pycache__']
     assert len(entries) <= MOST_ENTRIES
+
+
+@pytest.mark.parametrize('file', sorted({*LONGEST, *TOGETHER}))
+def test_a_file_that_is_distributed_in_a_way_of_its_own_exists(file: str) -> None:
+    """Under another name it would be distributed as all others are."""
+    assert (ROOT / file).is_file()
 
 
 @pytest.mark.parametrize('package', PACKAGES, ids=lambda path: path.parent.name)
