@@ -53,10 +53,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compiles the server once: with PYTHONDONTWRITEBYTECODE each of hundreds of processes would do it anew.
+    """Keeps what is compiled: the server now, and the tests for the next run.
 
-    Where the folder cannot be written to, the tests merely take longer.
+    With PYTHONDONTWRITEBYTECODE each of hundreds of servers would compile itself anew, and each worker all tests.
+    Where the folders cannot be written to, the tests merely take longer.
     """
+    sys.dont_write_bytecode = False
     if not hasattr(session.config, 'workerinput'):  # which pytest-xdist gives to its workers
         compileall.compile_dir(ROOT / 'dsmr_rest', quiet=2)
 
