@@ -132,8 +132,7 @@ class Framer:
     @property
     def pending(self) -> int:
         """Bytes of the telegram that has not ended; 0 between telegrams."""
-        has_begun = self._telegram or self._unfinished_line.startswith(b'/')
-        if not has_begun:
+        if not self._telegram:
             return 0
         return len(self._telegram) + len(self._unfinished_line)
 
@@ -230,7 +229,6 @@ class Framer:
         if self._has_objects:
             self.incomplete += 1
         self._telegram.clear()
-        self._header = b''
         self._has_objects = False
 
     def _explain(self) -> None:

@@ -203,6 +203,21 @@ def test_a_client_that_lingers_makes_room(monkeypatch: pytest.MonkeyPatch) -> No
         server.close()
 
 
+def test_a_client_that_was_served_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that keeps its connection for another request has a place that another client can take over."""
+    monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', 0.0)
+    settings = ServerSettings(host='127.0.0.1', port=0, max_connections=1)
+    server = HttpServer(settings, OneWaits())
+    server.start()
+    try:
+        with connected(server) as client:
+            client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+            assert client.recv(12) == b'HTTP/1.1 200'
+            wait_for(lambda: body_of_refusal(server) == b'{}\n', PATIENCE)
+    finally:
+        server.close()
+
+
 def unread(connection: socket.socket) -> int:
     """How many bytes have arrived that nobody has received."""
     count = fcntl.ioctl(connection, termios.FIONREAD, struct.pack('i', 0))

@@ -176,6 +176,15 @@ def test_a_telegram_without_identification_and_checksum_is_whole(header: str) ->
     assert raws(data) == [data]
 
 
+def test_a_telegram_with_a_line_without_end_is_dropped() -> None:
+    """However much of such a line is kept, the telegram does not go on after it."""
+    framer = Framer()
+    begin, end = OLD[: OLD.rindex(b'0-1')], OLD[OLD.rindex(b'0-1') :]
+    assert framer.feed(begin + b'\xff' * (TELEGRAM_LIMIT + 1)) == []
+    assert framer.feed(b'\r\n' + end) == []
+    assert framer.incomplete == 1
+
+
 def test_a_telegram_without_end_is_dropped_at_the_limit() -> None:
     """Lines without an end line are given up at the limit, and the next telegram is found."""
     endless = PLAIN[: PLAIN.rindex(b'!')] + b'0-0:96.13.0()\r\n' * (TELEGRAM_LIMIT // 15 + 1)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from dsmr_rest.p1.inquiry import Inquiry
 from dsmr_rest.p1.line import LONGEST_SILENCE, NOTHING_COUNTED, LineCounters, LineState
 from dsmr_rest.process import clock
@@ -72,6 +74,15 @@ def test_who_takes_what_arrives_is_named(tmp_path: Path) -> None:
     for error in errors:
         assert error.fault.code == 'port_lost'
         assert name in error.detail
+
+
+def test_nobody_is_looked_for_who_could_explain_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at every process is for a port on which something arrived, or which is there and yet was lost."""
+    monkeypatch.setattr('dsmr_rest.p1.inquiry.programs_using', pytest.fail)
+    questions = inquiry(MISSING_PORT)
+    silent = questions.nothing_arrived(LineState(), NOTHING_COUNTED, 30, LINE, 0)
+    lost = questions.lost(OSError(errno.EIO, 'gone'), is_there=False)
+    assert (silent.fault.code, lost.fault.code) == ('meter_silent', 'port_lost')
 
 
 def test_no_program_of_this_machine_is_blamed_for_a_port_on_another(tmp_path: Path) -> None:

@@ -261,6 +261,13 @@ def test_a_meter_that_has_sent_a_checksum_must_send_one(sent_before: bytes) -> N
     assert outcomes(sent_before, bare, bare)[1:] == [Rejection.MISSING_CHECKSUM] * 2
 
 
+def test_noise_before_the_header_does_not_hide_which_meter_sends_a_checksum() -> None:
+    """A '/' in the noise may begin the telegram, too: the meter of each possible header has sent a checksum."""
+    bare = PLAIN[: PLAIN.rindex(b'!')] + b'!\r\n'
+    sent = outcomes(b'/noise' + WRONG, bare, bare)
+    assert sent == [Rejection.WRONG_CHECKSUM] + [Rejection.MISSING_CHECKSUM] * 2
+
+
 def test_a_checksum_without_its_first_zero_is_one_too() -> None:
     """A meter whose checksum held must send one from then on, also if it leaves zeros out."""
     telegrams = (
