@@ -205,6 +205,7 @@ def test_a_client_that_lingers_makes_room(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_client_that_was_served_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that keeps its connection for another request has a place that another client can take over."""
+    monkeypatch.setattr('dsmr_rest.http.server.RequestHandler.idle_time', PATIENCE)
     monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', 0.0)
     settings = ServerSettings(host='127.0.0.1', port=0, max_connections=1)
     server = HttpServer(settings, OneWaits())
@@ -213,7 +214,7 @@ def test_a_client_that_was_served_makes_room(monkeypatch: pytest.MonkeyPatch) ->
         with connected(server) as client:
             client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
             assert client.recv(12) == b'HTTP/1.1 200'
-            wait_for(lambda: body_of_refusal(server) == b'{}\n', PATIENCE)
+            wait_for(lambda: body_of_refusal(server) == b'{}\n', PATIENCE / 3)
     finally:
         server.close()
 
