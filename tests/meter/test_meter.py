@@ -286,6 +286,25 @@ def test_a_reading_from_memory_keeps_the_port_open(
     assert openings(shared) == 1
 
 
+def test_the_port_is_kept_open_for_whoever_asks_for_most(
+    start_meter: StartMeter, meter: FaultyMeter
+) -> None:
+    """Of those who get a reading together the last need not be the one who wants the next one soon."""
+    meter.hush()
+    shared = start_meter(meter.port)
+    with ThreadPoolExecutor(2) as pool:
+        readings = []
+        for keep_open in (3600, 0):
+            readings.append(pool.submit(shared.read, keep_open=keep_open))
+            wait_for(lambda: shared.waiters == len(readings))
+        meter.silent = False
+        assert readings[0].result() is readings[1].result()
+    sent = meter.sent
+    wait_for(lambda: meter.sent > sent + 4)
+    assert not is_free(meter.port)
+    assert openings(shared) == 1
+
+
 def test_a_wait_that_is_over_does_not_keep_the_port_open(
     start_meter: StartMeter, meter: FaultyMeter
 ) -> None:
@@ -462,8 +481,8 @@ def test_a_pulled_cable_is_reported_at_once_and_recovers(start_meter: StartMeter
             meter.silent = False
             meter.plug_in()
             assert isinstance(outcome(shared), Reading)
+            wait_for(lambda: not has_thread())  # so that the next request opens the port
         assert shared.errors.counts()['port_lost'] >= 10
-        wait_for(lambda: not has_thread())
 
 
 def test_a_busy_port_is_reported_at_once_and_used_when_free(
@@ -657,6 +676,41 @@ def test_stop_without_any_request(start_meter: StartMeter, meter: SimulatedMeter
     assert openings(shared) == 0
 
 
+def test_a_thread_that_hangs_does_not_keep_stop_waiting() -> None:
+    """A port whose opening takes long, as of a peer that does not respond, must not delay the end of the server."""
+    is_opening = threading.Event()
+    goes_on = threading.Event()
+
+    def script() -> Iterator[Reading | None]:
+        is_opening.set()
+        goes_on.wait(20)
+        yield None
+
+    shared = Meter(ScriptedReader(script))
+    shared.open(60)
+    assert is_opening.wait(20)
+    shared.stop()
+    assert has_thread()
+    goes_on.set()
+
+
+def test_a_meter_that_is_stopped_is_not_opened_again() -> None:
+    """Not even for those who have yet to notice that their wait is over."""
+    runs = []
+
+    def script() -> Iterator[Reading | None]:
+        runs.append('a run')
+        yield from and_silence(iter([]))
+
+    shared = Meter(ScriptedReader(script))
+    with together(MANY, lambda _: outcome(shared, 60)) as results:
+        wait_for(lambda: shared.waiters == MANY)
+        shared.stop()
+    assert set(results) == {'stopping'}
+    wait_for(lambda: not has_thread())
+    assert len(runs) == 1
+
+
 # The log
 
 
@@ -715,6 +769,19 @@ def test_one_impatient_client_does_not_mean_that_the_meter_is_lost(
     assert not caplog.messages
 
 
+def test_a_loss_is_logged_when_the_wait_fails(
+    meter: FaultyMeter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever waited in vain writes the line: the reading thread has nothing to do as long as the line is silent."""
+    meter.hush()
+    settings = MeterSettings(port=meter.port, line='115200 8N1', timeout=0.1)
+    shared = Meter(P1Reader(settings, longest_silence=0.1))
+    shared.open(3600)
+    assert outcome(shared, 0.2) == 'meter_silent'
+    assert 'meter lost: meter_silent' in caplog.text
+    shared.stop()
+
+
 def test_checksum_failures_are_logged_when_they_begin_and_when_they_are_over(
     start_meter: StartMeter, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -762,6 +829,16 @@ def test_a_wait_ends_when_its_reading_is_not_wanted_any_more(start_meter: StartM
 def test_many_waiters_check_their_clients_less_often(waiters: int, pause: float) -> None:
     """Each check wakes a thread; still, a client that has disconnected is noticed within a second."""
     assert client_check_pause(waiters) == pause
+
+
+def test_a_deadline_is_not_put_off_until_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However seldom a waiter checks whether it is still wanted, it waits no longer than it was told."""
+    monkeypatch.setattr('dsmr_rest.meter.meter.client_check_pause', lambda _: 40.0)
+    shared = Meter(ScriptedReader(lambda: and_silence(iter([]))))
+    began = time.monotonic()
+    assert outcome(shared, 0.1, is_wanted=lambda: True) == 'meter_silent'
+    assert time.monotonic() - began < 20
+    shared.stop()
 
 
 def test_a_wait_that_nobody_wants_does_not_open_the_port(
