@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dsmr_rest.p1 import port_facts
 from dsmr_rest.p1.port_facts import (
+    Users,
     facts_of,
     has_serial_number,
     persistent_name,
@@ -70,6 +72,21 @@ def test_a_program_without_a_script_is_named_alone(meter: FaultyMeter) -> None:
             wait_for(lambda: name in programs_using(meter.port).names)
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ('error', 'some_are_hidden'), [(PermissionError(), True), (ProcessLookupError(), False)]
+)
+def test_programs_that_cannot_be_examined(
+    error: OSError, monkeypatch: pytest.MonkeyPatch, *, some_are_hidden: bool
+) -> None:
+    """A program of another user is hidden, and one that has ended meanwhile is not."""
+
+    def fail(*_: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(port_facts, '_has_open', fail)
+    assert programs_using('/dev/ttyUSB0') == Users([], some_are_hidden)
 
 
 def test_what_is_no_serial_port(tmp_path: Path) -> None:
