@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -449,10 +449,16 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
         return started
 
     yield start
-    for started in servers:
-        if started.process.poll() is None:
-            assert started.stop() == 0, started.log
-        assert 'Traceback' not in started.log, started.log
+    # The stack stops the others also when one of them has not ended as it must.
+    with ExitStack() as stack:
+        for started in servers:
+            stack.callback(_stop_without_complaint, started)
+
+
+def _stop_without_complaint(server: Server) -> None:
+    if server.process.poll() is None:
+        assert server.stop() == 0, server.log
+    assert 'Traceback' not in server.log, server.log
 
 
 @pytest.fixture(scope='session')
