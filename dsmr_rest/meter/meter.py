@@ -222,7 +222,7 @@ class Meter:
         if latest is None:
             return None
         is_newer = after is not None and latest is not after
-        is_young = max_age > 0 and now - latest.arrived <= max_age
+        is_young = now - latest.arrived <= max_age
         if is_newer or is_young:
             return latest
         return None

@@ -219,6 +219,39 @@ def test_a_client_that_was_served_makes_room(monkeypatch: pytest.MonkeyPatch) ->
         server.close()
 
 
+def test_a_client_that_waits_for_its_response_keeps_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long that takes: it is not the one who is silent, and whoever comes later is refused."""
+    monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', 0.0)
+    with full(monkeypatch) as server:
+        for _ in range(3):
+            wait_for(lambda: body_of_refusal(server) == b'at once\n', PATIENCE / 3)
+        assert len(server.places.connections()) == 1
+
+
+def test_the_last_responses_go_out_when_the_server_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is being served then gets its response, and is not disconnected before it."""
+    monkeypatch.setattr('dsmr_rest.http.server.STOP_TIME', PATIENCE)
+    application = OneWaits()
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), application)
+    server.start()
+    closing = threading.Thread(target=server.close)
+    try:
+        with connected(server) as client:
+            client.sendall(b'GET /waits HTTP/1.0\r\n\r\n')
+            assert application.is_waiting.wait(PATIENCE)
+            closing.start()
+            closing.join(0.5)  # if it did not wait, it would have ended long since
+            assert closing.is_alive()
+            application.go_on.set()
+            (response,) = split_responses(receive_all(client))
+    finally:
+        application.go_on.set()
+        closing.join()
+    assert response.status == 200
+
+
 def unread(connection: socket.socket) -> int:
     """How many bytes have arrived that nobody has received."""
     count = fcntl.ioctl(connection, termios.FIONREAD, struct.pack('i', 0))

@@ -409,6 +409,32 @@ def test_the_first_poll_waits_for_a_telegram(
     assert shared.poll(time.monotonic() + 10).arrived >= began
 
 
+def test_a_poll_never_shortens_what_the_setting_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow meter's port is kept open for [meter] keep_open if that is longer than the pause between two polls."""
+    monkeypatch.setattr('dsmr_rest.meter.meter.POLL_PAUSE', 0.0)
+    later = clock.now() + 3600
+    readings = [arrived_at(later), arrived_at(later + 2.5)]
+    ticks = 0
+
+    def script() -> Iterator[Reading | None]:
+        nonlocal ticks
+        yield from readings
+        for _ in and_silence(iter([])):
+            ticks += 1
+            yield None
+
+    reader = ScriptedReader(script)
+    reader.settings = MeterSettings(port=MISSING_PORT, keep_open=3600)
+    shared = Meter(reader)
+    shared.read(keep_open=0.5)
+    wait_for(lambda: shared.interval)
+    assert shared.poll(time.monotonic() + 10) is readings[1]
+    try:
+        wait_for(lambda: ticks > 200, 20)  # of at least 0.01 s
+    finally:
+        shared.stop()
+
+
 def test_a_poll_gets_no_reading_from_before_a_long_silence() -> None:
     """The time between the last two telegrams is not that between any two when the meter was silent for an hour."""
     now = clock.now()
@@ -692,6 +718,67 @@ def test_a_thread_that_hangs_does_not_keep_stop_waiting() -> None:
     shared.stop()
     assert has_thread()
     goes_on.set()
+
+
+def test_a_thread_that_ends_late_does_not_hide_the_next_one() -> None:
+    """One that still has a line of the log to write when the next begins leaves that the only one."""
+
+    class OpensAgain(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            shared.open(60)
+
+    runs = []
+
+    def script() -> Iterator[Reading | None]:
+        runs.append('a run')
+        if len(runs) == 1:
+            raise MeterError(Fault.PORT_LOST, 'on purpose')
+        yield from and_silence(iter([]))
+
+    shared = Meter(ScriptedReader(script))
+    handler = OpensAgain()
+    meter_log = logging.getLogger('dsmr_rest.meter.log')
+    meter_log.addHandler(handler)
+    try:
+        shared.open(0)
+        wait_for(lambda: len(runs) == 2)
+        wait_for(lambda: meter_threads() == 1)
+    finally:
+        meter_log.removeHandler(handler)
+    shared.open(60)
+    count = meter_threads()
+    shared.stop()
+    assert count == 1
+
+
+def meter_threads() -> int:
+    """How many reading threads there are."""
+    return [thread.name for thread in threading.enumerate()].count('meter')
+
+
+def test_waiters_of_one_fault_have_an_error_each() -> None:
+    """Each raise lengthens the traceback of its error, which another thread may be reading."""
+    is_due = threading.Event()
+
+    def script() -> Iterator[Reading | None]:
+        while not is_due.wait(0.01):
+            yield None
+        raise MeterError(Fault.PORT_LOST, 'on purpose', 'plug it in')
+
+    shared = Meter(ScriptedReader(script))
+
+    def error_of_read(_: int) -> MeterError:
+        with pytest.raises(MeterError) as caught:
+            shared.read()
+        return caught.value
+
+    with together(2, error_of_read) as errors:
+        wait_for(lambda: shared.waiters == 2)
+        is_due.set()
+    shared.stop()
+    one, other = errors
+    assert one is not other
+    assert (one.detail, one.advice) == (other.detail, other.advice) == ('on purpose', 'plug it in')
 
 
 def test_a_meter_that_is_stopped_is_not_opened_again() -> None:

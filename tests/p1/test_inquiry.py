@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dsmr_rest.p1.inquiry import Inquiry
+from dsmr_rest.p1.inquiry import Inquiry, PortUsers
 from dsmr_rest.p1.line import LONGEST_SILENCE, NOTHING_COUNTED, LineCounters, LineState
+from dsmr_rest.p1.port_facts import Users
 from dsmr_rest.process import clock
 from tests.conftest import MISSING_PORT, new_meter
 
@@ -92,6 +93,24 @@ def test_no_program_of_this_machine_is_blamed_for_a_port_on_another(tmp_path: Pa
         error = questions.nothing_arrived(INCOMPLETE, NOTHING_COUNTED, 30, LINE, 0)
     assert error.fault.code == 'telegram_incomplete'
     assert name not in error.detail
+
+
+@pytest.mark.parametrize(('kept', 'seen_last'), [(3600.0, 1), (-1.0, 2)], ids=['kept', 'old'])
+def test_who_uses_a_port_is_looked_for_now_and_then(
+    kept: float, seen_last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look serves all who ask soon after it, and nobody who asks later."""
+    looks: list[str] = []
+
+    def look(port: str) -> Users:
+        looks.append(port)
+        return Users([f'program {len(looks)}'], some_are_hidden=False)
+
+    monkeypatch.setattr('dsmr_rest.p1.inquiry.programs_using', look)
+    monkeypatch.setattr('dsmr_rest.p1.inquiry.USERS_KEPT', kept)
+    users = PortUsers(MISSING_PORT)
+    assert users.names() == ('program 1',)
+    assert users.names() == (f'program {seen_last}',)
 
 
 def test_a_stall_counts_in_the_wait_in_which_it_ended() -> None:

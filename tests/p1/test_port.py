@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dsmr_rest.p1.port import READ_LIMIT, Port, is_remote, serial_settings
+from dsmr_rest.p1.port import Port, is_remote, serial_settings
 from tests.conftest import MISSING_PORT, new_meter, wait_for
 
 
@@ -103,19 +103,21 @@ def test_a_port_that_cannot_be_opened_has_the_error_of_the_system(tmp_path: Path
     assert error_of_opening('nonsense://meter') == errno.EINVAL
 
 
-def test_a_socket_is_read_like_a_terminal() -> None:
-    """All that a peer has sent is read, at most READ_LIMIT bytes at a time; its end is an OSError."""
+def test_a_socket_is_read_like_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a peer has sent is read, at most so many bytes at a time; its end is an OSError."""
+    limit = 1000  # fewer than the system keeps
+    monkeypatch.setattr('dsmr_rest.p1.port.READ_LIMIT', limit)
     with socket.create_server(('127.0.0.1', 0)) as listener:
         name = f'socket://127.0.0.1:{listener.getsockname()[1]}'
         assert is_remote(name)
         with opened(name) as port:
             peer, _ = listener.accept()
             with peer:
-                peer.sendall(b'.' * READ_LIMIT)
+                peer.sendall(b'.' * 10 * limit)
                 received = 0
-                while received < READ_LIMIT:
+                while received < 10 * limit:
                     data = port.read()
-                    assert len(data) <= READ_LIMIT
+                    assert len(data) <= limit
                     received += len(data)
             with pytest.raises(OSError, match='disconnected'):
                 wait_for(port.read)
@@ -136,3 +138,10 @@ def test_a_port_is_there_until_it_is_unplugged() -> None:
         meter.plug_in()
         assert Path(meter.port).exists()
         assert not port.is_there, 'the open port is the one before'
+
+
+def test_a_port_whose_name_has_gone_is_not_there() -> None:
+    """A cable that is pulled may lose its name before its terminal hangs up."""
+    with new_meter() as meter, opened(meter.port) as port:
+        Path(meter.port).unlink()
+        assert not port.is_there

@@ -93,3 +93,13 @@ while True:
 """
     done = subprocess.run([sys.executable, '-c', script], check=False, timeout=PATIENCE)
     assert done.returncode == -signal.SIGALRM
+
+
+def test_where_no_thread_is_being_started_no_timer_runs() -> None:
+    """It would end a server that has nothing to start for a while."""
+    threads.watch_starts()
+    try:
+        assert seconds_left() == 0
+    finally:
+        threads.stop_watching()
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -15,6 +15,22 @@ def test_a_trouble_that_comes_and_goes_has_one_beginning(caplog: pytest.LogCaptu
     assert caplog.messages == ['begins']
 
 
+def test_a_trouble_is_over_when_it_was_last_met_long_ago(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not when it began long ago."""
+    times = iter([0.0, 100.0, 159.0, 160.0])  # of two meetings and two successes
+    monkeypatch.setattr('dsmr_rest.process.trouble.time.monotonic', times.__next__)
+    trouble = Trouble('begins', 'ends', calm=60)
+    trouble.met()
+    trouble.met()
+    trouble.not_met()
+    assert caplog.messages == ['begins']
+    trouble.not_met()
+    monkeypatch.undo()
+    assert caplog.messages == ['begins', 'ends']
+
+
 def test_a_trouble_that_is_over_may_begin_again(caplog: pytest.LogCaptureFixture) -> None:
     """Its end is logged once, and after that it is news again."""
     trouble = Trouble('begins', 'ends', calm=0)
