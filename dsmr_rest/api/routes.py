@@ -159,7 +159,7 @@ def _scrape_time(request: Request) -> float:
     stated = request.headers.get('x-prometheus-scrape-timeout-seconds', '')
     if not _SECONDS.fullmatch(stated):
         return POLL_TIME
-    return max(0.0, float(stated) - SCRAPE_MARGIN)
+    return float(stated) - SCRAPE_MARGIN
 
 
 def homewizard_device(service: Service, request: Request) -> Response:

@@ -2,7 +2,18 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from dsmr_rest.api.places import FollowerPlaces
+from dsmr_rest.api.service import Service
+from dsmr_rest.api.stream import ReadingStream
+from dsmr_rest.config import MeterSettings, ServerSettings
+from dsmr_rest.faults import NotWantedError
+from dsmr_rest.http.message import Request
+from dsmr_rest.meter.meter import Meter
+from dsmr_rest.p1.reader import P1Reader
 from tests.conftest import (
+    MISSING_PORT,
     StartServer,
     new_meter,
     wait_for,
@@ -54,3 +65,18 @@ def test_64_simultaneous_clients_share_a_telegram(start_server: StartServer) -> 
         assert len({response.body for response in responses}) == 1
         assert {response.headers['Age'] for response in responses} == {'0'}
         assert server.openings == 1
+
+
+def test_nobody_waits_for_a_client_that_has_gone() -> None:
+    """Whatever it asked for: a reading, a poll or a stream of readings."""
+    meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT)))
+    service = Service(ServerSettings(), meter, FollowerPlaces(1))
+    request = Request('GET', '/', 'localhost', {}, True, False, is_wanted=lambda: False)
+    for wait in (
+        lambda: service.reading(request),
+        lambda: service.polled_reading(request),
+        lambda: next(iter(ReadingStream(service, request))),
+    ):
+        with pytest.raises(NotWantedError):
+            wait()
+    assert meter.counters.port_openings == 0

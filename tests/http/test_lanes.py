@@ -239,7 +239,7 @@ def test_the_last_responses_go_out_when_the_server_closes(monkeypatch: pytest.Mo
     closing = threading.Thread(target=server.close)
     try:
         with connected(server) as client:
-            client.sendall(b'GET /waits HTTP/1.0\r\n\r\n')
+            client.sendall(b'GET /waits HTTP/1.1\r\nHost: localhost\r\n\r\n')
             assert application.is_waiting.wait(PATIENCE)
             closing.start()
             closing.join(0.5)  # if it did not wait, it would have ended long since
@@ -250,6 +250,104 @@ def test_the_last_responses_go_out_when_the_server_closes(monkeypatch: pytest.Mo
         application.go_on.set()
         closing.join()
     assert response.status == 200
+    assert response.headers['Connection'] == 'close'
+
+
+def test_closing_the_server_disconnects_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that keeps its connection for another request does not keep it beyond the end of the server."""
+    monkeypatch.setattr('dsmr_rest.http.server.RequestHandler.idle_time', PATIENCE)
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), OneWaits())
+    server.start()
+    with connected(server) as client:
+        client.settimeout(PATIENCE / 3)
+        client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+        received = client.recv(12)
+        server.close()
+        assert (received + receive_all(client)).startswith(b'HTTP/1.1 200')
+
+
+def test_a_client_without_a_place_gets_one_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It learns that its connection is not kept, although it would keep it."""
+    with full(monkeypatch) as server, connected(server) as client:
+        client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+        (response,) = split_responses(receive_all(client))
+    assert response.body == b'at once\n'
+    assert response.headers['Connection'] == 'close'
+
+
+def test_a_refusal_outlives_what_its_client_has_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived before a client is refused is discarded: unread, it would make the end a reset."""
+    monkeypatch.setattr('dsmr_rest.http.server.MOST_REFUSALS', 0)
+    monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', PATIENCE)
+    settings = ServerSettings(host='127.0.0.1', port=0, max_connections=1)
+    server = HttpServer(settings, OneWaits())
+    try:
+        with connected(server), connected(server) as refused:
+            refused.sendall(LAST_REQUEST.encode())
+            server.start()
+            assert b'too_many_connections' in receive_all(refused)
+    finally:
+        server.close()
+
+
+class Events:
+    """One event, which is the last."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([b'data: 1\n\n'])
+
+    def close(self) -> None:
+        pass
+
+
+class OneEvent(OneWaits):
+    """An application whose responses have an event after them."""
+
+    def respond(self, _request: Request) -> Response:
+        return Response(b'', 'text/event-stream', events=Events())
+
+
+def test_events_end_with_their_connection() -> None:
+    """Nothing else tells a client where they end."""
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), OneEvent())
+    server.start()
+    try:
+        with connected(server) as client:
+            client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+            received = receive_all(client)
+    finally:
+        server.close()
+    assert b'\r\nConnection: close\r\n' in received
+    assert received.endswith(b'data: 1\n\n')
+
+
+class Probing(OneWaits):
+    """An application that asks again and again whether the client is there, and some times after `go_on`."""
+
+    def respond(self, request: Request) -> Response:
+        while not self.go_on.wait(0.01):
+            assert request.is_wanted()
+        for _ in range(3):
+            assert request.is_wanted()
+        return Response(b'{}\n')
+
+
+def test_a_client_that_stops_sending_is_sent_the_beginning_once() -> None:
+    """However often it is asked whether it is there, each of its responses is whole."""
+    application = Probing()
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), application)
+    server.start()
+    try:
+        with connected(server) as client:
+            client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n' * 2)
+            client.shutdown(socket.SHUT_WR)
+            received = client.recv(1)
+            application.go_on.set()
+            responses = split_responses(received + receive_all(client))
+    finally:
+        application.go_on.set()
+        server.close()
+    assert [response.body for response in responses] == [b'{}\n'] * 2
 
 
 def unread(connection: socket.socket) -> int:

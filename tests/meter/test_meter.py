@@ -435,6 +435,21 @@ def test_a_poll_never_shortens_what_the_setting_asks_for(monkeypatch: pytest.Mon
         shared.stop()
 
 
+def test_a_poll_accepts_what_the_setting_accepts() -> None:
+    """With [meter] max_age a poll gets a reading from memory that is older than the meter's interval."""
+    now = clock.now()
+    readings = [arrived_at(now - 60.5), arrived_at(now - 60)]
+    reader = ScriptedReader(lambda: and_silence(iter(readings)))
+    reader.settings = MeterSettings(port=MISSING_PORT, max_age=3600)
+    shared = Meter(reader)
+    shared.open(3600)
+    wait_for(lambda: shared.latest is readings[1])
+    try:
+        assert shared.poll(time.monotonic() + 0.1) is readings[1]
+    finally:
+        shared.stop()
+
+
 def test_a_poll_gets_no_reading_from_before_a_long_silence() -> None:
     """The time between the last two telegrams is not that between any two when the meter was silent for an hour."""
     now = clock.now()
