@@ -1,17 +1,20 @@
 """How fresh a reading is, and that those who wait for one share it."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from dsmr_rest.api.places import FollowerPlaces
-from dsmr_rest.api.service import Service
+from dsmr_rest.api.service import POLL_TIME, Service
 from dsmr_rest.api.stream import ReadingStream
 from dsmr_rest.config import MeterSettings, ServerSettings
 from dsmr_rest.faults import NotWantedError
 from dsmr_rest.http.message import Request
 from dsmr_rest.meter.meter import Meter
 from dsmr_rest.p1.reader import P1Reader
+from dsmr_rest.reading.document import Reading
 from tests.conftest import (
     MISSING_PORT,
     StartServer,
@@ -80,3 +83,34 @@ def test_nobody_waits_for_a_client_that_has_gone() -> None:
         with pytest.raises(NotWantedError):
             wait()
     assert meter.counters.port_openings == 0
+
+
+class NotesDeadline(Meter):
+    """A meter that notes until when it is to be read, and has no reading."""
+
+    def read(self, deadline: float | None = None, *_: Any, **__: Any) -> Reading:
+        self.deadline = deadline
+        raise NotWantedError
+
+
+@pytest.mark.parametrize(
+    ('preferred', 'of_a_request', 'of_a_poll'),
+    [(None, 30.0, POLL_TIME), (9999, 30.0, POLL_TIME), (5, 5.0, 5.0), (0, 0.0, 0.0)],
+)
+def test_a_client_may_shorten_its_wait_and_not_lengthen_it(
+    preferred: int | None, of_a_request: float, of_a_poll: float
+) -> None:
+    """[meter] timeout is the longest wait, and for a client that polls the patience of such clients."""
+    meter = NotesDeadline(P1Reader(MeterSettings(port=MISSING_PORT, timeout=30.0)))
+    service = Service(ServerSettings(), meter, FollowerPlaces(1))
+    headers = {}
+    if preferred is not None:
+        headers['prefer'] = f'wait={preferred}'
+    request = Request('GET', '/', 'localhost', headers, True, False)
+    for ask, seconds in ((service.reading, of_a_request), (service.polled_reading, of_a_poll)):
+        before = time.monotonic()
+        with pytest.raises(NotWantedError):
+            ask(request)
+        after = time.monotonic()
+        assert meter.deadline is not None
+        assert before + seconds <= meter.deadline <= after + seconds
