@@ -3,8 +3,10 @@
 import fcntl
 import json
 import socket
+import time
 from base64 import b64encode
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -287,3 +289,17 @@ def test_other_websites_may_not_read(served: Server) -> None:
             path, {'Origin': 'https://example.org', **FROM_MEMORY}, method=method
         ).headers
         assert not [name for name in headers if name.lower().startswith('access-control')]
+
+
+def test_health_without_a_place_to_wait_reports_what_is_known(meter: FaultyMeter) -> None:
+    """However long a request may wait otherwise, and whatever it prefers."""
+    meter.hush()
+    settings = MeterSettings(port=meter.port, line='115200 8N1', timeout=40.0)
+    shared = Meter(P1Reader(settings))
+    api = Api(ServerSettings(), shared, FollowerPlaces(1))
+    request = parse_request(f'GET /health HTTP/1.1\r\n{HOST}Prefer: wait=40'.encode())
+    began = time.monotonic()
+    response = api.respond_at_once(request)
+    shared.stop()
+    assert response.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert time.monotonic() - began < 20

@@ -5,8 +5,14 @@ from http import HTTPStatus
 
 import pytest
 
-from dsmr_rest.api.static import StaticBody
+from dsmr_rest.api.places import FollowerPlaces
+from dsmr_rest.api.service import Service
+from dsmr_rest.api.static import StaticBody, static
+from dsmr_rest.config import MeterSettings, ServerSettings
 from dsmr_rest.http.message import Request, Response, parse_request
+from dsmr_rest.meter.meter import Meter
+from dsmr_rest.p1.reader import P1Reader
+from tests.conftest import MISSING_PORT
 
 TEXT = b'a line that comes again and again\n' * 100
 
@@ -68,3 +74,20 @@ def test_the_tag_of_another_variant_does_not_count() -> None:
     tag = response(body).headers['ETag']
     assert response(body, Accept_Encoding='gzip', If_None_Match=tag).status == HTTPStatus.OK
     assert response(body, If_None_Match=f'"x{tag[1:]}').status == HTTPStatus.OK
+
+
+def test_it_is_loaded_once() -> None:
+    """With the first request for it."""
+    loaded = []
+
+    def load() -> StaticBody:
+        loaded.append(StaticBody(TEXT, 'text/plain'))
+        return loaded[-1]
+
+    handler = static(load)
+    assert loaded == []
+    meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT)))
+    service = Service(ServerSettings(), meter, FollowerPlaces(1))
+    for _ in range(2):
+        assert handler(service, request()).body == TEXT
+    assert len(loaded) == 1

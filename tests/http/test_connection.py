@@ -42,8 +42,10 @@ class Pair:
     client: socket.socket
 
     def close(self) -> None:
-        self.client.close()
-        self.server_side.close()
+        """Closes both, and ends what still waits for one of them."""
+        for each in self.client, self.server_side:
+            disconnect(each)
+            each.close()
 
 
 def tcp_pair() -> Pair:
@@ -91,11 +93,12 @@ def pair(request: pytest.FixtureRequest, certificate: Mapping[str, Path]) -> Ite
 
 def in_time(work: Callable[..., object], *arguments: object) -> None:
     """Does something that must end by itself; raises what it raises."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work, *arguments)
-        wait([future], LONG)
-        assert future.done(), 'it goes on'
-        future.result()
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work, *arguments)
+    pool.shutdown(wait=False)
+    wait([future], LONG)
+    assert future.done(), 'it goes on'
+    future.result()
 
 
 def in_background(stack: ExitStack, work: Callable[[], object]) -> None:

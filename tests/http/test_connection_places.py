@@ -1,6 +1,7 @@
 """The places of connections: who gets one, whose is taken over, and that none is lost."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -88,3 +89,18 @@ def test_who_has_lost_its_place_does_not_get_it_back() -> None:
         places.mark_silent(first)
         places.mark_busy(first)
         assert places.connections() == [second]
+
+
+def test_a_client_that_is_being_served_for_long_is_not_waited_for() -> None:
+    """Waiting for the last responses ends with its time."""
+    places = ConnectionPlaces(1)
+    with connections(1) as ((accepted, _),):
+        assert places.take(accepted)
+        places.mark_busy(accepted)
+        waiting = threading.Thread(target=places.wait_until_silent, args=(0.1,))
+        waiting.start()
+        waiting.join(PATIENCE / 3)
+        is_waiting = waiting.is_alive()
+        places.leave(accepted)
+        waiting.join()
+    assert not is_waiting
