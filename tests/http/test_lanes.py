@@ -22,7 +22,7 @@ from dsmr_rest.process.threads import NoThreadError
 from dsmr_rest.process.trouble import Trouble
 from tests.conftest import LAST_REQUEST, receive_all, receive_refusal, split_responses, wait_for
 
-PATIENCE = 60.0
+PATIENCE = 20.0
 
 
 class OneWaits:
@@ -205,7 +205,7 @@ def test_a_client_that_lingers_makes_room(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_client_that_was_served_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that keeps its connection for another request has a place that another client can take over."""
-    monkeypatch.setattr('dsmr_rest.http.server.RequestHandler.idle_time', PATIENCE)
+    monkeypatch.setattr('dsmr_rest.http.server.RequestHandler.idle_time', 3 * PATIENCE)
     monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', 0.0)
     settings = ServerSettings(host='127.0.0.1', port=0, max_connections=1)
     server = HttpServer(settings, OneWaits())
@@ -214,7 +214,7 @@ def test_a_client_that_was_served_makes_room(monkeypatch: pytest.MonkeyPatch) ->
         with connected(server) as client:
             client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
             assert client.recv(12) == b'HTTP/1.1 200'
-            wait_for(lambda: body_of_refusal(server) == b'{}\n', PATIENCE / 3)
+            wait_for(lambda: body_of_refusal(server) == b'{}\n', PATIENCE)
     finally:
         server.close()
 
@@ -226,7 +226,7 @@ def test_a_client_that_waits_for_its_response_keeps_its_place(
     monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', 0.0)
     with full(monkeypatch) as server:
         for _ in range(3):
-            wait_for(lambda: body_of_refusal(server) == b'at once\n', PATIENCE / 3)
+            wait_for(lambda: body_of_refusal(server) == b'at once\n', PATIENCE)
         assert len(server.places.connections()) == 1
 
 
@@ -255,11 +255,11 @@ def test_the_last_responses_go_out_when_the_server_closes(monkeypatch: pytest.Mo
 
 def test_closing_the_server_disconnects_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that keeps its connection for another request does not keep it beyond the end of the server."""
-    monkeypatch.setattr('dsmr_rest.http.server.RequestHandler.idle_time', PATIENCE)
+    monkeypatch.setattr('dsmr_rest.http.server.RequestHandler.idle_time', 3 * PATIENCE)
     server = HttpServer(ServerSettings(host='127.0.0.1', port=0), OneWaits())
     server.start()
     with connected(server) as client:
-        client.settimeout(PATIENCE / 3)
+        client.settimeout(PATIENCE)
         client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
         received = client.recv(12)
         server.close()

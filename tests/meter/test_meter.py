@@ -17,7 +17,7 @@ from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter.log import CALM, MeterLog
 from dsmr_rest.meter.meter import LATE, POLL_PAUSE, Meter, client_check_pause
 from dsmr_rest.p1.reader import P1Reader
-from dsmr_rest.process import clock
+from dsmr_rest.process import clock, threads
 from dsmr_rest.reading.document import Reading, make_reading
 from dsmr_rest.reading.specification import Chooser
 from dsmr_rest.simulated.meter import SimulatedMeter
@@ -715,6 +715,21 @@ def test_stop_without_any_request(start_meter: StartMeter, meter: SimulatedMeter
     shared.stop()
     assert outcome(shared) == 'stopping'
     assert openings(shared) == 0
+
+
+def test_a_meter_without_a_thread_is_read_when_there_is_one_again(
+    start_meter: StartMeter, meter: FaultyMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shortage of threads costs those their readings who ask meanwhile, and nobody later."""
+
+    def fail(_: threading.Thread) -> None:
+        raise threads.NoThreadError('on purpose')
+
+    shared = start_meter(meter.port)
+    with monkeypatch.context() as failing:
+        failing.setattr(threads, 'start', fail)
+        assert [outcome(shared) for _ in range(2)] == ['server_exhausted'] * 2
+    assert isinstance(outcome(shared), Reading)
 
 
 def test_a_thread_that_hangs_does_not_keep_stop_waiting() -> None:
