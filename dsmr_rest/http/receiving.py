@@ -53,8 +53,7 @@ class Receiver:
             if not data:
                 return None
             now = time.monotonic()
-            if not self._received:
-                deadline = min(deadline, now + self._request_time)
+            deadline = min(deadline, now + self._request_time)
             seconds_left = deadline - now
             self._received, skipped = skip_empty_lines(self._received + data, skipped)
         header_section = self._received[:end]

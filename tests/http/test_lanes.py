@@ -350,6 +350,23 @@ def test_a_client_that_stops_sending_is_sent_the_beginning_once() -> None:
     assert [response.body for response in responses] == [b'{}\n'] * 2
 
 
+def test_a_silent_client_makes_room_when_descriptors_are_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever comes then is served, and the client that has been silent for longest is disconnected."""
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), OneWaits())
+    server.start()
+    try:
+        with connected(server) as silent:
+            wait_for(server.places.connections, PATIENCE)
+            monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', 0.0)
+            monkeypatch.setattr('dsmr_rest.http.listener.RESERVED_FILES', 10**9)
+            assert body_of_refusal(server) == b'{}\n'
+            assert silent.recv(1) == b''
+    finally:
+        server.close()
+
+
 def unread(connection: socket.socket) -> int:
     """How many bytes have arrived that nobody has received."""
     count = fcntl.ioctl(connection, termios.FIONREAD, struct.pack('i', 0))
