@@ -283,6 +283,23 @@ def test_a_hidden_page_closes_its_stream(start_server: StartServer, open_page: O
         assert not has_room_for_a_stream(server)
 
 
+def test_a_page_that_is_left_closes_its_stream_at_once(
+    start_server: StartServer, open_page: OpenPage
+) -> None:
+    """A page that the browser keeps for somebody who goes back has no stream meanwhile, and is live again then."""
+    with new_meter(interval=0.5) as meter:
+        server = start_server(meter.port, server={'max_streams': 1})
+        page = open_page(server)
+        page.await_text('state', 'Live')
+        assert not has_room_for_a_stream(server)
+        # Nothing but this event tells the page: it is not hidden.
+        page.run("dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))")
+        wait_for(lambda: has_room_for_a_stream(server))
+        page.run("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+        page.await_text('state', 'Live')
+        wait_for(lambda: not has_room_for_a_stream(server))
+
+
 def test_a_glance_elsewhere_does_not_interrupt_it(
     start_server: StartServer, open_page: OpenPage
 ) -> None:

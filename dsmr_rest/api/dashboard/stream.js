@@ -3,7 +3,8 @@
  * the server refuses, and connects again. It does not know what is shown.
  *
  * A browser opens at most six connections to a host. So a page that has been hidden for a while closes its stream, which
- * gives back its place and lets the server close the port; it opens it again when it is shown.
+ * gives back its place and lets the server close the port; it opens it again when it is shown. A page that is left closes
+ * its stream at once: a browser may keep such a page, frozen, for somebody who goes back.
  */
 
 import { addressOf } from './address.js';
@@ -34,10 +35,12 @@ export class MeterStream {
     this.#listener = listener;
   }
 
-  /** Connects, and from now on heeds whether the page is hidden. */
+  /** Connects, and from now on heeds whether the page is hidden or left. */
   start() {
     this.#connect();
     document.addEventListener('visibilitychange', () => this.#heedVisibility());
+    addEventListener('pagehide', () => this.#pause());
+    addEventListener('pageshow', () => this.#heedVisibility());
     this.#heedVisibility();
   }
 
