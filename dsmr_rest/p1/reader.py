@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import NoReturn
 
-from dsmr_parser import telegram_specifications
 from dsmr_parser.clients.serial_ import SerialReader
 
 from dsmr_rest.choices import BAUD_RATES
@@ -31,6 +30,8 @@ from dsmr_rest.reading.document import Reading
 
 log = logging.getLogger(__name__)
 
+NOTHING_TO_PARSE: dict[str, list[object]] = {'objects': []}
+"""The specification for the parser of the base, which is not used, and would compile a pattern for each object."""
 LONGEST_ROUND = 2 * TICK
 """Seconds from one read to the next: bytes may gather for a TICK, and a read may wait for one."""
 STALL_TIME = 1.0
@@ -51,7 +52,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
     """
 
     def __init__(self, settings: MeterSettings, longest_silence: float = LONGEST_SILENCE) -> None:
-        super().__init__(settings.port, serial_settings(), telegram_specifications.V5)
+        super().__init__(settings.port, serial_settings(), NOTHING_TO_PARSE)
         self.settings = settings
         self.longest_silence = longest_silence
         self._search = BaudRateSearch(*_baud_rates(settings.line), longest_silence=longest_silence)

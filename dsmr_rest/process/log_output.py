@@ -4,6 +4,9 @@ A terminal stopped with Ctrl-S, a pager or a hung log collector takes nothing, a
 log record becomes a line of text in the thread that logs it, and goes into a queue. Where the queue is full, the line
 is dropped and counted. The writing thread sleeps while the queue is empty. It writes to the file descriptor, not to
 sys.stderr, whose lock it would hold while it waits.
+
+logging.handlers has a QueueHandler, of which everything would have to be replaced here but one try statement. It loads
+pickle, which takes 0.6 MB.
 """
 
 import logging
@@ -14,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from logging.handlers import QueueHandler
 from types import TracebackType
 
 from dsmr_rest.printable import PrintableFormatter
@@ -26,12 +28,12 @@ LINES_LIMIT = 1000
 """Lines that wait to be written; a line is a record, with its traceback if it has one."""
 
 
-class LogOutput(QueueHandler):
+class LogOutput(logging.Handler):
     """A logging handler that writes to a file descriptor without ever keeping the caller waiting."""
 
     def __init__(self, descriptor: int) -> None:
+        super().__init__()
         self._lines: queue.Queue[str | None] = queue.Queue(LINES_LIMIT)  # None ends the thread
-        super().__init__(self._lines)
         self._descriptor = descriptor
         self._count_lock = threading.Lock()  # guards _dropped
         self._dropped = 0  # lines since the last report of how many there were
@@ -50,11 +52,14 @@ class LogOutput(QueueHandler):
             return
         self._thread.join(max(0.0, deadline - time.monotonic()))
 
-    def prepare(self, record: logging.LogRecord) -> str:
-        """The line. What the record refers to, such as the frames of an exception, is not kept."""
-        return self.format(record)
-
-    def enqueue(self, line: str) -> None:  # type: ignore[override] # the queue has lines, not records
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by logging. What the record refers to, such as the frames of an exception, is not kept."""
+        try:
+            line = self.format(record)
+        # Whatever is wrong with the record must not fail the request that logs it.
+        except Exception:  # noqa: BLE001 as logging's own handlers do
+            self.handleError(record)
+            return
         try:
             self._lines.put_nowait(line)
         except queue.Full:

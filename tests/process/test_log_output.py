@@ -86,6 +86,16 @@ def test_what_cannot_be_written_is_counted_once() -> None:
             assert messages.next() == text
 
 
+def test_a_record_that_cannot_be_formatted_fails_nobody() -> None:
+    """A record whose arguments do not match costs its line, and not the request that logs it."""
+    messages = Messages()
+    wrong = logging.makeLogRecord({'msg': '%d', 'args': ('text',)})
+    with messages.log() as output:
+        output.handle(wrong)
+        output.handle(record('next'))
+        assert messages.next() == 'next'
+
+
 class LongAtFirst(logging.Formatter):
     """The line that says what is missing cannot be written when it is made for the first time."""
 
