@@ -58,11 +58,10 @@ class _Parts(NamedTuple):
 
 
 class Decryptor:
-    """Decrypts the frames of one meter."""
+    """Decrypts the frames of one meter, whose settings have a decryption_key."""
 
     def __init__(self, settings: MeterSettings) -> None:
         authentication_key = settings.authentication_key or PUBLIC_AUTHENTICATION_KEY
-        self.has_key = bool(settings.decryption_key)
         self._decryption_key = bytes.fromhex(settings.decryption_key)
         self._authentication_key = bytes.fromhex(authentication_key)
 

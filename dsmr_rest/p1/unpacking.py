@@ -5,10 +5,9 @@ is wrong, and the text shows which. This module knows neither the port nor what 
 """
 
 import logging
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dsmr_rest.config import MeterSettings
-from dsmr_rest.p1.decryption import Decryptor, Plain
 from dsmr_rest.p1.diagnosis import cannot_decrypt
 from dsmr_rest.p1.evidence import KeyFailure
 from dsmr_rest.p1.framing import IDENTIFICATION, EncryptedFrame, Framer
@@ -16,6 +15,9 @@ from dsmr_rest.p1.line import LineCounters
 from dsmr_rest.p1.problem_log import ProblemLog
 from dsmr_rest.p1.proof import Prover, Rejection
 from dsmr_rest.reading.telegram import Telegram
+
+if TYPE_CHECKING:
+    from dsmr_rest.p1.decryption import Decryptor, Plain
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Unpacker:
 
     def __init__(self, settings: MeterSettings, prover: Prover, problems: ProblemLog) -> None:
         self._port = settings.port
-        self._decryptor = Decryptor(settings)
+        self._decryptor = _decryptor(settings)
         self._prover = prover
         self._problems = problems
         self._has_decrypted = False
@@ -44,7 +46,7 @@ class Unpacker:
 
     def unpack(self, frame: EncryptedFrame) -> Unpacked:
         """The telegrams in a frame. Raises MeterError when there is no key, and when a key does not work."""
-        if not self._decryptor.has_key:
+        if self._decryptor is None:
             raise cannot_decrypt(KeyFailure(self._port, has_key=False))
         plain = self._decryptor.decrypt(frame)
         outcomes = self._outcomes(plain)
@@ -61,7 +63,7 @@ class Unpacker:
             return Unpacked(invalid_because='the checksum is wrong or missing')
         return Unpacked(invalid_because='no whole telegram is in the frame')
 
-    def _outcomes(self, plain: Plain) -> list[Telegram | Rejection]:
+    def _outcomes(self, plain: 'Plain') -> list[Telegram | Rejection]:
         """What the prover says of each telegram in the text."""
         outcomes = []
         for inside in Framer().feed(plain.text + b'\n'):
@@ -73,7 +75,7 @@ class Unpacker:
             outcomes.append(outcome)
         return outcomes
 
-    def _note_success(self, plain: Plain) -> None:
+    def _note_success(self, plain: 'Plain') -> None:
         self._has_decrypted = True
         if not plain.is_authentic and self._problems.add('authentication'):
             log.warning(
@@ -82,7 +84,7 @@ class Unpacker:
                 self._port,
             )
 
-    def _failed(self, plain: Plain) -> Unpacked:
+    def _failed(self, plain: 'Plain') -> Unpacked:
         """What is counted for a frame that could not be decrypted. Raises MeterError when that is no accident."""
         # A single frame may have been damaged on its way.
         if self._has_failed and not self._has_decrypted:
@@ -91,3 +93,12 @@ class Unpacker:
             raise cannot_decrypt(failure)
         self._has_failed = True
         return Unpacked(counted=LineCounters(decryption_failures=1))
+
+
+def _decryptor(settings: MeterSettings) -> 'Decryptor | None':
+    """None without a key. What it needs takes 0.5 MB, which a server whose meter does not encrypt does not need."""
+    if not settings.decryption_key:
+        return None
+    from dsmr_rest.p1.decryption import Decryptor  # noqa: PLC0415 see above
+
+    return Decryptor(settings)
