@@ -398,16 +398,25 @@ LAST_REQUEST = f'GET {UNKNOWN} HTTP/1.0\r\n\r\n'
 """A request after whose response the server closes the connection."""
 
 
+@contextmanager
+def serving(folder: Path, meter: FaultyMeter) -> Iterator[Server]:
+    """A server of this meter, which must stop with status 0 and without a log line."""
+    server = Server(folder, meter={'port': meter.port}, server={})
+    try:
+        yield server
+    finally:
+        status = server.stop()
+    assert (status, server.log) == (0, '')
+
+
 @pytest.fixture(scope='module')
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for many tests: its meter sends TELEGRAM ten times per second."""
-    with new_meter(interval=0.1, source=lambda: TELEGRAM) as meter:
-        server = Server(tmp_path_factory.mktemp('served'), meter={'port': meter.port}, server={})
-        try:
-            yield server
-        finally:
-            status = server.stop()
-    assert (status, server.log) == (0, '')
+    with (
+        new_meter(interval=0.1, source=lambda: TELEGRAM) as meter,
+        serving(tmp_path_factory.mktemp('served'), meter) as server,
+    ):
+        yield server
 
 
 def is_problem(response: ClientResponse, status: int, code: str) -> bool:

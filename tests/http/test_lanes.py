@@ -187,36 +187,34 @@ def test_a_shortage_is_not_told_to_clients_of_tls(
     assert line.startswith('no thread can be started')
 
 
-def test_a_client_that_lingers_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that keeps its connection after its last response has a place that another client can take over."""
-    monkeypatch.setattr('dsmr_rest.http.server.LINGER_TIME', 2 * PATIENCE)
+def check_it_makes_room(
+    request: bytes, status_line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that has the only place, and keeps its connection after this exchange, makes room for the next one."""
     monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', 0.0)
     settings = ServerSettings(host='127.0.0.1', port=0, max_connections=1)
     server = HttpServer(settings, OneWaits())
     server.start()
     try:
         with connected(server) as client:
-            client.sendall(b'no request\r\n\r\n')
-            assert client.recv(12) == b'HTTP/1.1 400'
+            client.sendall(request)
+            assert client.recv(len(status_line)) == status_line
             wait_for(lambda: body_of_refusal(server) == b'{}\n', PATIENCE)
     finally:
         server.close()
+
+
+def test_a_client_that_lingers_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that keeps its connection after its last response has a place that another client can take over."""
+    monkeypatch.setattr('dsmr_rest.http.server.LINGER_TIME', 2 * PATIENCE)
+    check_it_makes_room(b'no request\r\n\r\n', b'HTTP/1.1 400', monkeypatch)
 
 
 def test_a_client_that_was_served_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that keeps its connection for another request has a place that another client can take over."""
     monkeypatch.setattr('dsmr_rest.http.server.RequestHandler.idle_time', 3 * PATIENCE)
-    monkeypatch.setattr('dsmr_rest.http.server.SPARE_TIME', 0.0)
-    settings = ServerSettings(host='127.0.0.1', port=0, max_connections=1)
-    server = HttpServer(settings, OneWaits())
-    server.start()
-    try:
-        with connected(server) as client:
-            client.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
-            assert client.recv(12) == b'HTTP/1.1 200'
-            wait_for(lambda: body_of_refusal(server) == b'{}\n', PATIENCE)
-    finally:
-        server.close()
+    request = b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
+    check_it_makes_room(request, b'HTTP/1.1 200', monkeypatch)
 
 
 def test_a_client_that_waits_for_its_response_keeps_its_place(

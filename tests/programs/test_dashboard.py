@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from dsmr_rest.api.dashboard.files import FILES
-from tests.conftest import MISSING_PORT, Server, StartServer, hush, new_meter, wait_for
+from tests.conftest import MISSING_PORT, Server, StartServer, hush, new_meter, serving, wait_for
 from tests.dashboard_page import (
     DESKTOP,
     NARROWEST,
@@ -464,13 +464,11 @@ READERS = {
 @pytest.fixture(scope='module')
 def dutch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose meter repeats DUTCH."""
-    with new_meter(interval=0.2, source=sending(*DUTCH)) as meter:
-        server = Server(tmp_path_factory.mktemp('dutch'), meter={'port': meter.port}, server={})
-        try:
-            yield server
-        finally:
-            status = server.stop()
-    assert (status, server.log) == (0, '')
+    with (
+        new_meter(interval=0.2, source=sending(*DUTCH)) as meter,
+        serving(tmp_path_factory.mktemp('dutch'), meter) as server,
+    ):
+        yield server
 
 
 @pytest.mark.parametrize('name', READERS)
