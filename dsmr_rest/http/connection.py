@@ -22,10 +22,12 @@ import time
 from contextlib import suppress
 from functools import cache
 
+from dsmr_rest.process import threads
+
 RECEIVE_SIZE = 8192
 """Bytes received at a time: a request seldom has more than 1 kB."""
 TRIAL_TIME = 0.001
-"""Seconds that the kernel's timeouts are tried with. The start waits for them, so they are few."""
+"""Seconds that the kernel's timeouts are tried with. A first client may wait for them, so they are few."""
 RESCUE_TIME = 1.0
 """Seconds after which the trial has failed."""
 MILLISECONDS = 1_000
@@ -56,13 +58,24 @@ def connection_of(client: socket.socket) -> 'Connection':
 
 @cache
 def kernel_keeps_timeouts() -> bool:
-    """Whether a recv() on a socket with SO_RCVTIMEO ends after that time. Tried once, which takes TRIAL_TIME."""
+    """Whether a recv() on a socket with SO_RCVTIMEO is known to end after that time.
+
+    Tried once, which takes TRIAL_TIME or, by the clock of the kernel, a few milliseconds more.
+    """
+    try:
+        return _a_timeout_ends_recv()
+    except (OSError, threads.NoThreadError):  # there is nothing to try it with
+        return False
+
+
+def _a_timeout_ends_recv() -> bool:
+    """Tries it. Raises OSError and NoThreadError when that is impossible."""
     waiting, other = socket.socketpair()
     with waiting, other:
         # Without the timeout, recv() would wait for ever.
         rescue = threading.Timer(RESCUE_TIME, other.send, [b'.'])
         rescue.daemon = True
-        rescue.start()
+        threads.start(rescue)
         try:
             set_kernel_timeout(waiting, TRIAL_TIME)
             waiting.recv(1)

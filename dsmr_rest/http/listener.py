@@ -60,7 +60,7 @@ class Listener(ThreadingTCPServer):
         self.host = host
         self._is_stopping = threading.Event()
         self._accepting = threading.Thread(
-            target=self._accept_until_stopped, name=f'accept {setting}', daemon=True
+            target=self.accept_until_stopped, name=f'accept {setting}', daemon=True
         )
         where = f'[server] {setting}'
         self._few_threads = Trouble(
@@ -168,7 +168,7 @@ class Listener(ThreadingTCPServer):
         """Where unexpected errors of a connection end: the others go on."""
         log.exception('a connection failed')  # noqa: LOG004 called where the exception is handled
 
-    def _accept_until_stopped(self) -> None:
+    def accept_until_stopped(self) -> None:
         """The accepting thread. Nothing ends it but stop_accepting(): what fails costs one client."""
         while not self._is_stopping.is_set():
             try:

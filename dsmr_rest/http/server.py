@@ -200,7 +200,6 @@ class HttpServer(Listener, ThreadingHTTPServer):
         self.application = application
         self.verbose = verbose
         self.tls = tls_context(settings)
-        kernel_keeps_timeouts()  # tried now, before there are clients
         self._settings = settings
         self.places = ConnectionPlaces(settings.max_connections)
         self.stopping = threading.Event()
@@ -229,6 +228,10 @@ class HttpServer(Listener, ThreadingHTTPServer):
         if not keep_alive:
             fields['Connection'] = 'close'
         return fields
+
+    def accept_until_stopped(self) -> None:
+        kernel_keeps_timeouts()  # tried here: before there are clients, and while the start goes on
+        super().accept_until_stopped()
 
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()

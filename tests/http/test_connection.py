@@ -1,5 +1,6 @@
 """Connections over TCP and TLS: deadlines, and how they end."""
 
+import resource
 import select
 import socket
 import ssl
@@ -20,6 +21,7 @@ from dsmr_rest.http.connection import (
     ConnectionWithoutKernelTimeouts,
     connection_of,
     disconnect,
+    kernel_keeps_timeouts,
     send_without_tls,
     set_kernel_timeout,
 )
@@ -306,3 +308,14 @@ def test_another_thread_can_disconnect(pair: Pair) -> None:
             assert receiving.result(LONG / 2) == b''
         except BrokenPipeError:  # OpenSSL 3.5 tries to send an alert to the client first
             assert isinstance(pair.server_side, ssl.SSLSocket)
+
+
+def test_timeouts_that_cannot_be_tried_are_not_relied_on() -> None:
+    """Without the file descriptors to try the kernel's timeouts with, they do not count as kept."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    try:
+        are_kept = kernel_keeps_timeouts.__wrapped__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    assert not are_kept

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dsmr_rest.config import ServerSettings
+from dsmr_rest.http.connection import kernel_keeps_timeouts
 from dsmr_rest.http.message import HEADER_SECTION_LIMIT, Request, Response
 from dsmr_rest.http.server import HttpServer
 from tests.conftest import (
@@ -274,6 +275,18 @@ def test_a_server_that_did_not_start_can_be_closed() -> None:
     server.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(('127.0.0.1', port), 5)
+
+
+def test_the_timeouts_are_tried_while_the_start_goes_on() -> None:
+    """Whether the kernel keeps the timeouts of sockets is not known when a server is made, but without any client."""
+    kernel_keeps_timeouts.cache_clear()
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), FailingApplication())
+    try:
+        assert kernel_keeps_timeouts.cache_info().currsize == 0
+        server.start()
+        wait_for(lambda: kernel_keeps_timeouts.cache_info().currsize == 1)
+    finally:
+        server.close()
 
 
 def test_a_client_that_stops_sending_gets_whole_responses(served: Server) -> None:
