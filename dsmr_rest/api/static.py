@@ -5,9 +5,9 @@ It does not know what the bodies are, nor where they are served.
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from http import HTTPStatus
+from typing import NamedTuple
 
 from dsmr_rest.api.service import Service
 from dsmr_rest.http.message import Request, Response
@@ -21,18 +21,12 @@ _GZIP = 16 + zlib.MAX_WBITS
 _BEST_COMPRESSION = 9
 
 
-@dataclass(frozen=True)
-class _Variant:
-    """The bytes that are sent, and their encoding; empty when they have none."""
+class _Variant(NamedTuple):
+    """The bytes that are sent, their entity tag, and their encoding; empty when they have none."""
 
     body: bytes
+    tag: str
     encoding: str = ''
-
-    @cached_property
-    def tag(self) -> str:
-        """The entity tag, which stands for exactly these bytes (RFC 9110 8.8.3)."""
-        checksum = zlib.crc32(self.body)
-        return f'"{checksum:08x}"'
 
 
 class StaticBody:
@@ -47,8 +41,9 @@ class StaticBody:
         self._vary = 'Accept-Encoding'
         if vary:
             self._vary += f', {vary}'
-        self._plain = _Variant(body)
-        self._compressed = _Variant(_gzip(body), 'gzip')
+        compressed = _gzip(body)
+        self._plain = _Variant(body, _tag(body))
+        self._compressed = _Variant(compressed, _tag(compressed), 'gzip')
 
     def response(self, request: Request, headers: Mapping[str, str] | None = None) -> Response:
         """The response to a request: 304 when the client has the body already. `headers` are further header fields."""
@@ -68,6 +63,12 @@ class StaticBody:
         if variant.encoding:
             fields['Content-Encoding'] = variant.encoding
         return Response(variant.body, self._content_type, headers=fields)
+
+
+def _tag(body: bytes) -> str:
+    """The entity tag, which stands for exactly these bytes (RFC 9110 8.8.3)."""
+    checksum = zlib.crc32(body)
+    return f'"{checksum:08x}"'
 
 
 def _gzip(body: bytes) -> bytes:

@@ -10,10 +10,10 @@ Errors are problem details (RFC 9457) with a stable `code`.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from dsmr_rest.faults import Fault
@@ -113,14 +113,13 @@ def http_date(timestamp: int) -> str:
     return formatdate(timestamp, usegmt=True)
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     """One response; close() it after sending. With `events` it has no end: after the body come the events, live."""
 
     body: bytes = b''
     content_type: str = 'application/json'
     status: HTTPStatus = HTTPStatus.OK
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     events: EventStream | None = None
 
     def close(self) -> None:

@@ -31,7 +31,6 @@ This module does not know the port, how telegrams are found, or what their lines
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -64,7 +63,6 @@ class Rejection(Enum):
     """Nothing speaks against it, but the next telegram must confirm how this meter proves its telegrams."""
 
 
-@dataclass
 class _Meter:
     """What the telegrams with one header line have shown so far."""
 

@@ -177,14 +177,14 @@ def _parse(lines: list[str], plan: Plan) -> tuple[list[NamedItem], Plan]:
     unreadable: Plan = []
     for planned in plan:
         try:
-            groups = groups_of(lines[planned.index])
+            groups = groups_of(lines[planned.number])
             item = planned.entry.parser.parse(groups)
         except UnreadableLineError:
             unreadable.append(planned)
             continue
         key = camel_case(planned.entry.name)
         is_whole = len(groups) == 1 or not _has_first_group_only(item)
-        items.append(NamedItem(planned.index, planned.channel, key, item, is_whole=is_whole))
+        items.append(NamedItem(planned.number, planned.channel, key, item, is_whole=is_whole))
     return items, unreadable
 
 

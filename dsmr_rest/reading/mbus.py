@@ -6,7 +6,6 @@ device is shown.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dsmr_rest.reading.quantities import OTHER_OBJECTS, Item, time_of
@@ -59,8 +58,7 @@ _NUMBER = _DeviceObject(
 )
 
 
-@dataclass(frozen=True)
-class MbusDevice:
+class MbusDevice(NamedTuple):
     """A meter on one of the electricity meter's M-Bus channels.
 
     `kind` is its M-Bus device type, one of KINDS or another; None when the telegram does not state it. `measured` is
@@ -72,7 +70,7 @@ class MbusDevice:
     kind: int | None
     identifier: Item | None
     measured: Item | None
-    others: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any]
 
     @property
     def kind_name(self) -> str:

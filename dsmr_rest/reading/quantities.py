@@ -5,10 +5,10 @@ Pure: it knows the keys and units of the document and nothing of any output form
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 Item = Mapping[str, Any]
 """An object of the document: {"value", "unit"}, with "datetime" where it has a time."""
@@ -106,8 +106,7 @@ def _moment(text: Any) -> datetime | None:
     return moment
 
 
-@dataclass(frozen=True)
-class Quantity:
+class Quantity(NamedTuple):
     """What a meter measures in total, in parts (by tariff, phase or duration), or both.
 
     `unit` is the unit that its amounts are converted to. `parts` has the document's key of each part,
@@ -116,7 +115,7 @@ class Quantity:
     """
 
     unit: Unit = None
-    parts: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = MappingProxyType({})
     total: str = ''
     registers: str = ''
 

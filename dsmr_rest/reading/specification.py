@@ -8,7 +8,6 @@ know have the name that all other tables agree on. No I/O, no clock.
 """
 
 import re
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -43,15 +42,14 @@ _VERSION_LINE = re.compile(r'1-3:0\.2\.8\(([45])\d\)')
 _TOTAL_ENERGY_CODE = '1-0:1.8.0'
 
 
-@dataclass(frozen=True)
-class PlannedLine:
-    """A line of a telegram, by its index, and the entry of the specification that it is parsed with.
+class PlannedLine(NamedTuple):
+    """A line of a telegram, by its number from 0 on, and the entry of the specification that it is parsed with.
 
     `channel` is that of the M-Bus device whose line it is, None when it is the meter's own.
     """
 
     entry: Entry
-    index: int
+    number: int
     channel: int | None
 
 
@@ -80,8 +78,7 @@ class Specification:
         return plan
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The specification for a telegram, and which entry reads which line.
 
     `known_lines` is how many lines the specification itself knows, `unsure` when that is less than half of them.
@@ -161,7 +158,7 @@ class Chooser:
     def _choice(self, name: str, lines: list[str]) -> Choice:
         specification = self._specification(name)
         plan = specification.plan(lines)
-        known_lines = len({planned.index for planned in plan})
+        known_lines = len({planned.number for planned in plan})
         return Choice(
             specification=specification,
             plan=plan,
@@ -171,7 +168,7 @@ class Chooser:
 
     def _with_agreed_names(self, choice: Choice, lines: list[str]) -> Choice:
         """The choice with an entry for each further line whose name all tables agree on."""
-        planned_lines = {planned.index for planned in choice.plan}
+        planned_lines = {planned.number for planned in choice.plan}
         plan = list(choice.plan)
         for index, line in enumerate(lines):
             if index in planned_lines:
@@ -180,7 +177,7 @@ class Chooser:
             if entry is not None:
                 channel = device_channel(line)
                 plan.append(PlannedLine(entry, index, channel))
-        return replace(choice, plan=plan)
+        return choice._replace(plan=plan)
 
     def _specification(self, name: str) -> Specification:
         if name not in self._specifications:
@@ -198,7 +195,7 @@ def _without_names_of_other_countries(choice: Choice) -> Choice:
     if not names.isdisjoint(SIGNS_OF_COUNTRY):
         return choice
     plan = [planned for planned in choice.plan if not planned.entry.is_national]
-    return replace(choice, plan=plan)
+    return choice._replace(plan=plan)
 
 
 def _version_line(lines: list[str]) -> str:
