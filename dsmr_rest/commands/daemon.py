@@ -20,9 +20,7 @@ from dsmr_rest.commands.options import (
     settings_file,
     with_simulated_meter,
 )
-from dsmr_rest.commands.summary import summary
-from dsmr_rest.config import Config, ConfigError
-from dsmr_rest.discovery import Announcement
+from dsmr_rest.config import Config, ConfigError, ServerSettings
 from dsmr_rest.http.connection import kernel_keeps_timeouts
 from dsmr_rest.http.listener import Listener, refuse_unusable_address
 from dsmr_rest.http.server import HttpServer, server_urls, tls_context
@@ -33,7 +31,6 @@ from dsmr_rest.process.ending import EndSignal, LastResort, end_now, signals_blo
 from dsmr_rest.process.log_output import log_to_stderr
 from dsmr_rest.process.threads import NoThreadError
 from dsmr_rest.reading.document import Reading
-from dsmr_rest.telegram_server import TelegramServer
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +64,8 @@ def serve() -> int:
         end_signal = EndSignal()
         if config.meter.keep_open:
             meter.open(config.meter.keep_open)
-        if not options.demo:
-            announcement = Announcement(config.server, server.port)
-            stack.callback(announcement.close)
-            _announce(announcement, meter, end_signal)
+        if not options.demo and not config.server.is_local:
+            _announce(config.server, server.port, meter, end_signal, stack)
         end_signal.wait()
         if end_signal.is_hung:
             _give_up(last_resort, finish_log)
@@ -113,6 +108,8 @@ def _check(config: Config, options: argparse.Namespace) -> int:
 
     Opens neither the port of the meter nor a TCP port, so that it disturbs no server that is running meanwhile.
     """
+    from dsmr_rest.commands.summary import summary  # noqa: PLC0415 only --check needs it
+
     settings = config.server
     tls_context(settings)
     refuse_unusable_address(settings.host, settings.port, 'port')
@@ -170,6 +167,8 @@ def _start(config: Config, stack: ExitStack, *, verbose: bool) -> tuple[Meter, H
     stack.callback(server.close)
     listeners: list[Listener] = [server]
     if settings.telegram_port is not None:
+        from dsmr_rest.telegram_server import TelegramServer  # noqa: PLC0415 most servers have none
+
         telegram_server = TelegramServer(settings.host, settings.telegram_port, meter, places)
         stack.callback(telegram_server.stop_accepting)
         listeners.append(telegram_server)
@@ -180,8 +179,14 @@ def _start(config: Config, stack: ExitStack, *, verbose: bool) -> tuple[Meter, H
     return meter, server
 
 
-def _announce(announcement: Announcement, meter: Meter, end_signal: EndSignal) -> None:
-    """Announces the server. Returns when there is a signal, also before there is a reading."""
+def _announce(
+    settings: ServerSettings, port: int, meter: Meter, end_signal: EndSignal, stack: ExitStack
+) -> None:
+    """Announces the server until the stack ends. Returns when there is a signal, also before there is a reading."""
+    from dsmr_rest.discovery import Announcement  # noqa: PLC0415 clients are served already and need not wait for it
+
+    announcement = Announcement(settings, port)
+    stack.callback(announcement.close)
     first_reading: Reading | None = None
     if announcement.describes_meter:
         meter.open(meter.reader.settings.timeout)

@@ -491,6 +491,32 @@ def test_a_signal_ends_it_while_the_port_is_being_opened(
             filler.close()
 
 
+def test_the_start_loads_only_what_the_settings_need(tmp_path: Path) -> None:
+    """Until its line on stdout the server has loaded what it needs then, and not what only some servers need."""
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {})
+    log = tmp_path / 'log'
+    command = [sys.executable, '-X', 'importtime', SERVER_COMMAND[1], '--config', config]
+    with (
+        log.open('w') as output,
+        running(*command, stdout=subprocess.PIPE, stderr=output) as process,
+    ):
+        assert process.stdout
+        assert 'http' in process.stdout.readline()
+        loaded = {line.split()[-1] for line in log.read_text().splitlines()}
+    assert 'dsmr_rest.http.server' in loaded
+    assert not loaded & {
+        'dsmr_rest.api.metrics',
+        'dsmr_rest.commands.summary',
+        'dsmr_rest.discovery',
+        'dsmr_rest.p1.decryption',
+        'dsmr_rest.simulated',
+        'dsmr_rest.telegram_server',
+        'hashlib',
+        'hmac',
+        'pickle',
+    }
+
+
 def test_a_signal_ends_it_right_after_the_start(tmp_path: Path) -> None:
     """From the line on stdout on, SIGTERM ends the server with status 0."""
     config = write_config(tmp_path, {'port': MISSING_PORT}, {})
