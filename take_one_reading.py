@@ -117,7 +117,7 @@ def _configuration(options: argparse.Namespace, stack: ExitStack) -> Config:
         return with_simulated_meter(config, options.demo, stack)
     if options.port is not None:
         meter = replace(config.meter, port=options.port)
-        return replace(config, meter=meter)
+        return config._replace(meter=meter)
     return config
 
 

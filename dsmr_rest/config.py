@@ -1,4 +1,4 @@
-"""config.ini to frozen dataclasses.
+"""config.ini to immutable settings.
 
 Every mistake in the file is a ConfigError of one line: file, section, key, value and what is allowed. No secret is
 shown in a ConfigError or in the repr of the settings. The module does not know what the settings are used for.
@@ -254,12 +254,11 @@ class ServerSettings:
         return self.homewizard_api and not self.user and not self.uses_tls
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """The whole of config.ini; `warnings` are sentences about what is allowed but unwise."""
 
-    meter: MeterSettings = field(default_factory=MeterSettings)
-    server: ServerSettings = field(default_factory=ServerSettings)
+    meter: MeterSettings = MeterSettings()
+    server: ServerSettings = ServerSettings()
     warnings: tuple[str, ...] = ()
 
 

@@ -111,4 +111,4 @@ def with_simulated_meter(config: Config, version: str, stack: ExitStack) -> Conf
         specification='auto',
         time_zone=TIME_ZONE,
     )
-    return replace(config, meter=meter)
+    return config._replace(meter=meter)
