@@ -461,6 +461,30 @@ def test_requests_load_nothing_that_the_settings_need(
     assert done.stdout.split() == []
 
 
+def test_the_diagnosis_is_loaded_while_clients_are_served(tmp_path: Path) -> None:
+    """What says why there is no reading is loaded after the start, which does not wait for it, before any shortage."""
+    config = write_config(tmp_path, {'port': MISSING_PORT}, {})
+    patch = """
+from dsmr_rest.commands import daemon
+def report():
+    print('dsmr_rest.p1.inquiry' in sys.modules, flush=True)
+say_what_is_served = daemon._say_what_is_served
+def report_and_say(*arguments):
+    report()
+    say_what_is_served(*arguments)
+daemon._say_what_is_served = report_and_say
+def report_and_wait(end_signal):
+    report()
+    wait(end_signal)
+EndSignal.wait = report_and_wait
+"""
+    with running(*patched_main(patch, config), stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        at_start = process.stdout.readline()
+        assert 'http' in process.stdout.readline()
+        assert (at_start, process.stdout.readline()) == ('False\n', 'True\n')
+
+
 def test_the_hash_function_is_loaded_before_it_is_needed() -> None:
     """The hash of a HomeWizard device number has been used once when the server starts."""
     script = f"""

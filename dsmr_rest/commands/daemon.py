@@ -4,6 +4,7 @@ It puts the parts together, in the order in which they start, and takes them apa
 """
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -25,7 +26,6 @@ from dsmr_rest.http.connection import kernel_keeps_timeouts
 from dsmr_rest.http.listener import Listener, refuse_unusable_address
 from dsmr_rest.http.server import HttpServer, server_urls, tls_context
 from dsmr_rest.meter.meter import Meter
-from dsmr_rest.p1.port_facts import what_else_it_is
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.process.ending import EndSignal, LastResort, end_now, signals_blocked
 from dsmr_rest.process.log_output import log_to_stderr
@@ -61,6 +61,8 @@ def serve() -> int:
             print(f'dsmr_rest_server: {error}', file=sys.stderr)
             return CANNOT_START
         _say_what_is_served(config, server, options.demo)
+        # Not before, because no client has to wait for it; but now, because later there may be no memory for it.
+        importlib.import_module('dsmr_rest.p1.inquiry')
         end_signal = EndSignal()
         if config.meter.keep_open:
             meter.open(config.meter.keep_open)
@@ -109,6 +111,7 @@ def _check(config: Config, options: argparse.Namespace) -> int:
     Opens neither the port of the meter nor a TCP port, so that it disturbs no server that is running meanwhile.
     """
     from dsmr_rest.commands.summary import summary  # noqa: PLC0415 only --check needs it
+    from dsmr_rest.p1.port_facts import what_else_it_is  # noqa: PLC0415 as above
 
     settings = config.server
     tls_context(settings)

@@ -12,7 +12,8 @@ import logging
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import NoReturn
+from functools import cached_property
+from typing import TYPE_CHECKING, NoReturn
 
 from dsmr_parser.clients.serial_ import SerialReader
 
@@ -21,12 +22,14 @@ from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.backlog import Backlog
 from dsmr_rest.p1.baud_rate_search import BaudRateSearch
-from dsmr_rest.p1.inquiry import Inquiry
 from dsmr_rest.p1.intake import Intake
 from dsmr_rest.p1.line import BITS_PER_BYTE, LONGEST_SILENCE, LineCounters, LineState
 from dsmr_rest.p1.port import TICK, Port, is_remote, serial_settings
 from dsmr_rest.process import clock
 from dsmr_rest.reading.document import Reading
+
+if TYPE_CHECKING:
+    from dsmr_rest.p1.inquiry import Inquiry
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,6 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         self._search = BaudRateSearch(*_baud_rates(settings.line), longest_silence=longest_silence)
         self._intake = Intake(settings)
         self._is_remote = is_remote(settings.port)
-        self._inquiry = Inquiry(settings.port, longest_silence, is_remote=self._is_remote)
 
     @property
     def state(self) -> LineState:
@@ -79,6 +81,12 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
     def baud_rates_tried(self) -> list[int]:
         """The baud rates at which no telegram was found, or the one at which the last was."""
         return list(self._search.tried)
+
+    @cached_property
+    def _inquiry(self) -> 'Inquiry':
+        from dsmr_rest.p1.inquiry import Inquiry  # noqa: PLC0415 no reading needs it, so the start does not wait for it
+
+        return Inquiry(self.settings.port, self.longest_silence, is_remote=self._is_remote)
 
     def read(self) -> Generator[Reading | None, None, None]:
         """Opens the port and generates a reading for what arrives, and None after each look at the port.

@@ -8,8 +8,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from dsmr_rest.config import MeterSettings
-from dsmr_rest.p1.diagnosis import cannot_decrypt
-from dsmr_rest.p1.evidence import KeyFailure
+from dsmr_rest.faults import MeterError
 from dsmr_rest.p1.framing import IDENTIFICATION, EncryptedFrame, Framer
 from dsmr_rest.p1.line import LineCounters
 from dsmr_rest.p1.problem_log import ProblemLog
@@ -47,7 +46,7 @@ class Unpacker:
     def unpack(self, frame: EncryptedFrame) -> Unpacked:
         """The telegrams in a frame. Raises MeterError when there is no key, and when a key does not work."""
         if self._decryptor is None:
-            raise cannot_decrypt(KeyFailure(self._port, has_key=False))
+            raise _cannot_decrypt(self._port, has_key=False)
         plain = self._decryptor.decrypt(frame)
         outcomes = self._outcomes(plain)
         telegrams = tuple(outcome for outcome in outcomes if isinstance(outcome, Telegram))
@@ -89,8 +88,7 @@ class Unpacker:
         # A single frame may have been damaged on its way.
         if self._has_failed and not self._has_decrypted:
             is_text = IDENTIFICATION.match(plain.text) is not None
-            failure = KeyFailure(self._port, has_key=True, is_text=is_text, has_tag=plain.has_tag)
-            raise cannot_decrypt(failure)
+            raise _cannot_decrypt(self._port, has_key=True, is_text=is_text, has_tag=plain.has_tag)
         self._has_failed = True
         return Unpacked(counted=LineCounters(decryption_failures=1))
 
@@ -102,3 +100,13 @@ def _decryptor(settings: MeterSettings) -> 'Decryptor | None':
     from dsmr_rest.p1.decryption import Decryptor  # noqa: PLC0415 see above
 
     return Decryptor(settings)
+
+
+def _cannot_decrypt(
+    port: str, *, has_key: bool, is_text: bool = False, has_tag: bool = True
+) -> MeterError:
+    """Why the frames cannot be decrypted; the arguments are those of KeyFailure."""
+    from dsmr_rest.p1.diagnosis import cannot_decrypt  # noqa: PLC0415 as in reader.py
+    from dsmr_rest.p1.evidence import KeyFailure  # noqa: PLC0415 as in reader.py
+
+    return cannot_decrypt(KeyFailure(port, has_key, is_text, has_tag))
