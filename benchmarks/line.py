@@ -69,7 +69,8 @@ class Line:
 
     def _send(self, data: bytes, due: float, number: float) -> None:
         if self._interval:
-            begin = max(due, time.monotonic() - self._interval)  # it may have been held
+            # The pace is that of a line also when it has been held.
+            begin = max(due, time.monotonic())
             self._send_paced(data, begin, number)
         else:
             self._send_unpaced(data)
