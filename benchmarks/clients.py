@@ -19,8 +19,8 @@ DRAIN_PAUSE = 0.05
 """Seconds between two reads of all open streams."""
 FLOOR_THREADS = 2
 """Threads of the bare floor without clients: one reads stdin, one accepts."""
-SERVER_THREADS = 4
-"""Those of the server without clients: one waits for a signal, one accepts, one reads the meter, one writes the log."""
+SERVER_THREADS = 5
+"""Those of the server without clients: for signals, to accept, to watch clients, to read the meter, and for the log."""
 RELEASE_PAUSE = 0.1
 """Seconds in which a thread begins to wait."""
 

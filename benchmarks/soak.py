@@ -29,8 +29,8 @@ ROWS = 20
 ROWS_IN_FIRST_TENTH = ROWS // 10
 CLIENTS_PER_SECOND = 500
 LOAD_THREADS = 8
-THREADS_AT_REST = 3
-"""One waits for a signal, one accepts connections, and one writes the log."""
+THREADS_AT_REST = 4
+"""One waits for a signal, one accepts connections, one watches those that wait, and one writes the log."""
 SETTLE_TIME = 60.0
 """Seconds within which threads must end and files be closed after the last request."""
 TIMEOUT = 30.0

@@ -4,6 +4,7 @@ A table of facts, shared by the parts that detect a fault and the parts that rep
 detected, how it is shown, or what a person can do about it: for the faults of the meter p1/diagnosis.py says that.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
 
@@ -111,6 +112,13 @@ METER_FAULTS = frozenset(fault for fault in Fault if fault.origin in _ENDS_OF_A_
 
 class NotWantedError(Exception):
     """Nobody wants the reading any more: the client that it is for has disconnected."""
+
+
+IsWanted = Callable[[Callable[[], None]], bool]
+"""Says, without waiting, whether somebody still wants what is being waited for.
+
+If so, what it is given is called once when it should be asked again: from another thread, and perhaps for nothing.
+"""
 
 
 class MeterError(Exception):

@@ -16,6 +16,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
@@ -107,21 +108,27 @@ class TelegramHandler(BaseRequestHandler):
     def _next_reading(self, latest: Reading | None) -> Reading:
         meter = self.server.meter
         return meter.read(
-            max_age=0, after=latest, keep_open=self.server.keep_open, is_wanted=self._probe_client
+            max_age=0, after=latest, keep_open=self.server.keep_open, is_wanted=self._is_wanted
         )
 
-    def _probe_client(self) -> bool:
-        """Whether the client is still there, as far as that is known. Discards what it has sent. Does not wait.
+    def _is_wanted(self, look_again: Callable[[], None]) -> bool:
+        """Whether the client is still there, as far as that is known. Discards what it has sent.
 
         A client that has closed its sending side, as `nc </dev/null` does, still wants its telegrams; but it may have
         closed both sides, and TCP does not tell. So it is sent, once, what every telegram begins with: a client that is
-        gone refuses that with a reset, which the next check sees; one that is there notices nothing.
+        gone refuses that with a reset, which is reported; one that is there notices nothing.
         """
         try:
             self._connection.discard_received()
-            if not self._was_probed and self._connection.has_stopped_sending():
+            has_stopped_sending = self._connection.has_stopped_sending()
+            if has_stopped_sending and not self._was_probed:
                 self._begun = self._connection.send_at_once(BEGINNING_OF_TELEGRAMS)
                 self._was_probed = True
         except OSError:
             return False
-        return self._connection.is_connected()
+        if not self._connection.is_connected():
+            return False
+        self.server.departures.watch(
+            self.request, look_again, has_stopped_sending=has_stopped_sending
+        )
+        return True

@@ -32,8 +32,9 @@ SERVER_COMMAND = [sys.executable, str(ROOT / 'dsmr_rest_server.py')]
 MISSING_PORT = '/dev/serial/none'
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.1
 """Seconds between two looks at what a test waits for."""
-THREADS_AT_REST = 3
-"""Threads of a server without requests: one waits for a signal, one accepts clients, and one writes the log."""
+THREADS_AT_REST = 4
+"""Threads of a server without requests: one waits for a signal, one accepts clients, one watches those that wait, and
+one writes the log."""
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:

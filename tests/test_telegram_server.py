@@ -18,7 +18,7 @@ import pytest
 
 from dsmr_rest.api.places import FollowerPlaces
 from dsmr_rest.config import MeterSettings
-from dsmr_rest.faults import Fault, MeterError
+from dsmr_rest.faults import Fault, IsWanted, MeterError
 from dsmr_rest.meter.meter import Meter
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.reading.document import Reading
@@ -278,12 +278,12 @@ class AskingMeter(Meter):
         self.go_on = threading.Event()
         self._readings = iter([read(of_version('5.0')), read(of_version('4.2'))])
 
-    def read(self, *_: Any, is_wanted: Callable[[], bool] | None = None, **__: Any) -> Reading:
+    def read(self, *_: Any, is_wanted: IsWanted | None = None, **__: Any) -> Reading:
         assert is_wanted is not None
         while not self.go_on.wait(0.01):
-            assert is_wanted()
+            assert is_wanted(lambda: None)
         for _number in range(3):
-            assert is_wanted()
+            assert is_wanted(lambda: None)
         reading = next(self._readings, None)
         if reading is None:
             raise MeterError(Fault.STOPPING, 'no more telegrams')

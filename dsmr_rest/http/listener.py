@@ -14,6 +14,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 from dsmr_rest.config import ConfigError
+from dsmr_rest.http.departures import Departures
 from dsmr_rest.process import threads
 from dsmr_rest.process.trouble import Trouble
 
@@ -73,6 +74,7 @@ class Listener(ThreadingTCPServer):
         )
         try:
             self.address_family, address = _address(host, port)
+            self.departures = Departures()
             super().__init__(address, handler)
         except (OSError, UnicodeError) as error:  # UnicodeError: the name cannot be a host name
             raise _cannot_listen(host, port, setting, error) from error
@@ -83,7 +85,8 @@ class Listener(ThreadingTCPServer):
         return int(self.server_address[1])
 
     def start(self) -> None:
-        """Starts to accept clients, in a separate thread. Raises threads.NoThreadError."""
+        """Starts to accept clients, and to watch them, in separate threads. Raises threads.NoThreadError."""
+        self.departures.start()
         threads.start(self._accepting)
 
     def stop_accepting(self) -> None:
@@ -94,6 +97,14 @@ class Listener(ThreadingTCPServer):
                 self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
             self._accepting.join(STOP_TIME)
         self.server_close()
+
+    def server_close(self) -> None:
+        super().server_close()
+        self.departures.close()
+
+    def close_request(self, request: Any) -> None:
+        self.departures.forget(request)
+        super().close_request(request)
 
     def server_bind(self) -> None:
         # Instead of http.server's, which asks the name service for its own name and may have to wait for it.

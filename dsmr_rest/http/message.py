@@ -16,7 +16,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from dsmr_rest.faults import Fault
+from dsmr_rest.faults import Fault, IsWanted
 
 LINE_LIMIT = 8_000
 """Bytes of a request line: what RFC 9112 3 recommends at least. The longest path that is served has fewer than 200."""
@@ -64,7 +64,7 @@ class EventStream(Protocol):
     def close(self) -> None: ...
 
 
-def always() -> bool:
+def always(_look_again: Callable[[], None]) -> bool:
     """For a request whose client cannot disconnect."""
     return True
 
@@ -75,7 +75,7 @@ class Request(NamedTuple):
     `path` is still percent-encoded and without its query. `host` is the host that the request is addressed to, in lower
     case, without port and final dot; an IP literal keeps its brackets, and it is empty when an HTTP/1.0 client does not
     state one. Header names are in lower case. `is_last` when the client sends nothing after this request, as it has
-    announced (RFC 9112 9.6). `is_wanted` says, without waiting, whether the client is still there.
+    announced (RFC 9112 9.6). `is_wanted` says whether the client is still there.
     """
 
     method: str
@@ -84,7 +84,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     keep_alive: bool
     is_last: bool
-    is_wanted: Callable[[], bool] = always
+    is_wanted: IsWanted = always
 
     @property
     def max_age(self) -> float | None:
@@ -235,7 +235,7 @@ def skip_empty_lines(received: bytes, skipped: int) -> tuple[bytes, int]:
     return request, skipped
 
 
-def parse_request(header_section: bytes, is_wanted: Callable[[], bool] = always) -> Request:
+def parse_request(header_section: bytes, is_wanted: IsWanted = always) -> Request:
     """A request line and header section (RFC 9112) without the empty line that ends them. Raises HttpError.
 
     `is_wanted` is that of the request.

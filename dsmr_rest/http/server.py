@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from http.server import ThreadingHTTPServer
 from socketserver import BaseRequestHandler
@@ -345,7 +345,7 @@ class RequestHandler(BaseRequestHandler):
             if header_section is None:
                 return False
             self.server.places.mark_busy(self.request)
-            request = parse_request(header_section, self._probe_client)
+            request = parse_request(header_section, self._is_wanted)
             self._is_waiting = True
             response = self._respond(request)
         except HttpError as error:
@@ -370,15 +370,25 @@ class RequestHandler(BaseRequestHandler):
     def _response_of_application(self, request: Request) -> Response:
         return self.server.application.respond(request)
 
-    def _probe_client(self) -> bool:
-        """Whether the client of the request is still waiting, as far as that is known. Does not wait.
+    def _is_wanted(self, look_again: Callable[[], None]) -> bool:
+        """Whether the client of the request is still waiting, as far as that is known: the IsWanted of the request.
 
         A client that has closed its sending side may be waiting for its response (`nc -N`), or have closed both sides
         (curl after its timeout): to the server the two look alike. So it is sent what every response begins with. A
-        client that is gone refuses that with a reset, which the next check sees; one that is waiting notices nothing.
+        client that is gone refuses that with a reset, which is reported; one that is waiting notices nothing.
         """
+        has_stopped_sending = self._connection.has_stopped_sending()
+        if has_stopped_sending and not self._is_there():
+            return False
+        self.server.departures.watch(
+            self.request, look_again, has_stopped_sending=has_stopped_sending
+        )
+        return True
+
+    def _is_there(self) -> bool:
+        """Whether a client that has stopped sending is there, as far as that is known. Probes it if it waits."""
         try:
-            if self._is_waiting and self._connection.has_stopped_sending():
+            if self._is_waiting:
                 unsent = BEGINNING_OF_RESPONSES[self._begun :]
                 self._begun += self._connection.send_at_once(unsent)
         except OSError:

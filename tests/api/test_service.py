@@ -74,7 +74,7 @@ def test_nobody_waits_for_a_client_that_has_gone() -> None:
     """Whatever it asked for: a reading, a poll or a stream of readings."""
     meter = Meter(P1Reader(MeterSettings(port=MISSING_PORT)))
     service = Service(ServerSettings(), meter, FollowerPlaces(1))
-    request = Request('GET', '/', 'localhost', {}, True, False, is_wanted=lambda: False)
+    request = Request('GET', '/', 'localhost', {}, True, False, is_wanted=lambda _: False)
     for wait in (
         lambda: service.reading(request),
         lambda: service.polled_reading(request),

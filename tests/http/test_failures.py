@@ -136,7 +136,7 @@ class Waiting(Failing):
 
     def respond(self, request: Request) -> Response:
         self.is_waiting = True
-        while request.is_wanted():
+        while request.is_wanted(lambda: None):
             time.sleep(0.05)
         return super().respond(request)
 

@@ -319,14 +319,18 @@ def test_events_end_with_their_connection() -> None:
     assert received.endswith(b'data: 1\n\n')
 
 
+def nothing() -> None:
+    """For whoever asks again by itself."""
+
+
 class Probing(OneWaits):
     """An application that asks again and again whether the client is there, and some times after `go_on`."""
 
     def respond(self, request: Request) -> Response:
         while not self.go_on.wait(0.01):
-            assert request.is_wanted()
+            assert request.is_wanted(nothing)
         for _ in range(3):
-            assert request.is_wanted()
+            assert request.is_wanted(nothing)
         return Response(b'{}\n')
 
 
@@ -390,7 +394,7 @@ def test_empty_lines_are_counted_together() -> None:
 def test_accepting_that_fails_is_tried_again_after_a_pause() -> None:
     """A client that cannot be accepted does not keep the processor busy: the next attempt comes after a pause."""
     server = HttpServer(ServerSettings(host='127.0.0.1', port=0), OneWaits())
-    server.socket.close()
+    server.server_close()
     began = time.monotonic()
     with pytest.raises(OSError, match='descriptor'):
         server.get_request()

@@ -15,7 +15,7 @@ import pytest
 from dsmr_rest.config import MeterSettings
 from dsmr_rest.faults import Fault, MeterError, NotWantedError
 from dsmr_rest.meter.log import CALM, MeterLog
-from dsmr_rest.meter.meter import LATE, POLL_PAUSE, Meter, client_check_pause
+from dsmr_rest.meter.meter import LATE, POLL_PAUSE, Meter
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.process import clock, threads
 from dsmr_rest.reading.document import Reading, make_reading
@@ -920,18 +920,34 @@ def test_checksum_failures_are_logged_when_they_begin_and_when_they_are_over(
     assert f'telegrams arrive intact again: {failures} were damaged' in caplog.messages[1]
 
 
+class Client:
+    """Who a reading is for. look_again() has whoever waits ask again whether it is there."""
+
+    def __init__(self) -> None:
+        self.is_there = True
+        self.times_asked = 0
+        self.look_again: Callable[[], None] = pytest.fail
+
+    def is_wanted(self, look_again: Callable[[], None]) -> bool:
+        self.times_asked += 1
+        self.look_again = look_again
+        return self.is_there
+
+
 def test_a_wait_ends_when_its_reading_is_not_wanted_any_more(start_meter: StartMeter) -> None:
-    """Soon after is_wanted returns False, however silent the meter is; other waits go on and get their reading."""
+    """It asks again when it is told to, however silent the meter is; other waits go on and get their reading."""
     with new_meter(interval=0.1) as meter:
         meter.hush()
         shared = start_meter(meter.port)
-        is_wanted = threading.Event()
-        is_wanted.set()
+        client = Client()
         with ThreadPoolExecutor(2) as pool:
-            unwanted = pool.submit(shared.read, is_wanted=is_wanted.is_set)
-            wanted = pool.submit(shared.read, is_wanted=lambda: True)
+            unwanted = pool.submit(shared.read, is_wanted=client.is_wanted)
+            wanted = pool.submit(shared.read, is_wanted=lambda _: True)
             wait_for(lambda: shared.waiters == 2)
-            is_wanted.clear()
+            client.look_again()  # for nothing
+            wait_for(lambda: client.times_asked == 2)
+            client.is_there = False
+            client.look_again()
             with pytest.raises(NotWantedError):
                 unwanted.result(10)
             wait_for(lambda: shared.waiters == 1)
@@ -942,19 +958,12 @@ def test_a_wait_ends_when_its_reading_is_not_wanted_any_more(start_meter: StartM
         wait_for(lambda: is_free(meter.port))
 
 
-@pytest.mark.parametrize(('waiters', 'pause'), [(1, 0.25), (64, 0.25), (250, 0.5), (900, 0.8)])
-def test_many_waiters_check_their_clients_less_often(waiters: int, pause: float) -> None:
-    """Each check wakes a thread; still, a client that has disconnected is noticed within a second."""
-    assert client_check_pause(waiters) == pause
-
-
-def test_a_deadline_is_not_put_off_until_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However seldom a waiter checks whether it is still wanted, it waits no longer than it was told."""
-    monkeypatch.setattr('dsmr_rest.meter.meter.client_check_pause', lambda _: 40.0)
+def test_a_waiter_sleeps_until_something_happens() -> None:
+    """However long it waits, it asks once whether it is still wanted, and wakes at its deadline."""
     shared = Meter(ScriptedReader(lambda: and_silence(iter([]))))
-    began = time.monotonic()
-    assert outcome(shared, 0.1, is_wanted=lambda: True) == 'meter_silent'
-    assert time.monotonic() - began < 20
+    client = Client()
+    assert outcome(shared, 1.0, is_wanted=client.is_wanted) == 'meter_silent'
+    assert client.times_asked == 1
     shared.stop()
 
 
@@ -964,7 +973,7 @@ def test_a_wait_that_nobody_wants_does_not_open_the_port(
     """A reading that is not wanted from the start is not waited for."""
     shared = start_meter(meter.port)
     with pytest.raises(NotWantedError):
-        shared.read(is_wanted=lambda: False)
+        shared.read(is_wanted=lambda _: False)
     assert openings(shared) == 0
 
 
