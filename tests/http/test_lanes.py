@@ -399,3 +399,46 @@ def test_accepting_that_fails_is_tried_again_after_a_pause() -> None:
     with pytest.raises(OSError, match='descriptor'):
         server.get_request()
     assert time.monotonic() - began >= FAILURE_PAUSE
+
+
+class Watching(OneWaits):
+    """An application that has its client watched until `go_on` is set or the client may have left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_news = threading.Event()
+
+    def respond(self, request: Request) -> Response:
+        assert request.is_wanted(self.has_news.set)
+        self.is_waiting.set()
+        wait_for(lambda: self.go_on.is_set() or self.has_news.is_set())
+        return Response(b'{}\n')
+
+
+def test_a_client_is_watched_on_a_descriptor_that_another_had() -> None:
+    """A client that was watched, and left after its response, does not hide the one that comes after it."""
+    application = Watching()
+    server = HttpServer(ServerSettings(host='127.0.0.1', port=0), application)
+    server.start()
+    descriptors_before: set[int] = set()
+    has_one_of_them = False
+    try:
+        while not has_one_of_them:
+            application.is_waiting.clear()
+            with connected(server) as client:
+                client.sendall(LAST_REQUEST.encode())
+                assert application.is_waiting.wait(PATIENCE)
+                (connection,) = server.places.connections()
+                descriptor = connection.fileno()
+                has_one_of_them = descriptor in descriptors_before
+                descriptors_before.add(descriptor)
+                assert not application.has_news.is_set()
+                if not has_one_of_them:
+                    application.go_on.set()
+                    assert receive_all(client)
+            wait_for(lambda connection=connection: connection.fileno() < 0)  # type: ignore[misc]
+            application.go_on.clear()
+        assert application.has_news.is_set()
+    finally:
+        application.go_on.set()
+        server.close()
