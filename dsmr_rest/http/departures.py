@@ -32,10 +32,10 @@ class Departures:
         self._epoll = select.epoll()
         self._end = os.eventfd(0)  # can be read when the thread must end
         self._epoll.register(self._end, select.EPOLLIN)
+        self._closed = threading.Event()
         self._lock = threading.Lock()  # guards what follows, and which clients the kernel watches
         # What to call, by the file descriptor of each client that is watched and has not been reported.
         self._calls: dict[int, Callable[[], None]] = {}
-        self._is_closed = False
         self._thread = threading.Thread(target=self._run, name='departures', daemon=True)
 
     def start(self) -> None:
@@ -50,13 +50,12 @@ class Departures:
         Unless the client is known to have stopped sending, that is reported too. After close() nothing is.
         """
         number = client.fileno()
-        events = (
-            select.EPOLLONESHOT
-        )  # EPOLLERR and EPOLLHUP, a reset or both sides closed, are always reported
+        # A reset, or both sides closed, are reported in any case (EPOLLERR and EPOLLHUP).
+        events = select.EPOLLONESHOT
         if not has_stopped_sending:
             events |= select.EPOLLRDHUP
         with self._lock:
-            if self._is_closed:
+            if self._closed.is_set():
                 return
             is_watched = number in self._calls
             self._calls[number] = call
@@ -75,9 +74,9 @@ class Departures:
     def close(self) -> None:
         """Ends the thread; has no effect the second time."""
         with self._lock:
-            if self._is_closed:
+            if self._closed.is_set():
                 return
-            self._is_closed = True
+            self._closed.set()
         if self._thread.is_alive():
             os.eventfd_write(self._end, 1)
             self._thread.join(STOP_TIME)
@@ -86,7 +85,7 @@ class Departures:
 
     def _run(self) -> None:
         """The thread. Nothing ends it but close()."""
-        while not self._is_closed:
+        while not self._closed.is_set():
             try:
                 self._report()
             except Exception:  # noqa: BLE001 memory is short, so it cannot even be logged
