@@ -33,6 +33,9 @@ TIME_ON_THE_WAY = 1.0
 STREAMS = 4
 EXPLAINED = {'port_lost', 'port_missing', 'meter_silent', 'telegram_incomplete'}
 """The codes of faults that an unplugged cable may cause."""
+LOOKS = 20
+LOOK_PAUSE = 0.05
+"""Seconds between two looks at what the server holds."""
 NUMBER = re.compile(rb'1-0:1\.8\.1\((\d+)\.000\*kWh\)')
 TIMEOUT = 60.0
 
@@ -157,7 +160,7 @@ def live(meter: FaultyMeter, process_id: int, options: argparse.Namespace) -> li
     began = time.monotonic()
     for _ in range(options.cycles):
         time.sleep(options.plugged)
-        usage = Usage.of(process_id)
+        usage = at_least(process_id)
         usages.append(usage)
         seconds = time.monotonic() - began
         print(
@@ -168,6 +171,19 @@ def live(meter: FaultyMeter, process_id: int, options: argparse.Namespace) -> li
         time.sleep(options.unplugged)
         meter.plug_in()
     return usages
+
+
+def at_least(process_id: int) -> Usage:
+    """The least that the server holds in a few looks: what more there is at a moment belongs to a request."""
+    looks = []
+    for _ in range(LOOKS):
+        looks.append(Usage.of(process_id))
+        time.sleep(LOOK_PAUSE)
+    return Usage(
+        rss=min(look.rss for look in looks),
+        threads=min(look.threads for look in looks),
+        files=min(look.files for look in looks),
+    )
 
 
 def growth(usages: list[Usage]) -> list[str]:

@@ -24,6 +24,7 @@ import pytest
 
 from dsmr_rest.simulated.meter import PseudoTerminal
 from dsmr_rest.simulated.telegrams import telegram
+from tests import quick_start
 from tests.distribution import LONGEST, ByWhatTheyShare
 from tests.faulty_meter import PATIENCE, FaultyMeter, is_locked
 
@@ -71,6 +72,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByWhatTheyShare(config, log)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def template() -> Iterator[None]:
+    """What the tests' servers are forked from is being loaded while the first tests run."""
+    with quick_start.from_template():
+        yield
 
 
 # Meters
@@ -288,15 +296,22 @@ class Server:
             *options,
         ]
         surroundings = {'PYTHONWARNINGS': 'error', **os.environ, **(environment or {})}
+        self.process: quick_start.Process
         with self.log_file.open('w') as log:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env=surroundings
-            )
+            if prefix or environment:
+                self.process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=log, text=True, env=surroundings
+                )
+            else:
+                self.process = quick_start.start(
+                    command, surroundings, subprocess.PIPE, log.fileno()
+                )
         assert self.process.stdout
         first_line = self.process.stdout.readline()
         if 'http' not in first_line:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+            self.process.stdout.close()
         assert 'http' in first_line, self.log
         self.url = first_line.split()[-1]
         self.port = int(self.url.rstrip('/').rpartition(':')[2])

@@ -5,12 +5,11 @@ pytest-xdist has groups for that (--dist loadgroup), which have no effect with p
 
 from xdist.scheduler import LoadScopeScheduling
 
-ONE_BROWSER = 'all with one browser, which takes a while to start'
 ONE_SERVER = 'nearly all with one server'
 TOGETHER = {
-    'tests/programs/test_dashboard.py': ONE_BROWSER,
-    'tests/programs/test_dashboard_layout.py': ONE_BROWSER,
-    'tests/programs/test_web_page.py': ONE_BROWSER,
+    'tests/programs/test_dashboard.py': 'all with one browser',
+    'tests/programs/test_dashboard_layout.py': 'all with another browser',
+    'tests/programs/test_web_page.py': 'all with a third browser',
     'tests/api/test_dispatch.py': ONE_SERVER,
     'tests/api/test_openapi.py': ONE_SERVER,
     'tests/api/test_pointer.py': ONE_SERVER,

@@ -93,10 +93,12 @@ def read(data: bytes, specification: str = 'auto', *, encrypted: bool = False) -
     return make_reading(framed(data), Chooser(specification), 0.0, 0.0, encrypted=encrypted)
 
 
-def usable_readings(data: bytes, chooser: Chooser, *, encrypted: bool = False) -> list[Reading]:
-    """The readings of the telegrams in these bytes that may be served."""
+def usable_readings(
+    data: bytes, chooser: Chooser, *, encrypted: bool = False, prover: Prover | None = None
+) -> list[Reading]:
+    """The readings of the telegrams in these bytes that may be served; `prover` is one that knows earlier telegrams."""
     readings = []
-    for telegram in _proved(data, Prover()):
+    for telegram in _proved(data, prover or Prover()):
         with suppress(UnusableTelegramError):
             readings.append(make_reading(telegram, chooser, 0.0, 0.0, encrypted=encrypted))
     return readings

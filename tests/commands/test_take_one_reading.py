@@ -25,6 +25,7 @@ from dsmr_rest.p1.port_facts import Users, persistent_name, serial_ports
 from dsmr_rest.p1.reader import P1Reader
 from dsmr_rest.simulated.telegrams import VERSIONS, with_checksum
 from take_one_reading import config_lines, describe, explain, mask
+from tests import quick_start
 from tests.conftest import ROOT, hush, new_meter, wait_for
 from tests.faulty_meter import FaultyMeter
 from tests.telegrams import (
@@ -89,9 +90,20 @@ def finished(arguments: list[str | Path], *, stdout: int = subprocess.PIPE) -> R
     )
 
 
+def quickly_finished(arguments: list[str | Path]) -> Result:
+    """The script after it has ended, with its output."""
+    return quick_start.finished([str(argument) for argument in arguments], ENVIRONMENT, LIMIT)
+
+
 def run(folder: Path, *options: str, before: list[str] | None = None, **settings: object) -> Result:
-    """The script with these settings for [meter], to its end."""
-    result = finished([*(before or []), *command(folder, *options, **settings)])
+    """The script with these settings for [meter], to its end. `before` is a command that starts it."""
+    script = command(folder, *options, **settings)
+    if before:
+        return without_traceback(finished([*before, *script]))
+    return without_traceback(quickly_finished(script))
+
+
+def without_traceback(result: Result) -> Result:
     assert 'Traceback' not in result.stderr
     return result
 
@@ -115,7 +127,9 @@ def run_when_sent(
     """
 
     def attempt(timeout: float) -> Result:
-        return finished(command(folder, *options, port=meter.port, timeout=timeout, **settings))
+        return quickly_finished(
+            command(folder, *options, port=meter.port, timeout=timeout, **settings)
+        )
 
     return when_sent(meter, telegrams, attempt)
 
