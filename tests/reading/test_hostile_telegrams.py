@@ -343,8 +343,8 @@ DEADLINE = 120
 """Seconds: far more than a busy machine needs."""
 MOST_RESENDINGS = 24
 """A minute or two on a machine that is busy with other work."""
-RESENDING_PAUSE = 5.0
-"""Seconds after which a telegram is sent again: a server that was stalled discards what arrived meanwhile."""
+SHORTEST_RESENDING_PAUSE, LONGEST_RESENDING_PAUSE = 0.25, 5.0
+"""Seconds after which a telegram is sent again: to confirm itself, or because a server that was stalled discards it."""
 
 
 def leaves(value: Any, pointer: str = '') -> Iterator[tuple[str, Any]]:
@@ -379,12 +379,14 @@ class MeterAndServer:
     def send_until_served(self, data: bytes, reading: Reading) -> list[bytes]:
         """Sends a telegram until the stream has its reading; returns the events that the stream had before."""
         earlier: list[bytes] = []
+        pause = SHORTEST_RESENDING_PAUSE
         for _ in range(MOST_RESENDINGS):
             send(self._terminal, data)
             with suppress(queue.Empty):
-                while (event := self._events.get(timeout=RESENDING_PAUSE)) != reading.line:
+                while (event := self._events.get(timeout=pause)) != reading.line:
                     earlier.append(event)
                 return earlier
+            pause = min(2 * pause, LONGEST_RESENDING_PAUSE)
         pytest.fail(f'{data!r} is not served')
 
     def check_outputs(self, reading: Reading) -> None:
