@@ -143,7 +143,7 @@ class Listener(ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Starts the thread of a client, unless it has a reserved file descriptor. Called in the accepting thread."""
-        if self._is_in_reserve(request) and not self.spare_a_client():
+        if _is_in_reserve(request) and not self.spare_a_client():
             self._few_files.met()
             self.refuse_for_shortage(request)
             return
@@ -152,14 +152,6 @@ class Listener(ThreadingTCPServer):
             target=self.process_request_thread, args=(request, client_address), daemon=True
         )
         self.start_thread(thread, request)
-
-    def _is_in_reserve(self, client: Any) -> bool:
-        """Whether a connection has one of the last file descriptors: the system gives out the lowest that is free."""
-        try:
-            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        except OSError:  # the process may not ask
-            return False
-        return bool(client.fileno() >= limit - RESERVED_FILES)
 
     def start_thread(self, thread: threading.Thread, client: Any) -> None:
         """Starts a thread for a client, which is refused if that is impossible."""
@@ -197,6 +189,15 @@ class Listener(ThreadingTCPServer):
         except Exception:  # noqa: BLE001 the edge at which errors of one connection end
             self.handle_error(request, address)
             self.shutdown_request(request)
+
+
+def _is_in_reserve(client: socket.socket) -> bool:
+    """Whether a connection has one of the last file descriptors: the system gives out the lowest that is free."""
+    try:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:  # the process may not ask
+        return False
+    return client.fileno() >= limit - RESERVED_FILES
 
 
 def refuse_unusable_address(host: str, port: int, setting: str) -> None:

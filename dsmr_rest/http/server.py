@@ -284,6 +284,9 @@ class HttpServer(Listener, ThreadingHTTPServer):
         self.close_request(request)
 
 
+OWN_ERROR = 'something went wrong in the server itself: its log has the details; please report them'
+
+
 class RequestHandler(BaseRequestHandler):
     """Handles one connection: its requests one after another, each read whole before a deadline.
 
@@ -362,10 +365,7 @@ class RequestHandler(BaseRequestHandler):
             raise
         except Exception:
             log.exception('a request failed')
-            return problem(
-                Fault.INTERNAL_ERROR,
-                'something went wrong in the server itself: its log has the details; please report them',
-            )
+            return problem(Fault.INTERNAL_ERROR, OWN_ERROR)
 
     def _response_of_application(self, request: Request) -> Response:
         return self.server.application.respond(request)

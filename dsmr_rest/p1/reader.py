@@ -84,9 +84,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
 
     @cached_property
     def _inquiry(self) -> 'Inquiry':
-        from dsmr_rest.p1.inquiry import Inquiry  # noqa: PLC0415 no reading needs it, so the start does not wait for it
-
-        return Inquiry(self.settings.port, self.longest_silence, is_remote=self._is_remote)
+        return _inquiry(self.settings.port, self.longest_silence, is_remote=self._is_remote)
 
     def read(self) -> Generator[Reading | None, None, None]:
         """Opens the port and generates a reading for what arrives, and None after each look at the port.
@@ -105,9 +103,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
 
     def read_as_object(self) -> NoReturn:
         """Not supported: the base would open the port a second time, through another serial package."""
-        raise NotImplementedError(
-            'P1Reader generates its readings with read(); read_as_object() is not supported'
-        )
+        raise NotImplementedError('read_as_object() is not supported: use read()')
 
     def why_nothing(
         self, before: LineCounters, waited: float, *, overslept: float = 0.0
@@ -202,6 +198,12 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
         if has_changed:
             self._intake.discard()
             port.set_baud_rate(self._search.baud_rate)
+
+
+def _inquiry(port: str, longest_silence: float, *, is_remote: bool) -> 'Inquiry':
+    from dsmr_rest.p1.inquiry import Inquiry  # noqa: PLC0415 no reading needs it, so the start does not wait for it
+
+    return Inquiry(port, longest_silence, is_remote=is_remote)
 
 
 def _baud_rates(line: str) -> list[int]:
