@@ -491,6 +491,11 @@ def test_a_signal_ends_it_while_the_port_is_being_opened(
             filler.close()
 
 
+def modules_in(importtime: str) -> set[str]:
+    """The modules that were loaded, according to what Python's option -X importtime writes."""
+    return {line.split()[-1] for line in importtime.splitlines()}
+
+
 def test_the_start_loads_only_what_the_settings_need(tmp_path: Path) -> None:
     """Until its line on stdout the server has loaded what it needs then, and not what only some servers need."""
     config = write_config(tmp_path, {'port': MISSING_PORT}, {})
@@ -502,9 +507,11 @@ def test_the_start_loads_only_what_the_settings_need(tmp_path: Path) -> None:
     ):
         assert process.stdout
         assert 'http' in process.stdout.readline()
-        loaded = {line.split()[-1] for line in log.read_text().splitlines()}
+        loaded = modules_in(log.read_text())
     assert 'dsmr_rest.http.server' in loaded
-    assert not loaded & {
+    of_python_itself = modules_in(finished(sys.executable, '-X', 'importtime', '-c', '').stderr)
+    by_the_server = loaded - of_python_itself
+    assert not by_the_server & {
         'dsmr_rest.api.metrics',
         'dsmr_rest.commands.summary',
         'dsmr_rest.discovery',
