@@ -291,7 +291,7 @@ def test_an_announcement_without_a_reading_does_not_delay_the_end(
     settings = {'host': '', 'port': port_80, 'homewizard_api': 'yes'}
     server = start_server(MISSING_PORT, server=settings)
     # Nobody but the announcement has asked for a reading.
-    wait_for(lambda: server.health['code'] == 'port_missing')
+    wait_for(lambda: 'port_missing' in server.log)
     assert server.stop(SECONDS_TO_STOP) == 0
 
 
