@@ -1,7 +1,7 @@
 """Departures: tells whoever waits on behalf of a client that the client may have left.
 
 One thread sleeps until the kernel reports a client (epoll(7)). So a wait costs no wake-up, however long it is and
-however many wait: to ask for each client a few times a second takes half of a slow machine when there are hundreds.
+however many wait. To ask for each of hundreds of clients a few times a second would take much of a slow machine.
 
 It does not know what is said on a connection, nor whether a client that may have left has: TCP does not tell when a
 client has closed its sending side alone.
@@ -11,15 +11,12 @@ import os
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable
 
 from dsmr_rest.process import threads
 
 STOP_TIME = 0.3
 """Seconds for the thread to end."""
-FAILURE_PAUSE = 0.1
-"""Seconds after something failed, which is a shortage of memory: it would fail again at once."""
 
 
 class Departures:
@@ -36,7 +33,12 @@ class Departures:
         self._lock = threading.Lock()  # guards what follows, and which clients the kernel watches
         # What to call, by the file descriptor of each client that is watched and has not been reported.
         self._calls: dict[int, Callable[[], None]] = {}
-        self._thread = threading.Thread(target=self._run, name='departures', daemon=True)
+        self._thread = threading.Thread(
+            target=threads.repeat,
+            args=(self._report, self._closed),
+            name='departures',
+            daemon=True,
+        )
 
     def start(self) -> None:
         """Raises threads.NoThreadError."""
@@ -83,16 +85,8 @@ class Departures:
         self._epoll.close()
         os.close(self._end)
 
-    def _run(self) -> None:
-        """The thread. Nothing ends it but close()."""
-        while not self._closed.is_set():
-            try:
-                self._report()
-            except Exception:  # noqa: BLE001 memory is short, so it cannot even be logged
-                time.sleep(FAILURE_PAUSE)
-
     def _report(self) -> None:
-        """Sleeps until there are clients to report, and makes the calls for them."""
+        """What the thread does again and again: sleeps until there are clients to report, and makes their calls."""
         for number, _ in self._epoll.poll():
             with self._lock:
                 call = self._calls.pop(number, None)

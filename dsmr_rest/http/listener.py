@@ -173,11 +173,7 @@ class Listener(ThreadingTCPServer):
 
     def accept_until_stopped(self) -> None:
         """The accepting thread. Nothing ends it but stop_accepting(): what fails costs one client."""
-        while not self._is_stopping.is_set():
-            try:
-                self._accept_client()
-            except Exception:  # noqa: BLE001 memory is short, so it cannot even be logged
-                time.sleep(FAILURE_PAUSE)
+        threads.repeat(self._accept_client, self._is_stopping)
 
     def _accept_client(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Starting threads on a machine that may have neither memory nor threads left.
+"""Starting threads, and keeping them going, on a machine that may have neither memory nor threads left.
 
 Two things go wrong then. No thread can be started: NoThreadError. Or Thread.start() never returns: it waits for the
 first sign of the new thread, which ran out of memory before it could give one. Nothing in the waiting thread can end
@@ -10,9 +10,14 @@ The names and the work of threads are not known here.
 
 import signal
 import threading
+import time
+from collections.abc import Callable
 
 START_TIME = 10.0
 """Seconds after which a thread that has given no sign will never give one. A slow machine needs milliseconds."""
+
+FAILURE_PAUSE = 0.1
+"""Seconds after a step that failed: when memory is short, the next would fail at once."""
 
 
 class NoThreadError(Exception):
@@ -71,3 +76,12 @@ def start(thread: threading.Thread) -> None:
         raise NoThreadError(f'no thread can be started ({error})') from error
     finally:
         _watch.end()
+
+
+def repeat(step: Callable[[], None], stopped: threading.Event) -> None:
+    """Does a step again and again until `stopped` is set. An error in a step costs a pause, and not the thread."""
+    while not stopped.is_set():
+        try:
+            step()
+        except Exception:  # noqa: BLE001 memory is short, so it cannot even be logged
+            time.sleep(FAILURE_PAUSE)

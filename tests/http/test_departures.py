@@ -118,7 +118,7 @@ def test_a_failing_report_costs_no_other(
     departures: Departures, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread goes on whatever happens."""
-    monkeypatch.setattr('dsmr_rest.http.departures.FAILURE_PAUSE', 0.01)
+    monkeypatch.setattr('dsmr_rest.process.threads.FAILURE_PAUSE', 0.01)
     fails = threading.Event()
 
     def fail() -> None:
