@@ -84,7 +84,7 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
 
     @cached_property
     def _inquiry(self) -> 'Inquiry':
-        return _inquiry(self.settings.port, self.longest_silence, is_remote=self._is_remote)
+        return _new_inquiry(self.settings.port, self.longest_silence, is_remote=self._is_remote)
 
     def read(self) -> Generator[Reading | None, None, None]:
         """Opens the port and generates a reading for what arrives, and None after each look at the port.
@@ -200,7 +200,8 @@ class P1Reader(SerialReader):  # type: ignore[misc] # the library has no types
             port.set_baud_rate(self._search.baud_rate)
 
 
-def _inquiry(port: str, longest_silence: float, *, is_remote: bool) -> 'Inquiry':
+def _new_inquiry(port: str, longest_silence: float, *, is_remote: bool) -> 'Inquiry':
+    """Two threads that ask at once may get one each. Then each looks by itself which programs use the port."""
     from dsmr_rest.p1.inquiry import Inquiry  # noqa: PLC0415 no reading needs it, so the start does not wait for it
 
     return Inquiry(port, longest_silence, is_remote=is_remote)
