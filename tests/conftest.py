@@ -295,7 +295,7 @@ class Server:
             write_config(folder, meter, server),
             *options,
         ]
-        surroundings = {'PYTHONWARNINGS': 'error', **os.environ, **(environment or {})}
+        surroundings = {**quick_start.strict_environment(), **(environment or {})}
         self.process: quick_start.Process
         with self.log_file.open('w') as log:
             if prefix or environment:

@@ -81,6 +81,11 @@ class QuickProcess:
         self.send_signal(signal.SIGKILL)
 
 
+def strict_environment() -> dict[str, str]:
+    """The environment of the tests, in which Python makes each warning an error unless it says otherwise."""
+    return {'PYTHONWARNINGS': 'error', **os.environ}
+
+
 def variables_for_python(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that change how Python starts."""
     return {name: value for name, value in environment.items() if name.startswith('PYTHON')}
@@ -96,7 +101,7 @@ class Template:
         self._jobs, of_template = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         number = of_template.fileno()
         command = [sys.executable, __file__, str(number)]
-        environment = {**os.environ, 'PYTHONWARNINGS': 'error'}
+        environment = strict_environment()
         self.variables_for_python = variables_for_python(environment)
         with of_template:
             self._process = subprocess.Popen(
@@ -136,8 +141,10 @@ class Template:
         self._process.wait()
 
 
-_templates: list[Template] = []
-"""At most one: that of this process."""
+class _Current:
+    """The template of the tests of this process, if there is one."""
+
+    template: Template | None = None
 
 
 @contextmanager
@@ -147,11 +154,11 @@ def from_template() -> Iterator[None]:
         yield
         return
     with closing(Template()) as template:
-        _templates.append(template)
+        _Current.template = template
         try:
             yield
         finally:
-            _templates.remove(template)
+            _Current.template = None
 
 
 def start(
@@ -161,10 +168,10 @@ def start(
 
     `stdout` is a descriptor or subprocess.PIPE, `stderr` a descriptor.
     """
-    for template in _templates:
-        if variables_for_python(environment) == template.variables_for_python:
-            _, *script = command
-            return template.start(script, environment, stdout, stderr)
+    template = _Current.template
+    if template and variables_for_python(environment) == template.variables_for_python:
+        _, *script = command
+        return template.start(script, environment, stdout, stderr)
     return subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True, env=environment)
 
 
@@ -178,6 +185,7 @@ def finished(
             status = process.wait(seconds)
         finally:
             process.kill()
+            process.wait()
         stdout.seek(0)
         stderr.seek(0)
         return subprocess.CompletedProcess(command, status, stdout.read(), stderr.read())

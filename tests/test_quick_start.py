@@ -1,6 +1,5 @@
 """A process that is forked from the template does what a process that people start does."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from tests.conftest import (
 from tests.faulty_meter import PATIENCE
 
 TAKE_ONE_READING = [sys.executable, str(ROOT / 'take_one_reading.py')]
-ENVIRONMENT = {**os.environ, 'PYTHONWARNINGS': 'error'}
 
 
 def has_one_socket(server: Server) -> bool:
@@ -47,8 +45,9 @@ def test_it_ends_as_any_other(
     """Its exit status, its stdout and its stderr are those of the same command that Python was started for."""
     (tmp_path / 'settings.ini').write_text('[meter]\nport = ./nothing\n')
     monkeypatch.chdir(tmp_path)
-    expected = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
-    ended = quick_start.finished(command, ENVIRONMENT, PATIENCE)
+    environment = quick_start.strict_environment()
+    expected = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    ended = quick_start.finished(command, environment, PATIENCE)
     assert (ended.returncode, ended.stdout, ended.stderr) == (
         expected.returncode,
         expected.stdout,

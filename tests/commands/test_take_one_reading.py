@@ -40,7 +40,7 @@ from tests.telegrams import (
 )
 
 SCRIPT = ROOT / 'take_one_reading.py'
-ENVIRONMENT = os.environ | {'PYTHONWARNINGS': 'error'}
+ENVIRONMENT = quick_start.strict_environment()
 LIMIT = 120
 """Seconds for a process, which normally ends long before."""
 TIMEOUTS = (1.5, 5, 15, 45)
@@ -478,7 +478,9 @@ def test_a_telegram_that_is_not_valid_although_it_arrived_intact(
     """A wrong checksum in an authentic frame: telegram_invalid, whose advice concerns the meter and not the line."""
     wrong = NUMBERED.replace(b'00.123', b'00.124')
     with new_meter(interval=0.2, source=lambda: cipher_frame(wrong, bytes.fromhex(KEY))) as meter:
-        result = run_when_sent(meter, tmp_path, decryption_key=KEY, specification=specification)
+        result = run_when_sent(
+            meter, tmp_path, telegrams=15, decryption_key=KEY, specification=specification
+        )
     assert failure(result) == 'telegram_invalid'
     assert re.search(
         r'telegram_invalid: [1-9]\d* encrypted telegrams arrived intact', result.stderr
