@@ -160,7 +160,7 @@ def live(meter: FaultyMeter, process_id: int, options: argparse.Namespace) -> li
     began = time.monotonic()
     for _ in range(options.cycles):
         time.sleep(options.plugged)
-        usage = at_least(process_id)
+        usage = least_usage(process_id)
         usages.append(usage)
         seconds = time.monotonic() - began
         print(
@@ -173,7 +173,7 @@ def live(meter: FaultyMeter, process_id: int, options: argparse.Namespace) -> li
     return usages
 
 
-def at_least(process_id: int) -> Usage:
+def least_usage(process_id: int) -> Usage:
     """The least that the server holds in a few looks: what more there is at a moment belongs to a request."""
     looks = []
     for _ in range(LOOKS):

@@ -10,12 +10,12 @@ to the newest reading.
 An event wakes one waiter, and each waiter that has woken wakes the next. Hundreds woken at once would compete for the
 interpreter lock: each thread that wants it asks for it every few milliseconds and makes its holder pass it on, which
 costs more than the responses do. Each waiter sleeps on a Condition of its own, all of them with the one lock of the
-Meter, so exactly the next one wakes; and one whose client may have left is woken alone. Until then it
-sleeps: it does not look at its client in between.
+Meter, so exactly the next one wakes; and one whose client may have left is woken alone. Until then each sleeps, without
+a look at its client.
 
 A client that waits costs about twice the instructions of a response from memory on a connection that is kept
-(`python -m benchmarks instructions-waiting instructions-response`). The rest is for its connection and its thread, which
-are made and ended for it, so only fewer threads would make a difference.
+(`python -m benchmarks instructions-waiting instructions-response`). The rest is for its connection and its thread,
+which are made and ended for it, so only fewer threads would make a difference.
 
 The reading thread is the only one that touches the port. Nothing blocks and nothing is rendered while the lock is held.
 This module does not know HTTP, nor how a telegram is read.
