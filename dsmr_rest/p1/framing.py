@@ -131,10 +131,11 @@ class Framer:
 
     @property
     def pending(self) -> int:
-        """Bytes of the telegram that has not ended; 0 between telegrams."""
-        if not self._telegram:
-            return 0
-        return len(self._telegram) + len(self._unfinished_line)
+        """Bytes of the telegram that has not ended, also of its unfinished header line; 0 between telegrams."""
+        may_be_header = self._unfinished_line.startswith((b'/', _SLASH_AT_7E1))
+        if self._telegram or may_be_header:
+            return len(self._telegram) + len(self._unfinished_line)
+        return 0
 
     def feed(self, data: bytes) -> list[ReceivedTelegram | EncryptedFrame]:
         """The telegrams and frames that end within `data`."""

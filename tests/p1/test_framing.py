@@ -225,6 +225,20 @@ def test_a_frame_may_be_as_long_as_the_limit() -> None:
         assert (len(found) == 1) == is_found
 
 
+def test_the_bytes_of_a_telegram_are_pending_from_its_first_byte_to_its_last() -> None:
+    """Also those of a header line that has not ended, of eight bits and of 7E1; noise between telegrams is not."""
+    for telegram in (PLAIN, at_8n1(OLD)):
+        framer = Framer()
+        framer.feed(b'noise\n')
+        pending = []
+        for byte in each_byte(telegram):
+            framer.feed(byte)
+            pending.append(framer.pending)
+        assert pending == [*range(1, len(telegram)), 0]
+        framer.feed(b'noise without end')
+        assert framer.pending == 0
+
+
 def test_which_bytes_are_text() -> None:
     """Printable ASCII, CR and LF, as they are and at 7E1, where the parity bit makes the number of ones even."""
     for byte in range(256):
