@@ -515,17 +515,22 @@ def descriptors_run_out(start_server: StartServer, limits: ExitStack) -> int:
     return server.port
 
 
+STACKS = 8
+"""More threads than the server has had at the same time."""
+
+
 def memory_runs_out(start_server: StartServer, limits: ExitStack) -> int:
     """Less than the stack of a thread is left; stacks of threads that have ended are taken by clients before."""
-    server = start_server(MISSING_PORT)
-    for _ in range(3):
-        limits.enter_context(server.connect(PATIENCE))
-    wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST + 3, PATIENCE)
+    server = start_server(MISSING_PORT, meter={'keep_open': 0})
+    assert server.get('/').status == 503  # all that is loaded after the start is there now
+    wait_for(lambda: threads(server.process.pid) == THREADS_AT_REST, PATIENCE)
     pages = int(Path(f'/proc/{server.process.pid}/statm').read_text().split()[0])
     before = resource.prlimit(server.process.pid, resource.RLIMIT_AS)
     few = (pages + 256) * resource.getpagesize()
     resource.prlimit(server.process.pid, resource.RLIMIT_AS, (few, before[1]))
     limits.callback(resource.prlimit, server.process.pid, resource.RLIMIT_AS, before)
+    for _ in range(STACKS):
+        limits.enter_context(server.connect(PATIENCE))
     return server.port
 
 
