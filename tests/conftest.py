@@ -5,6 +5,7 @@ import http.client
 import itertools
 import json
 import os
+import random
 import socket
 import struct
 import subprocess
@@ -33,6 +34,8 @@ SERVER_COMMAND = [sys.executable, str(ROOT / 'dsmr_rest_server.py')]
 MISSING_PORT = '/dev/serial/none'
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.1
 """Seconds between two looks at what a test waits for."""
+FIRST_PORT = 10_000
+"""Of those that tests choose: many of the ports below have a use."""
 THREADS_AT_REST = 4
 """Threads of a server without requests: one waits for a signal, one accepts clients, one watches those that wait, and
 one writes the log."""
@@ -183,9 +186,15 @@ def running(*command: str, **options: Any) -> Iterator['subprocess.Popen[str]']:
 
 
 def free_port() -> int:
-    """A loopback port on which no program listens."""
-    with socket.create_server(('127.0.0.1', 0)) as listening:
-        return int(listening.getsockname()[1])
+    """A loopback port on which no program listens, and which the kernel gives to no connection (ip(7)).
+
+    One of the others could be given to a client of another test before a program listens there.
+    """
+    range_of_kernel = Path('/proc/sys/net/ipv4/ip_local_port_range').read_text().split()
+    while True:
+        port = random.randrange(FIRST_PORT, int(range_of_kernel[0]))
+        with suppress(OSError), socket.create_server(('127.0.0.1', port)):
+            return port
 
 
 def accepts_connections(port: int) -> bool:

@@ -334,9 +334,10 @@ def test_the_system_clock_jumps(
     assert kept.body == before.body
     assert TIMEOUT <= int(kept.headers['Age']) < TIMEOUT + PATIENCE
     meter.silent = False
+    began = time.monotonic()
     after = server.get()
     assert after.status == 200
-    assert after.headers['Age'] == '0'
+    assert int(after.headers['Age']) <= time.monotonic() - began
     years = [int(response.headers['Last-Modified'].split()[3]) for response in (before, after)]
     assert years[0] != years[1]  # the clock did jump
     back = wait_for(lambda: re.search(r'back after (\d+) s', server.log))

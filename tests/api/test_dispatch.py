@@ -121,7 +121,7 @@ def test_a_missing_port_is_503_at_once(start_server: StartServer) -> None:
     """Without the port every response that needs it is 503 port_missing with Retry-After, long before the timeout."""
     server = start_server(MISSING_PORT, meter={'timeout': 3600})
     for path in '/', '/telegram', '/health', '/currentElectricityUsage/value':
-        response = server.get(path, timeout=5)
+        response = server.get(path)
         assert (response.status, response.json['code']) == (503, 'port_missing')
         assert int(response.headers['Retry-After']) > 0
         assert MISSING_PORT in response.json['detail']
@@ -134,7 +134,7 @@ def test_a_busy_port_is_503_until_it_is_free(start_server: StartServer, meter: F
     server = start_server(meter.port, meter={'timeout': 3600})
     with Path(meter.port).open('rb', buffering=0) as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        response = server.get('/', timeout=5)
+        response = server.get('/')
         assert is_problem(response, 503, 'port_busy')
         assert int(response.headers['Retry-After']) > 0
     assert server.get('/').status == 200

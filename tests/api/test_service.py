@@ -51,7 +51,9 @@ def test_max_age_of_the_configuration(start_server: StartServer, meter: FaultyMe
     wait_for(lambda: server.get('/').headers['Age'] == '1')
     assert server.get('/').body == first.body
     assert server.openings == 1
-    assert server.get('/', {'Cache-Control': 'no-cache'}).headers['Age'] == '0'
+    began = time.monotonic()
+    new = server.get('/', {'Cache-Control': 'no-cache'})
+    assert int(new.headers['Age']) <= time.monotonic() - began
     assert server.openings == 2
 
 
@@ -62,11 +64,13 @@ def test_64_simultaneous_clients_share_a_telegram(start_server: StartServer) -> 
         # Two for /health: one may be closing.
         server = start_server(meter.port, server={'max_connections': 66})
         waiting = wait_together(server, pool, 64, '/telegram')
+        began = time.monotonic()
         meter.silent = False
         responses = [future.result() for future in waiting]
         assert {response.status for response in responses} == {200}
         assert len({response.body for response in responses}) == 1
-        assert {response.headers['Age'] for response in responses} == {'0'}
+        oldest = max(int(response.headers['Age']) for response in responses)
+        assert oldest <= time.monotonic() - began
         assert server.openings == 1
 
 

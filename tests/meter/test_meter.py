@@ -652,7 +652,7 @@ def test_garbage_has_its_code_and_passes(start_meter: StartMeter, line: str) -> 
         source=lambda: sources[-1](),  # noqa: PLW0108 the last one changes
     ) as meter:
         shared = start_meter(meter.port, line=line)
-        assert outcome(shared, 1.5) == 'line_garbled'
+        assert outcome(shared, 3) == 'line_garbled'
         sources.append(numbered())
         assert isinstance(outcome(shared, 30), Reading)
 
