@@ -323,10 +323,10 @@ def test_the_system_clock_jumps(
     server = start_server(meter.port, meter=settings, environment=jumping_clock)
     server.get()
     wait_for(lambda: server.health['counters']['telegrams'] > 2)  # so the meter's interval is known
-    before = server.get(headers={'Cache-Control': 'max-age=3600'})
     meter.hush()
     began = time.monotonic()
     waiting = wait_together(server, pool, 3)
+    before = server.get(headers={'Cache-Control': 'max-age=3600'})  # no telegram is under way now
     Path(jumping_clock['MOVED_CLOCK']).write_text(str(jump))
     assert outcomes(waiting) == {(504, 'meter_silent')}
     assert TIMEOUT <= time.monotonic() - began < TIMEOUT + PATIENCE
